@@ -1,0 +1,27 @@
+//! Compiles the `.proto` files beside this one with protox, so that no `protoc` is needed.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "proto/etcd/kv.proto",
+        "proto/etcd/rpc.proto",
+        "proto/setstone/log.proto",
+        "proto/setstone/peer.proto",
+    ];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("etcd_descriptors.bin"), {
+        let mut compiler = protox::Compiler::new(["proto"])?;
+        compiler.include_imports(true).open_files(["etcd/rpc.proto"])?;
+        compiler.encode_file_descriptor_set()
+    })?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Sockets.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// One connection.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A bound port.
+pub trait Listener: Debug + Send + Sync {
+    /// Waits for the next connection; also tells where it comes from.
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+    /// The address that was bound.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+}
+
+/// Opens sockets.
+pub trait Network: Debug + Send + Sync {
+    /// Connects; the caller sets the deadline.
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+    /// Binds a port; port 0 picks a free one.
+    fn bind(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+}
+
+/// TCP of the operating system. Connections are made without delay (no Nagle).
+///
+/// With `source` set, outgoing connections come from that address, as those of a pod come from the pod's own.
+#[derive(Debug, Default)]
+pub struct Tcp {
+    /// Address that outgoing connections come from; the system chooses if it is not set.
+    pub source: Option<std::net::IpAddr>,
+}
+
+impl Network for Tcp {
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let socket =
+                if to.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+            if let Some(source) = self.source.filter(|source| source.is_ipv4() == to.is_ipv4()) {
+                socket.bind(SocketAddr::new(source, 0))?;
+            }
+            let stream = socket.connect(to).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn bind(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = tokio::net::TcpListener::bind(at).await?;
+            Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct TcpPort(tokio::net::TcpListener);
+
+impl Listener for TcpPort {
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.0.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as Box<dyn Stream>, from))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}

@@ -1,0 +1,4 @@
+//! Who am I: pod facts, node ids, the identity on disk. Values that everyone may use; no I/O but through `env`.
+
+mod node_id;
+pub use node_id::{ClusterId, NodeId, Ordinal};

@@ -1,0 +1,2 @@
+//! Arguments -> config -> run -> exit code.
+fn main() {}

@@ -1,0 +1,287 @@
+//! What the log holds and what comes back: commands, replies, refusals. Values only.
+//!
+//! `api` makes commands, `raft` carries them through the log, [`super::State`] applies them. Nothing here checks
+//! limits; `api` does that before it proposes, and `State` refuses what only the state can know.
+
+use bytes::Bytes;
+
+use super::KeyValue;
+
+/// One client's command, with who sent it. Permission is checked again when it is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Name of the user that sent it; empty while authentication is off.
+    pub user: String,
+    /// Revision of the auth store that the sender's token was made at; 0 while authentication is off.
+    pub auth_revision: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Request {
+    /// A request of nobody in particular, as all are while authentication is off.
+    pub fn anonymous(command: Command) -> Self {
+        Self { user: String::new(), auth_revision: 0, command }
+    }
+}
+
+/// What one request asks the state machine to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Write one key.
+    Put(Put),
+    /// Delete the keys of a range.
+    DeleteRange(DeleteRange),
+    /// Compare, then run one of two lists of operations, atomically.
+    Txn(Txn),
+    /// Forget versions that a newer one at or below a revision replaced.
+    Compact(Compact),
+    /// Change cluster state that is not a key.
+    Cluster(super::cluster::ClusterCommand),
+}
+
+/// Write one key. Fields as etcd's `PutRequest`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// The key; never empty.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// Lease to hang the key on, or 0.
+    pub lease: i64,
+    /// Return the pair as it was before.
+    pub prev_kv: bool,
+    /// Keep the value that the key has.
+    pub ignore_value: bool,
+    /// Keep the lease that the key has.
+    pub ignore_lease: bool,
+}
+
+/// Delete every key in `[key, range_end)`. Fields as etcd's `DeleteRangeRequest`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteRange {
+    /// First key; never empty.
+    pub key: Bytes,
+    /// Empty: `key` alone. `"\0"`: every key from `key` on. Else the first key that is not in the range.
+    pub range_end: Bytes,
+    /// Return the pairs as they were before.
+    pub prev_kv: bool,
+}
+
+/// Read every key in `[key, range_end)`. Fields as etcd's `RangeRequest`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First key; never empty.
+    pub key: Bytes,
+    /// As in [`DeleteRange::range_end`].
+    pub range_end: Bytes,
+    /// Most pairs to return, after filters and sorting; 0 or less: all.
+    pub limit: i64,
+    /// Revision to read at; 0 or less: the newest.
+    pub revision: i64,
+    /// Order of the answer.
+    pub sort_order: SortOrder,
+    /// What the order is of.
+    pub sort_target: SortTarget,
+    /// Leave the values out.
+    pub keys_only: bool,
+    /// Return the count only.
+    pub count_only: bool,
+    /// Leave out pairs modified before; 0: no filter.
+    pub min_mod_revision: i64,
+    /// Leave out pairs modified after; 0: no filter.
+    pub max_mod_revision: i64,
+    /// Leave out pairs created before; 0: no filter.
+    pub min_create_revision: i64,
+    /// Leave out pairs created after; 0: no filter.
+    pub max_create_revision: i64,
+}
+
+/// Order of a range's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortOrder {
+    /// By key; or ascending, if the target is not the key.
+    #[default]
+    None,
+    /// Lowest first.
+    Ascend,
+    /// Highest first.
+    Descend,
+}
+
+/// What a range's answer is sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortTarget {
+    /// The key.
+    #[default]
+    Key,
+    /// The version.
+    Version,
+    /// The create revision.
+    Create,
+    /// The mod revision.
+    Mod,
+    /// The value.
+    Value,
+}
+
+/// Compare, then run `success` or `failure`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// All must hold for `success` to run.
+    pub compares: Vec<Compare>,
+    /// Run if all compares hold.
+    pub success: Vec<TxnOp>,
+    /// Run otherwise.
+    pub failure: Vec<TxnOp>,
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnOp {
+    /// Read.
+    Range(Range),
+    /// Write.
+    Put(Put),
+    /// Delete.
+    DeleteRange(DeleteRange),
+    /// A transaction inside.
+    Txn(Txn),
+}
+
+/// One condition on every key in `[key, range_end)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// First key; never empty.
+    pub key: Bytes,
+    /// As in [`DeleteRange::range_end`].
+    pub range_end: Bytes,
+    /// How the key's field must stand to the operand.
+    pub result: CompareResult,
+    /// Which field, and what it is compared with.
+    pub operand: Operand,
+}
+
+/// How a field must stand to its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareResult {
+    /// Equal.
+    Equal,
+    /// Greater.
+    Greater,
+    /// Less.
+    Less,
+    /// Not equal.
+    NotEqual,
+}
+
+/// A field of a pair, and the value to compare it with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// The version.
+    Version(i64),
+    /// The create revision.
+    Create(i64),
+    /// The mod revision.
+    Mod(i64),
+    /// The value.
+    Value(Bytes),
+    /// The lease.
+    Lease(i64),
+}
+
+/// Forget versions that a newer one at or below `revision` replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
+    /// The newest revision that may lose its past; it can still be read.
+    pub revision: i64,
+    /// The caller wants to hear of it only when the disk has forgotten too.
+    pub physical: bool,
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Revision of the store after it.
+    pub revision: i64,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of [`Put`]: the pair as it was before, if asked for.
+    Put(Option<KeyValue>),
+    /// Of [`DeleteRange`].
+    DeleteRange(Deleted),
+    /// Of [`Range`], inside a transaction.
+    Range(RangeResult),
+    /// Of [`Txn`].
+    Txn(TxnResult),
+    /// Of [`Compact`].
+    Compact,
+    /// Of a cluster command.
+    Cluster,
+}
+
+/// What a delete did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Keys deleted.
+    pub deleted: i64,
+    /// The pairs as they were, if asked for.
+    pub previous: Vec<KeyValue>,
+}
+
+/// What a range found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The pairs, sorted, filtered and limited.
+    pub kvs: Vec<KeyValue>,
+    /// The limit left some out.
+    pub more: bool,
+    /// Keys in the range, whatever limit and filters left out.
+    pub count: i64,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxnResult {
+    /// All compares held.
+    pub succeeded: bool,
+    /// Revision after the transaction; operations report it in their headers.
+    pub revision: i64,
+    /// One per operation that ran.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Why the state machine did not do what it was asked. Nothing changed. The numbers travel between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[repr(u32)]
+pub enum Refusal {
+    /// `ignore_value` or `ignore_lease` on a key that is not there.
+    #[error("key not found")]
+    KeyNotFound = 1,
+    /// The lease to hang a key on is not there.
+    #[error("requested lease not found")]
+    LeaseNotFound = 2,
+    /// The revision was compacted.
+    #[error("required revision has been compacted")]
+    Compacted = 3,
+    /// The revision is not there yet.
+    #[error("required revision is a future revision")]
+    FutureRevision = 4,
+    /// The engine could not be read; the member that says so stops serving.
+    #[error("the state could not be read")]
+    Unreadable = 5,
+}
+
+impl Refusal {
+    /// The refusal with this number, if a version that we know made it.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::KeyNotFound, Self::LeaseNotFound, Self::Compacted, Self::FutureRevision, Self::Unreadable]
+            .into_iter()
+            .find(|refusal| *refusal as u32 == number)
+    }
+}

@@ -1,0 +1,36 @@
+//! The generated wire types. Their sources, with comments, are in `proto/`.
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
+
+/// Package `mvccpb` of etcd's client API.
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// Package `etcdserverpb` of etcd's client API.
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// The descriptors of etcd's client API, for reflection and JSON.
+pub const ETCD_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd_descriptors.bin"));
+
+/// Our own packages, nested as the generator expects.
+pub mod setstone {
+    /// What a log entry holds.
+    pub mod log {
+        /// Package `setstone.log.v1`.
+        pub mod v1 {
+            tonic::include_proto!("setstone.log.v1");
+        }
+    }
+    /// What members say to each other.
+    pub mod peer {
+        /// Package `setstone.peer.v1`.
+        pub mod v1 {
+            tonic::include_proto!("setstone.peer.v1");
+        }
+    }
+}
+
+pub use setstone::log::v1 as log;
+pub use setstone::peer::v1 as peer;
