@@ -1,7 +1,10 @@
 //! Setstone.
+pub mod config;
 pub mod env;
+pub mod error;
 pub mod identity;
+pub mod limits;
 pub mod mvcc;
 #[allow(missing_docs)]
 pub mod proto;
-pub mod limits;
+pub mod raft;

@@ -1,4 +1,6 @@
 //! Who am I: pod facts, node ids, the identity on disk. Values that everyone may use; no I/O but through `env`.
 
 mod node_id;
+mod pod;
+pub use pod::PodFacts;
 pub use node_id::{ClusterId, NodeId, Ordinal};

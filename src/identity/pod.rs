@@ -1,0 +1,4 @@
+//! placeholder until merge
+/// Pod facts.
+#[derive(Clone, Debug, Default)]
+pub struct PodFacts {}

@@ -1,0 +1,3 @@
+//! Consensus. The only place that names openraft.
+
+pub mod store;

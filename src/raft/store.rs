@@ -1,0 +1,95 @@
+//! The replicated store as `api`, `client` and `membership` see it.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::error::Error;
+use crate::identity::{ClusterId, NodeId};
+use crate::mvcc::command::{Range, RangeResult, Reply, Request};
+
+/// Where a member stands. Every answer's header is made from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The cluster; 0 before the first bootstrap.
+    pub cluster: ClusterId,
+    /// This member; 0 before the first bootstrap.
+    pub member: NodeId,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry in the log.
+    pub last_index: u64,
+    /// Index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// Index of the last entry applied.
+    pub applied_index: u64,
+    /// Revision of the store.
+    pub revision: i64,
+    /// Revision up to which history was compacted.
+    pub compacted: i64,
+    /// This member does not vote.
+    pub is_learner: bool,
+    /// Why this member does not serve, if it does not.
+    pub failure: Option<String>,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// Its pod.
+    pub name: String,
+    /// Its peer service, as a URL.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+    /// It does not vote.
+    pub is_learner: bool,
+}
+
+/// Hash of the store at a revision; equal on all members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreHash {
+    /// The hash.
+    pub hash: u32,
+    /// Revision up to which history was compacted.
+    pub compact_revision: i64,
+    /// Revision that was hashed.
+    pub hash_revision: i64,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Of the state engine.
+    pub state: u64,
+    /// Of the log.
+    pub log: u64,
+    /// Of the snapshots.
+    pub snapshots: u64,
+}
+
+/// The replicated store. Every call ends within [`crate::limits::REQUEST_TIMEOUT`].
+pub trait Store: Send + Sync + 'static {
+    /// Puts a request through the log, wherever the leader is, and returns what the state machine made of it, together
+    /// with the term in which it was applied. Errors: any of [`Error`] but `Invalid`, `Start` and `Remote`.
+    fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
+    /// Returns when this member has applied everything that was acknowledged before the call (read index).
+    fn barrier(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// Reads the local state; also returns the revision of the store at which it was read.
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>>;
+    /// Hashes the local state at a revision; 0: the newest.
+    fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>>;
+    /// Where this member stands now.
+    fn position(&self) -> Position;
+    /// The members, as the local applied state knows them.
+    fn members(&self) -> Vec<MemberInfo>;
+    /// Bytes on disk.
+    fn disk_use(&self) -> DiskUse;
+}
+
+/// A shared store.
+pub type SharedStore = Arc<dyn Store>;
