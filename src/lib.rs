@@ -1,4 +1,7 @@
 //! Setstone.
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod error;

@@ -2,5 +2,5 @@
 
 mod node_id;
 mod pod;
-pub use pod::PodFacts;
+pub use pod::{PodError, PodFacts};
 pub use node_id::{ClusterId, NodeId, Ordinal};
