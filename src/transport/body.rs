@@ -1,0 +1,75 @@
+//! The body of an answer, in the few shapes that there are, so that none needs a box.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// Nothing: a gRPC failure, whose status is in the headers.
+    Empty,
+    /// A gRPC message, then the status OK.
+    Message(Bytes),
+    /// The status OK, after the message.
+    Ok,
+    /// Plain bytes of plain HTTP.
+    Plain(Bytes),
+    /// A stream of messages, made by tonic.
+    Stream(tonic::body::Body),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = &mut *self;
+        if let Self::Stream(body) = this {
+            return Pin::new(body).poll_frame(cx);
+        }
+        Poll::Ready(match std::mem::replace(this, Self::Empty) {
+            Self::Message(bytes) => {
+                *this = Self::Ok;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Self::Ok => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(super::grpc::STATUS, HeaderValue::from_static("0"));
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Self::Plain(bytes) => Some(Ok(Frame::data(bytes))),
+            Self::Empty | Self::Stream(_) => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Message(_) | Self::Ok => false,
+            Self::Plain(bytes) => bytes.is_empty(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // A length would be sent as a header, and gRPC has none.
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl From<Infallible> for AnswerBody {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
