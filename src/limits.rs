@@ -75,6 +75,8 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 1 << 20;
 pub const HTTP2_SEND_BUFFER: usize = 256 << 10;
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections on the admin port: probes, scrapes and people.
+pub const ADMIN_CONNECTIONS: usize = 256;
 /// Time for the rest of a request to arrive once its headers are there: half a message does not hold a stream for ever.
 pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of headers of one request: far above what clients send (a token and a few names).

@@ -197,7 +197,12 @@ fn apply_seconds() -> Histogram {
 struct Registrar(Registry);
 
 impl Registrar {
-    fn add<M: prometheus_client::registry::Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+    fn add<M: prometheus_client::registry::Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> M {
         self.0.register(name, help, metric.clone());
         metric
     }
@@ -223,25 +228,38 @@ impl Metrics {
         let round_trip: fn() -> Histogram = network_seconds;
         Self {
             grpc_started: r.add("grpc_server_started", "gRPC calls that arrived", Family::default()),
-            grpc_handled: r.add("grpc_server_handled", "gRPC calls that were answered, by code", Family::default()),
+            grpc_handled: r.add(
+                "grpc_server_handled",
+                "gRPC calls that were answered, by code",
+                Family::default(),
+            ),
             has_leader: r.gauge("etcd_server_has_leader", "1 while a leader is known"),
             is_leader: r.gauge("etcd_server_is_leader", "1 while this member leads"),
             is_learner: r.gauge("etcd_server_is_learner", "1 while this member does not vote"),
             leader_changes: r.counter("etcd_server_leader_changes_seen", "Leaders seen since the start"),
-            proposals_committed: r.gauge("etcd_server_proposals_committed_total", "Index of the last committed entry"),
-            proposals_applied: r.gauge("etcd_server_proposals_applied_total", "Index of the last applied entry"),
-            proposals_pending: r.gauge("etcd_server_proposals_pending", "Requests proposed and not answered yet"),
-            proposals_failed: r
-                .counter("etcd_server_proposals_failed", "Requests that failed after they were proposed here"),
+            proposals_committed: r
+                .gauge("etcd_server_proposals_committed_total", "Index of the last committed entry"),
+            proposals_applied: r
+                .gauge("etcd_server_proposals_applied_total", "Index of the last applied entry"),
+            proposals_pending: r
+                .gauge("etcd_server_proposals_pending", "Requests proposed and not answered yet"),
+            proposals_failed: r.counter(
+                "etcd_server_proposals_failed",
+                "Requests that failed after they were proposed here",
+            ),
             slow_read_indexes: r
                 .counter("etcd_server_slow_read_indexes", "Read index rounds above an election time-out"),
-            read_indexes_failed: r.counter("etcd_server_read_indexes_failed", "Read index rounds that failed"),
+            read_indexes_failed: r
+                .counter("etcd_server_read_indexes_failed", "Read index rounds that failed"),
             health_success: r.counter("etcd_server_health_success", "Health requests answered with success"),
-            health_failures: r.counter("etcd_server_health_failures", "Health requests answered with failure"),
+            health_failures: r
+                .counter("etcd_server_health_failures", "Health requests answered with failure"),
             quota_bytes: r.gauge("etcd_server_quota_backend_bytes", "Quota of the store in bytes"),
             db_bytes: r.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the state engine on disk"),
-            db_bytes_in_use: r
-                .gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the state engine that hold something"),
+            db_bytes_in_use: r.gauge(
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                "Bytes of the state engine that hold something",
+            ),
             keys: r.gauge("etcd_debugging_mvcc_keys_total", "Keys in the store"),
             revision: r.gauge("etcd_debugging_mvcc_current_revision", "Revision of the store"),
             compacted_revision: r
@@ -268,7 +286,8 @@ impl Metrics {
             ),
             client_bytes_received: r
                 .counter("etcd_network_client_grpc_received_bytes", "Bytes of gRPC requests from clients"),
-            client_bytes_sent: r.counter("etcd_network_client_grpc_sent_bytes", "Bytes of gRPC answers for clients"),
+            client_bytes_sent: r
+                .counter("etcd_network_client_grpc_sent_bytes", "Bytes of gRPC answers for clients"),
             snapshot_save_seconds: r.add(
                 "etcd_snap_db_save_total_duration_seconds",
                 "Time to make a snapshot in seconds",
@@ -298,8 +317,10 @@ impl Metrics {
             client_connections: r.gauge("setstone_client_connections", "Open connections on the client port"),
             client_connections_accepted: r
                 .counter("setstone_client_connections", "Connections accepted on the client port"),
-            client_connections_refused: r
-                .counter("setstone_client_connections_refused", "Connections closed because too many were open"),
+            client_connections_refused: r.counter(
+                "setstone_client_connections_refused",
+                "Connections closed because too many were open",
+            ),
             answers_refused: r
                 .counter("setstone_answers_refused", "Requests refused because answers are not being read"),
             registry: Arc::new(r.0),
@@ -308,8 +329,11 @@ impl Metrics {
 
     /// The counters of one gRPC method. `kind` is `unary`, `server_stream`, `client_stream` or `bidi_stream`.
     pub fn method(&self, service: &'static str, method: &'static str, kind: &'static str) -> MethodMetrics {
-        let started =
-            self.grpc_started.get_or_create_owned(&StartedLabels { grpc_method: method, grpc_service: service, grpc_type: kind });
+        let started = self.grpc_started.get_or_create_owned(&StartedLabels {
+            grpc_method: method,
+            grpc_service: service,
+            grpc_type: kind,
+        });
         let handled = CODES
             .iter()
             .map(|code| {
@@ -341,7 +365,8 @@ fn to_prometheus(open_metrics: &str) -> String {
     for line in open_metrics.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),

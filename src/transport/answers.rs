@@ -80,10 +80,12 @@ impl Answers {
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turn = match Arc::clone(&self.0.turns).try_acquire_owned() {
             Ok(turn) => turn,
-            Err(_) => tokio::time::timeout(limits::REQUEST_TIMEOUT, Arc::clone(&self.0.turns).acquire_owned())
-                .await
-                .ok()?
-                .ok()?,
+            Err(_) => {
+                tokio::time::timeout(limits::REQUEST_TIMEOUT, Arc::clone(&self.0.turns).acquire_owned())
+                    .await
+                    .ok()?
+                    .ok()?
+            }
         };
         (!self.is_exhausted()).then_some(turn)
     }

@@ -1,12 +1,13 @@
 //! The body of an answer, in the few shapes that there are, so that none needs a box.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
+
+use super::Failure;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -68,8 +69,46 @@ impl Body for AnswerBody {
     }
 }
 
-impl From<Infallible> for AnswerBody {
-    fn from(never: Infallible) -> Self {
-        match never {}
+/// `body`, until `end`: then it ends with `failure`, if it has not by itself.
+pub fn until<E>(body: tonic::body::Body, end: E, failure: Failure) -> tonic::body::Body
+where
+    E: Future<Output = ()> + Send + 'static,
+{
+    tonic::body::Body::new(Until { body, end: Box::pin(end), failure: Some(failure) })
+}
+
+/// See [`until`].
+struct Until {
+    body: tonic::body::Body,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// `None` once the body has ended.
+    failure: Option<Failure>,
+}
+
+impl Body for Until {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = &mut *self;
+        if this.failure.is_none() {
+            return Poll::Ready(None);
+        }
+        // What is there already goes first.
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(None) => {
+                this.failure = None;
+                return Poll::Ready(None);
+            }
+            Poll::Ready(frame) => return Poll::Ready(frame),
+            Poll::Pending => {}
+        }
+        if this.end.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(this.failure.take().map(|failure| Ok(Frame::trailers(super::grpc::trailers(&failure)))))
     }
 }

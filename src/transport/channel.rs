@@ -16,16 +16,20 @@ use crate::limits;
 /// is looked up each time.
 pub fn channel(uri: &Uri, env: &Env) -> Channel {
     let (network, names) = (Arc::clone(&env.network), Arc::clone(&env.names));
-    let connector = tower::service_fn(move |uri: Uri| -> BoxFuture<'static, io::Result<TokioIo<Box<dyn Stream>>>> {
-        let (network, names) = (Arc::clone(&network), Arc::clone(&names));
-        Box::pin(async move {
-            let connect = connect(&uri, network.as_ref(), names.as_ref());
-            match tokio::time::timeout(limits::CLIENT_CONNECT_TIMEOUT, connect).await {
-                Ok(connected) => connected.map(TokioIo::new),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {uri} in time"))),
-            }
-        })
-    });
+    let connector =
+        tower::service_fn(move |uri: Uri| -> BoxFuture<'static, io::Result<TokioIo<Box<dyn Stream>>>> {
+            let (network, names) = (Arc::clone(&network), Arc::clone(&names));
+            Box::pin(async move {
+                let connect = connect(&uri, network.as_ref(), names.as_ref());
+                match tokio::time::timeout(limits::CLIENT_CONNECT_TIMEOUT, connect).await {
+                    Ok(connected) => connected.map(TokioIo::new),
+                    Err(_) => Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("no connection to {uri} in time"),
+                    )),
+                }
+            })
+        });
     Endpoint::from(uri.clone())
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)

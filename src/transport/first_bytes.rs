@@ -49,7 +49,11 @@ pub(super) async fn protocol_of(mut stream: Box<dyn Stream>) -> io::Result<(Prot
 }
 
 impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         match this.seen.get(this.from..this.to) {
             Some(seen) if !seen.is_empty() => {

@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use prost::Message;
@@ -74,9 +74,11 @@ where
     // Nearly always all of it is there already, and no timer is needed.
     let bytes = match futures::poll!(message.as_mut()) {
         Poll::Ready(bytes) => bytes,
-        Poll::Pending => tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, message)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Code::DeadlineExceeded, "the request did not arrive in time"))),
+        Poll::Pending => {
+            tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, message).await.unwrap_or_else(|_| {
+                Err(Failure::new(Code::DeadlineExceeded, "the request did not arrive in time"))
+            })
+        }
     }?;
     let size = bytes.len();
     match M::decode(bytes) {
@@ -117,7 +119,9 @@ where
 
 /// The length that the prefix announces, if it is one that we take. The texts are those of grpc-go.
 fn message_length(first: &[u8]) -> Result<usize, Failure> {
-    let Some(&[compressed, a, b, c, d]) = first.first_chunk::<PREFIX_BYTES>() else { return Err(cut_short()) };
+    let Some(&[compressed, a, b, c, d]) = first.first_chunk::<PREFIX_BYTES>() else {
+        return Err(cut_short());
+    };
     match compressed {
         0 => {}
         1 => {
@@ -185,13 +189,19 @@ pub fn success(message: Bytes) -> Response<AnswerBody> {
 /// The answer to a call that failed: headers only.
 pub fn failure(failure: &Failure) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::Empty);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    headers.insert(STATUS, HeaderValue::from(failure.code as i32));
-    if let Ok(text) = HeaderValue::from_str(&percent_encoded(&failure.text)) {
-        headers.insert(MESSAGE, text);
-    }
+    *response.headers_mut() = trailers(failure);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response
+}
+
+/// What ends a stream that failed.
+pub(super) fn trailers(failure: &Failure) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(3);
+    trailers.insert(STATUS, HeaderValue::from(failure.code as i32));
+    if let Ok(text) = HeaderValue::from_str(&percent_encoded(&failure.text)) {
+        trailers.insert(MESSAGE, text);
+    }
+    trailers
 }
 
 /// As the gRPC protocol wants a status message: printable ASCII but the percent sign, all else as `%XX`.
@@ -205,7 +215,8 @@ fn percent_encoded(text: &str) -> Cow<'_, str> {
         if plain(byte) {
             encoded.push(char::from(byte));
         } else {
-            let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase();
+            let digit =
+                |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase();
             encoded.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
@@ -278,7 +289,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_a_message_does_not_wait_for_ever() {
-        let half = stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9, 1])))]);
+        let half =
+            stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9, 1])))]);
         let body = StreamBody::new(futures::StreamExt::chain(half, stream::pending()));
         let failure = receive::<PutRequest, _>(body).await.unwrap_err();
         assert_eq!(failure.code, Code::DeadlineExceeded);

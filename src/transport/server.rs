@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +64,6 @@ where
 struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
-    tasks: TaskTracker,
     /// No new requests.
     stopping: CancellationToken,
     /// Close what is still open.
@@ -85,10 +85,11 @@ where
     let shared = Arc::new(Shared {
         http1: http1_settings(),
         http2: http2_settings(&tasks),
-        tasks: tasks.clone(),
-        stopping: stopping.clone(),
+        stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
+    // Whoever drops this future drops its connections too.
+    let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
     let slots = Arc::new(Semaphore::new(port.connections));
     loop {
         let accepted = tokio::select! {
@@ -116,7 +117,11 @@ where
     drop(listener);
     tasks.close();
     if tokio::time::timeout(port.drain, tasks.wait()).await.is_err() {
-        tracing::warn!(port = port.name, open = tasks.len(), "requests did not finish in time and are dropped");
+        tracing::warn!(
+            port = port.name,
+            open = tasks.len(),
+            "requests did not finish in time and are dropped"
+        );
         shared.abort.cancel();
         tasks.wait().await;
     }
@@ -196,18 +201,8 @@ where
     S::ResBody: Body<Data = Bytes> + Send + 'static,
     <S::ResBody as Body>::Error: Into<BoxError>,
 {
-    let mut connection = std::pin::pin!(shared.http2.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = shared.abort.cancelled() => return,
-            }
-        }
-    };
-    log_end(ended);
+    let connection = pin!(shared.http2.serve_connection(TokioIo::new(stream), service));
+    drive(connection, shared, http2::Connection::graceful_shutdown).await;
 }
 
 async fn speak_http1<S>(stream: Rewound, service: S, shared: &Shared)
@@ -218,11 +213,19 @@ where
     S::ResBody: Body<Data = Bytes> + Send + 'static,
     <S::ResBody as Body>::Error: Into<BoxError>,
 {
-    let mut connection = std::pin::pin!(shared.http1.serve_connection(TokioIo::new(stream), service));
+    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service));
+    drive(connection, shared, http1::Connection::graceful_shutdown).await;
+}
+
+/// Drives a connection to its end; tells it to finish when the port stops.
+async fn drive<C>(mut connection: Pin<&mut C>, shared: &Shared, finish: impl FnOnce(Pin<&mut C>))
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            finish(connection.as_mut());
             tokio::select! {
                 ended = connection => ended,
                 () = shared.abort.cancelled() => return,
