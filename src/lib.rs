@@ -1,4 +1,5 @@
 //! Setstone.
+pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
@@ -7,7 +8,9 @@ pub mod env;
 pub mod error;
 pub mod identity;
 pub mod limits;
+pub mod metrics;
 pub mod mvcc;
 #[allow(missing_docs)]
 pub mod proto;
 pub mod raft;
+pub mod transport;
