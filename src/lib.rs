@@ -5,3 +5,4 @@ pub mod mvcc;
 #[allow(missing_docs)]
 pub mod proto;
 pub mod limits;
+pub mod storage;
