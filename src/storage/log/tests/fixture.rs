@@ -43,7 +43,7 @@ fn what_version_1_wrote_is_read() {
     let world = World::new(1);
     world.files.create_dir_all(&directory()).unwrap();
     let names = RealFiles.list(&fixture()).unwrap();
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "{names:?}");
     for name in names {
         let from = RealFiles.open(&fixture().join(&name), Open::Read).unwrap();
         let mut bytes = vec![0; from.length().unwrap() as usize];
