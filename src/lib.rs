@@ -13,4 +13,5 @@ pub mod mvcc;
 #[allow(missing_docs)]
 pub mod proto;
 pub mod raft;
+pub mod storage;
 pub mod transport;
