@@ -14,7 +14,7 @@ use crate::client::{Header, KeyValue};
 /// Columns without lines, as `kubectl` prints them. Nothing is cut or wrapped, so that it can be piped.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::config::{self, LogFormat, Settings, World};
 use super::exit::{Exit, Failure};
 use super::settings::Flags;
-use super::signals::{self, Signals};
+use super::signals::Signals;
 use crate::error::Error;
 
 /// Runs a member

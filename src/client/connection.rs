@@ -111,9 +111,9 @@ impl Connection {
         limit: Duration,
     ) -> Result<Answer<RangeResult>, Error> {
         let request = timed(wire::range(range, consistency), limit);
-        let mut response = attempt(Kind::Read, limit, self.kv.range(request)).await?;
-        let header = response.header.take();
-        Ok(wire::answer(header.as_ref(), wire::range_result(response)))
+        let response = attempt(Kind::Read, limit, self.kv.range(request)).await?;
+        let answer = wire::answer(response.header.as_ref(), ());
+        Ok(Answer { header: answer.header, value: wire::range_result(response) })
     }
 
     pub(super) async fn put_within(mut self, put: Put, limit: Duration) -> Result<Answer<Option<KeyValue>>, Error> {
@@ -128,9 +128,9 @@ impl Connection {
         limit: Duration,
     ) -> Result<Answer<Deleted>, Error> {
         let request = timed(wire::delete(delete), limit);
-        let mut response = attempt(Kind::Write, limit, self.kv.delete_range(request)).await?;
-        let header = response.header.take();
-        Ok(wire::answer(header.as_ref(), wire::deleted(response)))
+        let response = attempt(Kind::Write, limit, self.kv.delete_range(request)).await?;
+        let answer = wire::answer(response.header.as_ref(), ());
+        Ok(Answer { header: answer.header, value: wire::deleted(response) })
     }
 
     pub(super) async fn txn_within(mut self, txn: Txn, limit: Duration) -> Result<Answer<TxnResult>, Error> {

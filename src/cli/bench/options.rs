@@ -168,7 +168,7 @@ pub(super) struct Plan {
 
 impl Arguments {
     /// The plan. Errors: keys too short for the prefix and all numbers, requests larger than they may be.
-    pub fn plan(&self) -> Result<Plan, String> {
+    pub(super) fn plan(&self) -> Result<Plan, String> {
         let (operation, load) = match &self.operation {
             OperationArguments::Put(load) => (Operation::Put, load),
             OperationArguments::Get { load, serializable } => {
