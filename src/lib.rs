@@ -1,9 +1,11 @@
 //! Setstone.
 pub mod config;
+pub mod discovery;
 pub mod env;
 pub mod error;
 pub mod identity;
 pub mod limits;
+pub mod membership;
 pub mod mvcc;
 #[allow(missing_docs)]
 pub mod proto;
