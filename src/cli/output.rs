@@ -77,6 +77,8 @@ pub fn pairs_table(kvs: &[KeyValue], encoding: Encoding, with_values: bool) -> T
         row.push(if kv.lease == 0 { "-".into() } else { id(kv.lease as u64) });
         table.add_row(row);
     }
+    let first = if with_values { 2 } else { 1 };
+    right_align(&mut table, &[first, first + 1, first + 2]);
     table
 }
 

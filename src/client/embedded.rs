@@ -8,8 +8,8 @@ use crate::limits::{REQUEST_BYTES, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::check;
 use crate::mvcc::command::{
-    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn, TxnOp,
-    TxnResult,
+    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn,
+    TxnOp, TxnResult,
 };
 use crate::raft::store::SharedStore;
 

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
 use crate::mvcc::KeyValue;
 use crate::mvcc::command::{
-    Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, SortOrder,
-    SortTarget, Txn, TxnOp, TxnResult,
+    Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
+    SortOrder, SortTarget, Txn, TxnOp, TxnResult,
 };
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
