@@ -1,7 +1,7 @@
 //! Cluster state that is not a key: marks (DESIGN section 5). Admissions, removed ids, settings, alarms and the event log
 //! join it here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::NodeId;
 
@@ -27,9 +27,37 @@ pub struct Mark {
     pub log_index: u64,
 }
 
+impl Mark {
+    /// This is below `other`: the vote is lower, or it is equal and the last log entry is lower.
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.order() < other.order()
+    }
+
+    fn order(&self) -> (u64, u64, u64, u64) {
+        (self.vote_term, self.vote_node, self.log_term, self.log_index)
+    }
+}
+
 /// The cluster state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// By member; a mark is never replaced by a lower one.
     pub marks: BTreeMap<NodeId, Mark>,
+}
+
+impl Cluster {
+    /// Apply `command`; whose marks are others now goes to `changed`.
+    pub(super) fn apply(&mut self, command: &ClusterCommand, changed: &mut BTreeSet<NodeId>) {
+        let ClusterCommand::Marks(marks) = command;
+        for (node, mark) in marks {
+            let replaced = match self.marks.get(node) {
+                Some(old) => !mark.is_below(old) && mark != old,
+                None => true,
+            };
+            if replaced {
+                self.marks.insert(*node, *mark);
+                changed.insert(*node);
+            }
+        }
+    }
 }

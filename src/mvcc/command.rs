@@ -232,6 +232,8 @@ pub struct Deleted {
     pub deleted: i64,
     /// The pairs as they were, if asked for.
     pub previous: Vec<KeyValue>,
+    /// Revision that the answer's header has: in a transaction, after the delete, not after all of it.
+    pub revision: i64,
 }
 
 /// What a range found.
@@ -243,6 +245,8 @@ pub struct RangeResult {
     pub more: bool,
     /// Keys in the range, whatever limit and filters left out.
     pub count: i64,
+    /// Revision that the answer's header has: that of the store when it was read, not the one that was asked for.
+    pub revision: i64,
 }
 
 /// What a transaction did.
@@ -250,7 +254,7 @@ pub struct RangeResult {
 pub struct TxnResult {
     /// All compares held.
     pub succeeded: bool,
-    /// Revision after the transaction; operations report it in their headers.
+    /// Revision after the transaction; puts in it report it in their headers.
     pub revision: i64,
     /// One per operation that ran.
     pub outcomes: Vec<Outcome>,

@@ -1,0 +1,167 @@
+//! Applying commands: the write path.
+//!
+//! Commands of one call see each other's changes, which are not in the history yet: the index has them at once, and their
+//! entries wait in `pending` until all of them become records. A command is checked as a whole before it changes anything,
+//! so a refused one leaves no trace.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::command::{Command, Compact, DeleteRange, Deleted, Outcome, Put, Refusal, Reply, Request};
+use super::history::History;
+use super::index::Span;
+use super::record::{self, Entry};
+use super::txn::View;
+use super::{Changes, Event, KeyValue, Revision, State, small};
+use crate::identity::NodeId;
+
+/// What one call of [`State::apply`] did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One per request, in their order.
+    pub replies: Vec<Result<Reply, Refusal>>,
+    /// What to write to the engine. Empty if any reply is [`Refusal::Unreadable`].
+    pub changes: Changes,
+    /// One per changed key, in order of revisions. Keys and values are slices of the records in `changes`.
+    pub events: Vec<Event>,
+}
+
+impl Applied {
+    /// The engine could not be read: the state is lost, and this member must stop.
+    pub fn is_unreadable(&self) -> bool {
+        self.replies.iter().any(|reply| matches!(reply, Err(Refusal::Unreadable)))
+    }
+}
+
+/// The changes of one call so far.
+pub(super) struct Batch<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) history: &'a dyn History,
+    pub(super) pending: Vec<Entry>,
+    /// Changes of the command that runs now.
+    pub(super) subs: i64,
+    marks: BTreeSet<NodeId>,
+}
+
+impl State {
+    /// Apply the commands of one log entry. `history` must hold what all earlier calls returned.
+    pub fn apply(&mut self, history: &dyn History, requests: &[Request]) -> Applied {
+        let compacted = self.compacted;
+        let pending = Vec::with_capacity(requests.len());
+        let mut batch = Batch { state: self, history, pending, subs: 0, marks: BTreeSet::new() };
+        let mut applied = Applied { replies: Vec::with_capacity(requests.len()), ..Applied::default() };
+        for request in requests {
+            let reply = batch.run(&request.command);
+            applied.replies.push(reply);
+        }
+        let Batch { pending, marks, .. } = batch;
+        if applied.is_unreadable() {
+            return applied;
+        }
+        let puts = &mut applied.changes.puts;
+        record::encode(&pending, puts, &mut applied.events);
+        if self.compacted != compacted {
+            puts.push(small::compacted(self.compacted));
+        }
+        for node in marks {
+            if let Some(mark) = self.cluster.marks.get(&node) {
+                puts.push(small::mark(node, mark));
+            }
+        }
+        applied
+    }
+}
+
+impl Batch<'_> {
+    fn run(&mut self, command: &Command) -> Result<Reply, Refusal> {
+        self.subs = 0;
+        let outcome = match command {
+            Command::Put(put) => {
+                self.view().check_put(put)?;
+                Outcome::Put(self.put(put)?)
+            }
+            Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete_range(delete)?),
+            Command::Txn(txn) => Outcome::Txn(self.txn(txn)?),
+            Command::Compact(compact) => self.compact(*compact)?,
+            Command::Cluster(command) => {
+                self.state.cluster.apply(command, &mut self.marks);
+                Outcome::Cluster
+            }
+        };
+        self.state.revision = self.newest();
+        Ok(Reply { revision: self.state.revision, outcome })
+    }
+
+    /// Revision that a read in the running command sees.
+    pub(super) fn newest(&self) -> i64 {
+        self.state.revision + i64::from(self.subs > 0)
+    }
+
+    /// The state as the running command sees it.
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(self.state, self.history, &self.pending, self.newest())
+    }
+
+    /// Write a key, which was checked. The pair as it was before, if asked for.
+    pub(super) fn put(&mut self, put: &Put) -> Result<Option<KeyValue>, Refusal> {
+        let mut entry =
+            Entry { key: put.key.clone(), value: put.value.clone(), lease: put.lease, ..Entry::default() };
+        let mut previous = None;
+        if put.prev_kv || put.ignore_value || put.ignore_lease {
+            previous = self.view().get(&put.key)?;
+            // A transaction may have deleted the key since it was checked; then there is nothing to keep.
+            if put.ignore_value {
+                entry.value = previous.as_ref().map(|kv| kv.value.clone()).unwrap_or_default();
+            }
+            if put.ignore_lease {
+                entry.lease = previous.as_ref().map_or(0, |kv| kv.lease);
+            }
+        }
+        entry.revision = self.next_revision();
+        (entry.create, entry.version) = self.state.index.put(&entry.key, entry.revision);
+        self.pending.push(entry);
+        Ok(previous.filter(|_| put.prev_kv))
+    }
+
+    /// Delete keys. They share one main revision; if there are none, the revision stays.
+    pub(super) fn delete_range(&mut self, delete: &DeleteRange) -> Result<Deleted, Refusal> {
+        let span = Span::new(&delete.key, &delete.range_end);
+        let newest = self.newest();
+        let mut keys = Vec::new();
+        let mut previous = Vec::new();
+        {
+            let mut view = self.view();
+            for (key, found) in view.state.index.range(span, newest) {
+                keys.push(Bytes::copy_from_slice(key));
+                if delete.prev_kv {
+                    previous.push(view.read(found.modified)?);
+                }
+            }
+        }
+        let deleted = keys.len() as i64;
+        for key in keys {
+            let revision = self.next_revision();
+            self.state.index.delete(&key, revision);
+            self.pending.push(Entry { revision, tombstone: true, key, ..Entry::default() });
+        }
+        Ok(Deleted { deleted, previous, revision: self.newest() })
+    }
+
+    fn compact(&mut self, compact: Compact) -> Result<Outcome, Refusal> {
+        if compact.revision <= self.state.compacted {
+            return Err(Refusal::Compacted);
+        }
+        if compact.revision > self.state.revision {
+            return Err(Refusal::FutureRevision);
+        }
+        self.state.compacted = compact.revision;
+        Ok(Outcome::Compact)
+    }
+
+    fn next_revision(&mut self) -> Revision {
+        let revision = Revision::new(self.state.revision + 1, self.subs);
+        self.subs += 1;
+        revision
+    }
+}

@@ -1,0 +1,72 @@
+//! Small state in the engine: what is not a record. Each item is sealed (see [`super::record`]); numbers are
+//! little-endian.
+
+use bytes::{BufMut, Bytes};
+
+use super::cluster::Mark;
+use super::compaction::Progress;
+use super::record::{self, Damage, Kind};
+use super::{Revision, layout};
+use crate::identity::NodeId;
+
+/// An item, as it is written.
+pub(super) fn compacted(revision: i64) -> (Bytes, Bytes) {
+    item(layout::COMPACTED, &[revision as u64])
+}
+
+pub(super) fn progress(progress: &Progress) -> (Bytes, Bytes) {
+    let Progress { done, target, cursor } = *progress;
+    item(layout::PROGRESS, &[done as u64, target as u64, cursor.main as u64, cursor.sub as u64])
+}
+
+pub(super) fn mark(node: NodeId, mark: &Mark) -> (Bytes, Bytes) {
+    let Mark { boot, vote_term, vote_node, log_term, log_index } = *mark;
+    item(&layout::mark_key(node), &[boot, vote_term, vote_node, log_term, log_index])
+}
+
+fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
+    let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len());
+    for number in numbers {
+        out.put_u64_le(*number);
+    }
+    (Bytes::copy_from_slice(key), record::seal(key, out))
+}
+
+/// An item, as it is read.
+#[derive(Debug)]
+pub(super) enum Item {
+    Compacted(i64),
+    Progress(Progress),
+    Mark(NodeId, Mark),
+}
+
+pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
+    let (kind, body) = record::open(key, value)?;
+    if kind != Kind::Small {
+        return Err(Damage::Kind(kind as u8));
+    }
+    if key == layout::COMPACTED {
+        let [revision] = numbers(body)?;
+        return Ok(Item::Compacted(revision as i64));
+    }
+    if key == layout::PROGRESS {
+        let [done, target, main, sub] = numbers(body)?;
+        let cursor = Revision::new(main as i64, sub as i64);
+        return Ok(Item::Progress(Progress { done: done as i64, target: target as i64, cursor }));
+    }
+    let node = layout::mark_node(key).ok_or(Damage::Key)?;
+    let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;
+    Ok(Item::Mark(node, Mark { boot, vote_term, vote_node, log_term, log_index }))
+}
+
+fn numbers<const N: usize>(body: &[u8]) -> Result<[u64; N], Damage> {
+    let (words, rest) = body.as_chunks::<8>();
+    if words.len() != N || !rest.is_empty() {
+        return Err(Damage::Truncated);
+    }
+    let mut numbers = [0; N];
+    for (number, word) in numbers.iter_mut().zip(words) {
+        *number = u64::from_le_bytes(*word);
+    }
+    Ok(numbers)
+}

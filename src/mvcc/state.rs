@@ -1,0 +1,89 @@
+//! What the state machine is made of.
+
+use bytes::Bytes;
+
+use super::cluster::Cluster;
+use super::compaction::Progress;
+use super::index::Index;
+use super::{Revision, small};
+
+/// Compacted revision of a store that was never compacted: etcd's value, which `HashKV` shows.
+pub(super) const NEVER: i64 = -1;
+
+/// The state machine: the key index and the small state in memory; the records are in the engine.
+pub struct State {
+    /// Main revision of the last change.
+    pub(super) revision: i64,
+    pub(super) compacted: i64,
+    pub(super) index: Index,
+    pub(super) cluster: Cluster,
+    pub(super) progress: Progress,
+}
+
+/// What must be written to the engine in one atomic batch. No key is in it twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys and values to write.
+    pub puts: Vec<(Bytes, Bytes)>,
+    /// Keys to remove.
+    pub deletes: Vec<Bytes>,
+}
+
+impl Changes {
+    /// There is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// The state of an empty store, at revision 1.
+    pub fn new() -> Self {
+        Self {
+            revision: Revision::EMPTY_STORE,
+            compacted: NEVER,
+            index: Index::default(),
+            cluster: Cluster::default(),
+            progress: Progress::default(),
+        }
+    }
+
+    /// The store's revision: the main revision of the last change, or 1.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The compacted revision: reads below it are refused. -1 if the store was never compacted, as in etcd.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Keys that are there now.
+    pub fn keys(&self) -> usize {
+        self.index.live()
+    }
+
+    /// Cluster state.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// All small state as it is in the engine. With the records up to [`State::revision`] it is all that a snapshot needs.
+    pub fn small_state(&self) -> Vec<(Bytes, Bytes)> {
+        let mut items = Vec::with_capacity(2 + self.cluster.marks.len());
+        if self.compacted != NEVER {
+            items.push(small::compacted(self.compacted));
+        }
+        items.extend(self.cluster.marks.iter().map(|(node, mark)| small::mark(*node, mark)));
+        if self.progress != Progress::default() {
+            items.push(small::progress(&self.progress));
+        }
+        items
+    }
+}
