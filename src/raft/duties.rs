@@ -61,7 +61,8 @@ pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
             tracing::info!(leader = now.map(|id| id.to_string()), "the leader changed");
             leader = now;
         }
-        metrics.disk(&consensus.disk_use());
+        let used = consensus.disk_use();
+        metrics.disk(used.state, used.log, used.snapshots);
         if changes.changed().await.is_err() {
             return;
         }

@@ -414,7 +414,7 @@ impl Store for Consensus {
 
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
         Box::pin(async move {
-            let hash = self.inner.machine.hash(revision)?;
+            let hash = self.inner.machine.hash(revision).await?;
             Ok(StoreHash {
                 hash: hash.hash,
                 compact_revision: hash.compact_revision,
@@ -460,7 +460,7 @@ impl Store for Consensus {
 
     fn disk_use(&self) -> DiskUse {
         DiskUse {
-            state: self.inner.machine.engine().size_on_disk(),
+            state: self.inner.machine.engine().size_on_disk().unwrap_or(0),
             log: self.inner.log.bytes(),
             snapshots: self.inner.snapshots.bytes(),
         }

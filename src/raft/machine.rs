@@ -18,7 +18,7 @@ use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembe
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::command::{Range, RangeResult, Refusal};
-use crate::mvcc::{self, History, HistoryError, State};
+use crate::mvcc::{self, History, HistoryError, State, layout};
 use crate::proto::peer;
 use crate::storage::{self, Engine};
 
@@ -41,6 +41,9 @@ pub enum MachineError {
     /// Our own records are damaged.
     #[error("record {0}: {1}")]
     Record(&'static str, codec::CodecError),
+    /// A record that must be there cannot be read.
+    #[error("the state engine has lost a record")]
+    Unreadable,
     /// The snapshot could not be read.
     #[error("{0}")]
     Snapshot(#[from] storage::SnapshotError),
@@ -150,7 +153,7 @@ impl Machine {
             }
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                batch.puts.push((Bytes::from_static(MEMBERSHIP_KEY), encode_membership(&stored)));
+                batch.puts.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
                 self.history.0.commit(batch)?;
                 *self.membership.write() = stored;
                 Vec::new()
@@ -164,6 +167,9 @@ impl Machine {
         let requests = codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
         let applied = state.apply(&self.history, &requests);
+        if applied.replies.contains(&Err(Refusal::Unreadable)) {
+            return Err(MachineError::Unreadable);
+        }
         batch.puts.extend(applied.changes.puts);
         batch.deletes.extend(applied.changes.deletes);
         self.history.0.commit(batch)?;
@@ -180,13 +186,16 @@ impl Machine {
             if self.installing.load(Ordering::Acquire) {
                 return Err(Error::NotServing("a snapshot is being installed".into()));
             }
-            let (plan, revision) = {
+            let (plan, revision, compacted) = {
                 let state = self.state.read();
-                (state.plan_range(range)?, state.revision())
+                (state.plan_range(range)?, state.revision(), state.compacted())
             };
             match self.run_plan(plan).await {
+                Err(Refusal::Compacted) if self.with_state(State::compacted) == compacted => {
+                    return Err(Error::Storage("the state engine has lost a record".into()));
+                }
                 // A compaction passed between plan and read: the newest state is still there, a named one is not.
-                Err(Refusal::Compacted) if range.revision <= 0 => tokio::task::yield_now().await,
+                Err(Refusal::Compacted) if range.revision <= 0 => {}
                 Err(refusal) => return Err(refusal.into()),
                 Ok(result) => return Ok((result, revision)),
             }
@@ -200,9 +209,22 @@ impl Machine {
         Ok(plan.finish())
     }
 
-    /// Hashes the state at a revision; 0: the newest.
-    pub fn hash(&self, revision: i64) -> Result<mvcc::KvHash, Refusal> {
-        self.state.read().hash(&self.history, revision)
+    /// Hashes the state at a revision; 0: the newest. Lets others run between two steps.
+    pub async fn hash(&self, revision: i64) -> Result<mvcc::KvHash, Refusal> {
+        let mut plan = self.state.read().plan_hash(revision)?;
+        loop {
+            match self.hash_step(&mut plan) {
+                Ok(true) => return Ok(plan.finish()),
+                Ok(false) => tokio::task::yield_now().await,
+                // A compaction passed: the hash of a named revision may be gone, the newest is begun again.
+                Err(Refusal::Compacted) if revision <= 0 => plan = self.state.read().plan_hash(revision)?,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    fn hash_step(&self, plan: &mut mvcc::HashPlan) -> Result<bool, Refusal> {
+        self.state.read().hash_step(&self.history, plan, limits::RANGE_STEP_RECORDS)
     }
 
     /// One bounded step of physical compaction. False if there is nothing to do now.
@@ -211,7 +233,8 @@ impl Machine {
             return Ok(false);
         }
         let mut state = self.state.write();
-        match state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS) {
+        let step = state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS);
+        match step.map_err(|_| MachineError::Unreadable)? {
             Some(changes) => {
                 self.history.0.commit(storage::Batch { puts: changes.puts, deletes: changes.deletes })?;
                 Ok(true)
@@ -222,23 +245,15 @@ impl Machine {
 
     /// Copies what a snapshot must show as it is now, and keeps history from being compacted until the pin is dropped.
     /// Called between two applies.
-    pub fn pin(self: &Arc<Self>) -> Result<Pin, MachineError> {
+    pub fn pin(self: &Arc<Self>) -> Pin {
         self.pins.fetch_add(1, Ordering::AcqRel);
-        let mut pin = Pin {
-            machine: self.clone(),
-            applied: self.applied(),
-            membership: self.membership(),
-            revision: self.with_state(State::revision),
-            small: Vec::new(),
-        };
-        // Everything that is not history is small, and is copied; history up to the revision stays where it is.
-        let mut copy = |key: Bytes, value: Bytes| {
-            pin.small.push((key, value));
-            ControlFlow::Continue(())
-        };
-        self.history.0.scan(mvcc::HISTORY_END, &[0xff], &mut copy)?;
-        self.history.0.scan(&[0], mvcc::HISTORY_START, &mut copy)?;
-        Ok(pin)
+        let (revision, mut small) = self.with_state(|state| (state.revision(), state.small_state()));
+        let (applied, membership) = (self.applied(), self.membership());
+        small.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&membership)));
+        if let Some(applied) = &applied {
+            small.push((Bytes::from_static(APPLIED_KEY), encode_applied(applied)));
+        }
+        Pin { machine: self.clone(), applied, membership, revision, small }
     }
 
     /// Replaces the state with what a verified snapshot holds. Called between two applies.
@@ -308,14 +323,14 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Hands out every item of the state, in key order within its two parts. History first, the applied id last.
+    /// Hands out every item of the state: history, then the small state, the applied id last.
     pub fn visit(
         &self,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), storage::SnapshotError>,
     ) -> Result<(), MachineError> {
-        let end = mvcc::history_end(self.revision);
+        let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());
-        self.machine.history.0.scan(mvcc::HISTORY_START, &end, &mut |key, value| {
+        self.machine.history.0.scan(&start, &end, &mut |key, value| {
             result = visit(&key, &value);
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -352,8 +367,4 @@ fn read_membership(engine: &Arc<dyn Engine>) -> Result<StoredMembership, Machine
         }
         None => Ok(StoredMembership::default()),
     }
-}
-
-fn encode_membership(membership: &StoredMembership) -> Bytes {
-    codec::encode_stored_membership(membership)
 }
