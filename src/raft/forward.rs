@@ -66,9 +66,13 @@ pub(crate) async fn run(
 }
 
 async fn next_answer(link: &mut Option<Link>) -> Option<ForwardResponse> {
-    match link {
-        Some(link) => link.answers.next().await.and_then(Result::ok),
-        None => std::future::pending().await,
+    let Some(link) = link else { return std::future::pending().await };
+    match link.answers.next().await? {
+        Ok(response) => Some(response),
+        Err(status) => {
+            tracing::info!(leader = %link.leader, text = status.message(), "the stream to the leader broke");
+            None
+        }
     }
 }
 

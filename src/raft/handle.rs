@@ -339,7 +339,7 @@ impl Consensus {
     ) -> Result<Applied, Error> {
         let held = self.inner.waiting.enter(request.len())?;
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { request, reply: ReplyTo::Caller(reply), _held: held };
+        let pending = Pending { request, reply: ReplyTo::caller(reply), _held: held };
         let is_mine = leader == self.inner.mine.node;
         if is_mine {
             self.inner.proposals.try_send(pending).map_err(|error| full_or_closed(&error))?;

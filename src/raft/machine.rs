@@ -34,7 +34,7 @@ const INSTALL_BATCH_ITEMS: usize = 256;
 pub enum MachineError {
     /// The engine failed.
     #[error("the state engine failed: {0}")]
-    Engine(#[from] storage::EngineError),
+    Engine(#[from] storage::engine::EngineError),
     /// The state machine's records are damaged.
     #[error("{0}")]
     Load(#[from] mvcc::LoadError),
@@ -46,7 +46,7 @@ pub enum MachineError {
     Unreadable,
     /// The snapshot could not be read.
     #[error("{0}")]
-    Snapshot(#[from] storage::SnapshotError),
+    Snapshot(#[from] std::io::Error),
 }
 
 impl From<MachineError> for std::io::Error {
@@ -62,8 +62,8 @@ pub type EventSink = Arc<dyn Fn(&[mvcc::Event]) + Send + Sync>;
 #[derive(Clone)]
 pub struct EngineHistory(pub Arc<dyn Engine>);
 
-fn unreadable(error: storage::EngineError) -> HistoryError {
-    HistoryError::new(error.to_string())
+fn unreadable(error: storage::engine::EngineError) -> HistoryError {
+    HistoryError(error.to_string())
 }
 
 impl History for EngineHistory {
@@ -259,7 +259,7 @@ impl Machine {
     /// Replaces the state with what a verified snapshot holds. Called between two applies.
     pub fn install(
         &self,
-        contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), storage::SnapshotError>>,
+        contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), std::io::Error>>,
     ) -> Result<(), MachineError> {
         let mut state = self.state.write();
         self.installing.store(true, Ordering::Release);
@@ -326,7 +326,7 @@ impl Pin {
     /// Hands out every item of the state: history, then the small state, the applied id last.
     pub fn visit(
         &self,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), storage::SnapshotError>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), std::io::Error>,
     ) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());

@@ -49,39 +49,46 @@ impl Drop for Held {
 
 /// Where the outcome of a proposal goes. Dropped unanswered, it answers that the outcome is unknown.
 #[derive(Debug)]
-pub(crate) enum ReplyTo {
-    /// A caller on this member.
+pub(crate) struct ReplyTo(Option<Target>);
+
+#[derive(Debug)]
+enum Target {
     Caller(oneshot::Sender<Proposed>),
-    /// The stream of a follower, and the follower's number of the request.
     Follower(u64, mpsc::UnboundedSender<(u64, Proposed)>),
-    /// Answered.
-    Nobody,
 }
 
 impl ReplyTo {
+    /// To a caller on this member.
+    pub(crate) fn caller(caller: oneshot::Sender<Proposed>) -> Self {
+        Self(Some(Target::Caller(caller)))
+    }
+
+    /// To the stream of a follower, with the follower's number of the request.
+    pub(crate) fn follower(number: u64, stream: mpsc::UnboundedSender<(u64, Proposed)>) -> Self {
+        Self(Some(Target::Follower(number, stream)))
+    }
+
     pub(crate) fn answer(mut self, proposed: Proposed) {
         self.send(proposed);
     }
 
     // Whoever asked may have gone; then nobody wants to know.
     fn send(&mut self, proposed: Proposed) {
-        match std::mem::replace(self, Self::Nobody) {
-            Self::Caller(caller) => {
+        match self.0.take() {
+            Some(Target::Caller(caller)) => {
                 let _ = caller.send(proposed);
             }
-            Self::Follower(number, stream) => {
+            Some(Target::Follower(number, stream)) => {
                 let _ = stream.send((number, proposed));
             }
-            Self::Nobody => {}
+            None => {}
         }
     }
 }
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        if !matches!(self, Self::Nobody) {
-            self.send(Err(Error::OutcomeUnknown("the member stopped before the outcome was known".into())));
-        }
+        self.send(Err(Error::OutcomeUnknown("the member stopped before the outcome was known".into())));
     }
 }
 

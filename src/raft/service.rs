@@ -144,8 +144,8 @@ impl Raft for Service {
             crate::identity::NodeId(message.to),
             message.last.as_ref().map(wire::log_id_from_wire),
         );
-        consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?;
-        Ok(Response::new(TransferLeaderResponse { accepted: true }))
+        let accepted = consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?.is_ok();
+        Ok(Response::new(TransferLeaderResponse { accepted }))
     }
 
     async fn snapshot_offset(
@@ -188,7 +188,7 @@ impl Raft for Service {
                 }
                 admitted = true;
                 for forwarded in message.requests {
-                    let reply = ReplyTo::Follower(forwarded.number, replies.clone());
+                    let reply = ReplyTo::follower(forwarded.number, replies.clone());
                     consensus.enqueue(forwarded.request, reply).await;
                 }
             }

@@ -4,23 +4,39 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::alias::CommittedLeaderIdOf;
 use openraft::raft::responder::Responder;
 
 use crate::identity::NodeId;
 use crate::mvcc::command::{Refusal, Reply};
 use crate::storage;
 
-openraft::declare_raft_types!(
-    /// The types that this crate runs openraft with.
-    pub TypeConfig:
-        D = Batch,
-        R = Replies,
-        NodeId = NodeId,
-        Node = PeerNode,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
-        Responder<T> = Callback<T> where T: openraft::OptionalSend + 'static,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
-);
+/// The types that this crate runs openraft with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = Replies;
+    type NodeId = NodeId;
+    type Node = PeerNode;
+    type Term = u64;
+    // Raft as published: at most one leader per term.
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Batch, NodeId, PeerNode>;
+    type Entry = openraft::Entry<CommittedLeaderIdOf<Self>, Self::Payload>;
+    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;

@@ -78,7 +78,7 @@ pub(crate) fn appended_to_wire(appended: &Appended) -> peer::AppendResponse {
         Err(StreamAppendError::Conflict(_)) => Outcome::Conflict(peer::Blank {}),
         Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(vote_to_wire(vote)),
     };
-    peer::AppendResponse { outcome: Some(outcome) }
+    peer::AppendResponse { outcome: Some(outcome), boot: 0, boot_random: 0 }
 }
 
 /// `prev` is what the request named as the entry before its first.
@@ -209,11 +209,13 @@ fn outcome_to_wire(outcome: Outcome) -> peer::Outcome {
         Outcome::Put(previous) => Wire::Put(peer::PutOutcome { previous: previous.map(kv_to_wire) }),
         Outcome::DeleteRange(deleted) => Wire::Delete(peer::DeleteOutcome {
             deleted: deleted.deleted,
+            revision: deleted.revision,
             previous: deleted.previous.into_iter().map(kv_to_wire).collect(),
         }),
         Outcome::Range(range) => Wire::Range(peer::RangeOutcome {
             kvs: range.kvs.into_iter().map(kv_to_wire).collect(),
             more: range.more,
+            revision: range.revision,
             count: range.count,
         }),
         Outcome::Txn(txn) => Wire::Txn(peer::TxnOutcome {
@@ -233,11 +235,13 @@ fn outcome_from_wire(outcome: peer::Outcome) -> Result<Outcome, CodecError> {
         Wire::Put(put) => Outcome::Put(put.previous.map(kv_from_wire)),
         Wire::Delete(delete) => Outcome::DeleteRange(Deleted {
             deleted: delete.deleted,
+            revision: delete.revision,
             previous: delete.previous.into_iter().map(kv_from_wire).collect(),
         }),
         Wire::Range(range) => Outcome::Range(RangeResult {
             kvs: range.kvs.into_iter().map(kv_from_wire).collect(),
             more: range.more,
+            revision: range.revision,
             count: range.count,
         }),
         Wire::Txn(txn) => Outcome::Txn(TxnResult {
