@@ -79,6 +79,7 @@ pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
+<<<<<<< HEAD
 /// Bytes that one write to the log gathers, unless one entry is larger: bounds the writer's buffer and what one fdatasync
 /// waits for.
 pub const LOG_WRITE_BYTES: usize = 4 << 20;
@@ -93,3 +94,56 @@ pub const LOG_ENTRY_BYTES: usize = 64 << 20;
 /// Zeros that the log writes ahead of itself, so that fdatasync finds no new blocks to journal. Measured: 80 µs a flush
 /// with, 142 µs with an appended file; more brings nothing.
 pub const LOG_ZERO_AHEAD_BYTES: usize = 64 << 10;
+=======
+/// Bytes of the identity file: two hundred members fit many times over; more is not an identity.
+pub const IDENTITY_BYTES: usize = 1 << 20;
+
+/// Time at the begin of a pod's life in which it asks no name: its own is published about then, and a name that is asked too
+/// early stays absent in the name server's cache for 30 s.
+pub const DNS_QUIET: Duration = Duration::from_secs(2);
+/// Time between two questions for the own name while it does not resolve to this pod.
+pub const DNS_OWN_INTERVAL: Duration = Duration::from_secs(2);
+/// A peer that is named absent is believed absent only if the own name was seen to be right this recently.
+pub const DNS_OWN_FRESH: Duration = Duration::from_secs(5);
+/// Time in which a lost peer is redialled at its last address only: a container that restarts keeps its pod's.
+pub const DNS_LOST: Duration = Duration::from_secs(5);
+/// Time between two questions for a name that is absent.
+pub const DNS_ABSENT: Duration = Duration::from_secs(15);
+/// First time between two questions for a name that could not be asked; doubles up to [`DNS_BACKOFF_MAX`].
+pub const DNS_RETRY: Duration = Duration::from_millis(500);
+/// Longest time between two questions for a name: what a name server caches, CoreDNS as kubeadm configures it.
+pub const DNS_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Time for one question to the name servers.
+pub const DNS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Addresses that are used of what one name has.
+pub const ADDRESSES_PER_NAME: usize = 16;
+/// Addresses behind the headless service that are asked before a first bootstrap. With more, nobody can be sure that nobody was
+/// overlooked, and the bootstrap waits.
+pub const ADDRESSES_PER_SERVICE: usize = 256;
+/// Peers whose whereabouts and channels are kept; the one used longest ago makes room.
+pub const PEERS: usize = 256;
+/// Shortest time between two connects to a peer that cannot be reached; doubles up to [`PEER_REDIAL_MAX`].
+pub const PEER_REDIAL: Duration = Duration::from_millis(50);
+/// Longest time between two connects to a peer that cannot be reached: bounds how late a restarted peer is noticed.
+pub const PEER_REDIAL_MAX: Duration = Duration::from_millis(400);
+
+/// Time that every member is given to answer before a member's disk takes part again, although a quorum answered: it may hold the
+/// evidence that the disk was replaced.
+pub const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a disk that knows no other voter waits for the silent pods of the first install, from when its pod was ready.
+pub const LONE_VOTER_PATIENCE: Duration = Duration::from_secs(60);
+/// Time without a leader after which a pod is ready for the sake of an absent one, although a quorum could do without it.
+pub const LEADERLESS_PATIENCE: Duration = Duration::from_secs(15);
+/// Time between two rounds of asking everybody, until this pod takes part.
+pub const HELLO_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two rounds of asking the members once this pod takes part: it only looks for evidence against its own disk.
+pub const HELLO_INTERVAL_RUNNING: Duration = Duration::from_secs(10);
+/// Time between two looks behind the headless service.
+pub const SERVICE_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest message of the service that answers before consensus exists, in bytes: a description of the most members.
+pub const HELLO_BYTES: usize = 1 << 20;
+/// Time for a disk to take the identity of a first bootstrap: a few fsyncs, of a slow disk too.
+pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts at a first bootstrap.
+pub const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
+>>>>>>> w/start

@@ -7,7 +7,7 @@
 //! * `random`: random numbers
 //! * `files`: the file system; `real_files` and `simulated_files` implement it
 //! * `network`: sockets
-//! * `names`: DNS
+//! * `names`: DNS; `real_names` asks name servers
 //! * `tasks`: work that blocks
 
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod names;
 pub mod network;
 pub mod random;
 pub mod real_files;
+pub mod real_names;
 pub mod simulated_files;
 pub mod tasks;
 

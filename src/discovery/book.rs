@@ -1,0 +1,350 @@
+//! Where the peers are now: found by asking their names, lent by their hellos. One per process; everyone who connects to a
+//! peer goes through it.
+//!
+//! It decides nothing: `timing` says when a name is asked and what is dialled.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::guarded::Guarded;
+use super::timing::{Next, OwnName, OwnNext, Said, Whereabouts};
+use super::{Directory, Peer};
+use crate::env::{Env, Lookup, Names, Network};
+use crate::limits;
+
+/// What is known of a peer's name: the three values of rule 2, and "not asked yet".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There is an address to dial.
+    At,
+    /// The name is absent, and this pod's own name was right when that was said.
+    Absent,
+    /// It could not be asked, or the answer is not to be believed.
+    Unknown(String),
+    /// It was not asked yet.
+    NotAsked,
+}
+
+/// What the headless service said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceAnswer {
+    /// It has these addresses.
+    Listed(Vec<IpAddr>),
+    /// It could not be asked, or the answer is not to be believed; why.
+    Unknown(String),
+}
+
+/// Addresses of peers. Shared.
+pub struct AddressBook {
+    directory: Directory,
+    names: Arc<dyn Names>,
+    network: Arc<dyn Network>,
+    state: Mutex<State>,
+    /// Held while the own name is asked, so that it is asked once.
+    own_asking: AsyncMutex<()>,
+    /// Held while the service name is asked; what it said last, and when.
+    service: AsyncMutex<Option<(Instant, ServiceAnswer)>>,
+}
+
+struct State {
+    own: OwnName,
+    peers: BTreeMap<String, Entry>,
+    uses: u64,
+}
+
+struct Entry {
+    whereabouts: Whereabouts,
+    /// Cuts the connections made so far.
+    cut: CancellationToken,
+    /// Address of the newest connection.
+    current: Option<SocketAddr>,
+    /// Held while the name is asked, so that it is asked once.
+    asking: Arc<AsyncMutex<()>>,
+    used: u64,
+}
+
+impl fmt::Debug for AddressBook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressBook").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl AddressBook {
+    /// A book that knows nothing yet. The pod's life begins now.
+    pub fn new(env: &Env, directory: Directory) -> Arc<Self> {
+        Arc::new(Self {
+            directory,
+            names: Arc::clone(&env.names),
+            network: Arc::clone(&env.network),
+            state: Mutex::new(State { own: OwnName::new(Instant::now()), peers: BTreeMap::new(), uses: 0 }),
+            own_asking: AsyncMutex::new(()),
+            service: AsyncMutex::new(None),
+        })
+    }
+
+    /// The pods that can exist.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What is known of a peer's name. A lent address overrides `Absent`.
+    pub fn presence(&self, peer: &Peer) -> Presence {
+        if peer.ip().is_some() {
+            return Presence::At;
+        }
+        let own_reason = self.own_reason();
+        self.with(peer, |entry| match entry.whereabouts.said() {
+            _ if entry.whereabouts.is_lent() => Presence::At,
+            Said::At(_) => Presence::At,
+            Said::Absent => Presence::Absent,
+            Said::Unknown(reason) => Presence::Unknown(reason.clone()),
+            Said::Never => own_reason.map_or(Presence::NotAsked, Presence::Unknown),
+        })
+    }
+
+    /// A hello came from `peer`, whose peer service can be reached at `address`. Connections to elsewhere are cut.
+    pub fn lend(&self, peer: &Peer, address: SocketAddr) {
+        if peer.ip().is_some() || address.ip().is_unspecified() || address.port() == 0 {
+            return;
+        }
+        self.with(peer, |entry| {
+            if entry.whereabouts.lend(address, peer.port) && entry.current.is_some_and(|at| at != address) {
+                entry.cut();
+            }
+        });
+    }
+
+    /// Somebody else answers where `peer` was thought to be: that address is not used again until its name or a hello gives
+    /// it anew.
+    pub fn misdirected(&self, peer: &Peer) {
+        let now = Instant::now();
+        self.with(peer, |entry| {
+            if let Some(address) = entry.current.take() {
+                if peer.ip().is_none() {
+                    entry.whereabouts.wrong(now, address);
+                }
+                entry.whereabouts.failed(now);
+            }
+            entry.cut();
+        });
+    }
+
+    /// Opens a connection to a peer. Errors say, for people, why there is none; the caller tries again later.
+    pub(super) async fn dial(self: &Arc<Self>, peer: &Peer) -> io::Result<Guarded> {
+        let (addresses, cut) = self.addresses(peer).await.map_err(io::Error::other)?;
+        let mut last = io::Error::other(format!("{peer} has no address"));
+        for address in addresses {
+            let connect = timeout(limits::PEER_CONNECT_TIMEOUT, self.network.connect(address));
+            let connected = tokio::select! {
+                () = cut.cancelled() => return Err(io::Error::other(format!("{peer} moved"))),
+                connected = connect => connected,
+            };
+            match connected {
+                Ok(Ok(stream)) => {
+                    self.with(peer, |entry| {
+                        entry.whereabouts.connected();
+                        entry.current = Some(address);
+                    });
+                    let (book, lost) = (Arc::clone(self), peer.clone());
+                    return Ok(Guarded::new(stream, cut, move || book.lost(&lost)));
+                }
+                Ok(Err(error)) => {
+                    last = io::Error::new(error.kind(), format!("{peer} at {address}: {error}"));
+                }
+                Err(_) => {
+                    last = io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("{peer} at {address}: no connection in time"),
+                    );
+                }
+            }
+        }
+        self.with(peer, |entry| entry.whereabouts.failed(Instant::now()));
+        Err(last)
+    }
+
+    /// The addresses behind the headless service. Asked only before a first bootstrap, where nobody may be overlooked, and no
+    /// more often than a lost peer's name.
+    pub async fn service(&self) -> ServiceAnswer {
+        let Some(name) = self.directory.service() else {
+            return ServiceAnswer::Unknown("there is no headless service".into());
+        };
+        let mut last = self.service.lock().await;
+        if let Some((asked, answer)) = last.as_ref()
+            && asked.elapsed() < limits::DNS_LOST
+        {
+            return answer.clone();
+        }
+        if let Err(reason) = self.confirm_own(limits::DNS_OWN_FRESH).await {
+            return ServiceAnswer::Unknown(reason);
+        }
+        let answer = match self.names.lookup(&name).await {
+            Lookup::At(addresses) if addresses.len() > limits::ADDRESSES_PER_SERVICE => {
+                ServiceAnswer::Unknown(format!(
+                    "{name} has more than {} addresses",
+                    limits::ADDRESSES_PER_SERVICE
+                ))
+            }
+            Lookup::At(addresses) => ServiceAnswer::Listed(addresses),
+            Lookup::Absent => {
+                ServiceAnswer::Unknown(format!("{name} is absent, although this pod is published"))
+            }
+            Lookup::Unknown(reason) => ServiceAnswer::Unknown(format!("{name}: {reason}")),
+        };
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn addresses(&self, peer: &Peer) -> Result<(Vec<SocketAddr>, CancellationToken), String> {
+        if let Some(ip) = peer.ip() {
+            let (cut, next) =
+                self.with(peer, |entry| (entry.cut.clone(), entry.whereabouts.redial(Instant::now())));
+            return match next {
+                None => Ok((vec![SocketAddr::new(ip, peer.port)], cut)),
+                Some(_) => Err(format!("{peer} could not be reached a moment ago")),
+            };
+        }
+        let asking = self.with(peer, |entry| Arc::clone(&entry.asking));
+        let _asking = asking.lock().await;
+        if self.with(peer, |entry| entry.whereabouts.next(Instant::now(), peer.port)) == Next::Ask {
+            self.ask(peer).await?;
+        }
+        // One question at most: what is known now decides.
+        let (addresses, cut) = self
+            .with(peer, |entry| (entry.whereabouts.dialable(Instant::now(), peer.port), entry.cut.clone()));
+        if !addresses.is_empty() {
+            return Ok((addresses, cut));
+        }
+        Err(match self.presence(peer) {
+            Presence::At => format!("{peer} could not be reached a moment ago"),
+            Presence::Absent => format!("{} is not published", peer.fqdn),
+            Presence::Unknown(reason) => format!("{}: {reason}", peer.fqdn),
+            Presence::NotAsked => format!("{} was not asked yet", peer.fqdn),
+        })
+    }
+
+    async fn ask(&self, peer: &Peer) -> Result<(), String> {
+        let fixed = matches!(self.directory, Directory::Fixed { .. });
+        if !fixed && let Err(reason) = self.confirm_own(Duration::MAX).await {
+            // An address that is known already is worth a try.
+            return if self.presence(peer) == Presence::At { Ok(()) } else { Err(reason) };
+        }
+        let mut answer = match timeout(limits::DNS_TIMEOUT, self.names.lookup(&peer.fqdn)).await {
+            Ok(answer) => answer,
+            Err(_) => Lookup::Unknown("no answer in time".into()),
+        };
+        if answer == Lookup::Absent {
+            if fixed {
+                answer = Lookup::Unknown("the name does not exist".into());
+            } else if let Err(reason) = self.confirm_own(limits::DNS_OWN_FRESH).await {
+                answer = Lookup::Unknown(format!("absent, but not to be believed: {reason}"));
+            }
+        }
+        self.with(peer, |entry| entry.whereabouts.answered(Instant::now(), answer, peer.port));
+        Ok(())
+    }
+
+    /// Makes sure that the own name resolved to this pod, not longer than `fresh` ago; asks it if it is time.
+    async fn confirm_own(&self, fresh: Duration) -> Result<(), String> {
+        let _asking = self.own_asking.lock().await;
+        let now = Instant::now();
+        match self.state.lock().own.next(now, fresh) {
+            OwnNext::Confirmed => return Ok(()),
+            OwnNext::NotBefore(_) => return Err(self.state.lock().own.reason().to_owned()),
+            OwnNext::Ask => {}
+        }
+        let own = self.directory.own();
+        let answer = match timeout(limits::DNS_TIMEOUT, self.names.lookup(&own.fqdn)).await {
+            Ok(answer) => answer,
+            Err(_) => Lookup::Unknown("no answer in time".into()),
+        };
+        let mine = match &answer {
+            Lookup::At(addresses) => self.mine(addresses).await,
+            _ => None,
+        };
+        let mut state = self.state.lock();
+        state.own.answered(Instant::now(), &answer, |address| Some(address) == mine);
+        match mine {
+            Some(_) => Ok(()),
+            None => Err(state.own.reason().to_owned()),
+        }
+    }
+
+    /// The first of these addresses that is this pod's. Where the environment does not say which is, the one that can be
+    /// bound.
+    async fn mine(&self, addresses: &[IpAddr]) -> Option<IpAddr> {
+        if let Directory::Pods(facts) = &self.directory
+            && let Some(own) = facts.pod_ip
+        {
+            return addresses.iter().copied().find(|address| *address == own);
+        }
+        for address in addresses.iter().take(limits::ADDRESSES_PER_NAME) {
+            if self.network.bind(SocketAddr::new(*address, 0)).await.is_ok() {
+                return Some(*address);
+            }
+        }
+        None
+    }
+
+    /// Why no name may be asked yet, if so.
+    fn own_reason(&self) -> Option<String> {
+        if matches!(self.directory, Directory::Fixed { .. }) {
+            return None;
+        }
+        let state = self.state.lock();
+        match state.own.next(Instant::now(), Duration::MAX) {
+            OwnNext::Confirmed => None,
+            _ => Some(state.own.reason().to_owned()),
+        }
+    }
+
+    fn lost(&self, peer: &Peer) {
+        self.with(peer, |entry| entry.whereabouts.lost(Instant::now()));
+    }
+
+    fn with<T>(&self, peer: &Peer, act: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut state = self.state.lock();
+        state.uses += 1;
+        let uses = state.uses;
+        let key = peer.to_string();
+        if !state.peers.contains_key(&key) && state.peers.len() >= limits::PEERS {
+            let oldest = state.peers.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest {
+                state.peers.remove(&oldest);
+            }
+        }
+        let entry = state.peers.entry(key).or_insert_with(Entry::new);
+        entry.used = uses;
+        act(entry)
+    }
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            whereabouts: Whereabouts::new(),
+            cut: CancellationToken::new(),
+            current: None,
+            asking: Arc::new(AsyncMutex::new(())),
+            used: 0,
+        }
+    }
+
+    fn cut(&mut self) {
+        std::mem::replace(&mut self.cut, CancellationToken::new()).cancel();
+        self.current = None;
+    }
+}
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

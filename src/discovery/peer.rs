@@ -1,0 +1,189 @@
+//! The pods that can exist, by name. Values only.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::identity::{Ordinal, PodFacts};
+
+/// Where a peer service is to be found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// Ordinal of the pod.
+    pub ordinal: Ordinal,
+    /// Its name in DNS, without a trailing dot; in a fixed list an IP address is allowed.
+    pub fqdn: String,
+    /// Port of its peer service.
+    pub port: u16,
+}
+
+/// As in a membership: host and port.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.fqdn.contains(':') {
+            write!(f, "[{}]:{}", self.fqdn, self.port)
+        } else {
+            write!(f, "{}:{}", self.fqdn, self.port)
+        }
+    }
+}
+
+/// Why a text is not the address of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("peer address {address:?} of ordinal {ordinal}: {reason}")]
+pub struct PeerError {
+    /// The ordinal that it was given for.
+    pub ordinal: Ordinal,
+    /// The text.
+    pub address: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Peer {
+    /// Reads `host:port`, as a membership and a fixed list hold it; an IPv6 address is in brackets.
+    pub fn parse(ordinal: Ordinal, address: &str) -> Result<Self, PeerError> {
+        let wrong = |reason| PeerError { ordinal, address: address.to_owned(), reason };
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("not host:port"))?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("not a port"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                rest.strip_suffix(']').ok_or_else(|| wrong("a bracket is missing")).and_then(|host| {
+                    host.parse::<IpAddr>().map(|_| host).map_err(|_| wrong("not an IP address in brackets"))
+                })?
+            }
+            None => host,
+        };
+        let named = !host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        if !named && host.parse::<IpAddr>().is_err() {
+            return Err(wrong("not a host name"));
+        }
+        Ok(Self { ordinal, fqdn: host.to_owned(), port })
+    }
+
+    /// The IP address, if the peer is known by one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.fqdn.parse().ok()
+    }
+}
+
+/// Who this node is among the pods that can exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directory {
+    /// The pods of a StatefulSet, published by a headless service.
+    Pods(PodFacts),
+    /// A fixed list by ordinal, for machines without DNS.
+    Fixed {
+        /// This node's place.
+        own: Peer,
+        /// All of them, this node included.
+        peers: Vec<Peer>,
+    },
+}
+
+impl Directory {
+    /// The fixed list `peers` (`host:port` by ordinal), of which this node is `ordinal`.
+    pub fn fixed(ordinal: Ordinal, peers: &[String]) -> Result<Self, PeerError> {
+        let peers = peers
+            .iter()
+            .zip(0..)
+            .map(|(address, ordinal)| Peer::parse(ordinal, address))
+            .collect::<Result<Vec<_>, _>>()?;
+        let own = peers.get(usize::from(ordinal)).cloned().ok_or_else(|| PeerError {
+            ordinal,
+            address: String::new(),
+            reason: "the list of peers has no such ordinal",
+        })?;
+        Ok(Self::Fixed { own, peers })
+    }
+
+    /// This node.
+    pub fn own(&self) -> Peer {
+        match self {
+            Self::Pods(facts) => pod(facts, facts.ordinal),
+            Self::Fixed { own, .. } => own.clone(),
+        }
+    }
+
+    /// The pod of an ordinal; `None` if it is not in the fixed list.
+    pub fn peer(&self, ordinal: Ordinal) -> Option<Peer> {
+        match self {
+            Self::Pods(facts) => Some(pod(facts, ordinal)),
+            Self::Fixed { peers, .. } => peers.get(usize::from(ordinal)).cloned(),
+        }
+    }
+
+    /// The pod that goes by this name (see [`Directory::name_of`]); `None` if none can.
+    pub fn find(&self, name: &str) -> Option<Peer> {
+        match self {
+            Self::Pods(facts) => {
+                let (pod_name, _) = name.split_once('.')?;
+                let (_, ordinal) = pod_name.rsplit_once('-')?;
+                let peer = pod(facts, ordinal.parse().ok()?);
+                (peer.fqdn == name).then_some(peer)
+            }
+            Self::Fixed { peers, .. } => peers.iter().find(|peer| peer.to_string() == name).cloned(),
+        }
+    }
+
+    /// Name in DNS of the headless service, if there is one.
+    pub fn service(&self) -> Option<String> {
+        match self {
+            Self::Pods(facts) => Some(facts.service_fqdn()),
+            Self::Fixed { .. } => None,
+        }
+    }
+
+    /// Name of this node as a member: the pod's name, or the place in the list.
+    pub fn own_name(&self) -> String {
+        match self {
+            Self::Pods(facts) => facts.pod_name.clone(),
+            Self::Fixed { own, .. } => own.to_string(),
+        }
+    }
+
+    /// The name under which a pod is asked who it is, and by which it answers: its FQDN; in a fixed list, where several may
+    /// share a host, host and port.
+    pub fn name_of(&self, peer: &Peer) -> String {
+        match self {
+            Self::Pods(_) => peer.fqdn.clone(),
+            Self::Fixed { .. } => peer.to_string(),
+        }
+    }
+}
+
+fn pod(facts: &PodFacts, ordinal: Ordinal) -> Peer {
+    Peer { ordinal, fqdn: facts.fqdn_of(ordinal), port: facts.peer_port }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        let peer = Peer::parse(1, "setstone-1.peers.shop.svc.cluster.local:2380").unwrap();
+        assert_eq!((peer.fqdn.as_str(), peer.port), ("setstone-1.peers.shop.svc.cluster.local", 2380));
+        let six = Peer::parse(0, "[::1]:2380").unwrap();
+        assert_eq!(six.ip(), Some("::1".parse().unwrap()));
+        assert_eq!(six.to_string(), "[::1]:2380");
+        for wrong in
+            ["", "host", "host:", "host:0", "host:65536", ":1", "[::1:1", "[host]:1", "a/b:1", "::1:1"]
+        {
+            let error = Peer::parse(7, wrong).unwrap_err();
+            assert!(error.to_string().contains(&format!("{wrong:?} of ordinal 7")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_list_has_this_node_in_it() {
+        let list: Vec<String> = vec!["127.0.0.1:1001".into(), "127.0.0.1:1002".into()];
+        let directory = Directory::fixed(1, &list).unwrap();
+        assert_eq!(directory.own().port, 1002);
+        assert_eq!(directory.peer(2), None);
+        assert_eq!(directory.name_of(&directory.peer(0).unwrap()), "127.0.0.1:1001");
+        assert!(Directory::fixed(2, &list).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! What `membership` needs of this pod's own disk and consensus; `node` gives it.
+
+use futures::future::BoxFuture;
+
+use super::{ConsensusView, Disk};
+use crate::identity::{ClusterId, Membership, NodeId};
+
+/// The identity that a first bootstrap gives to a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// The new cluster.
+    pub cluster: ClusterId,
+    /// Which disk this one becomes.
+    pub node_id: NodeId,
+    /// The members that the cluster starts with.
+    pub voters: Membership,
+}
+
+/// Why a disk did not take the identity of a first bootstrap. For people; the bootstrap is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareRefusal {
+    /// The disk was in use: it has a vote or an entry, or is joining or lost.
+    #[error("the disk is {0}")]
+    InUse(String),
+    /// This process already votes or initialises under the identity that the disk has.
+    #[error("the disk already takes part in cluster {0}")]
+    TakesPart(ClusterId),
+    /// The identity is not for this pod, or not one of a first bootstrap.
+    #[error("{0}")]
+    Wrong(String),
+    /// The disk could not be written.
+    #[error("the disk could not be written: {0}")]
+    Disk(String),
+}
+
+/// What the starter needs of the disk and of consensus.
+pub trait Local: Send + Sync {
+    /// What the disk is now, with its vote, last log id, last membership, marks and the boots that were seen. Asked often.
+    fn disk(&self) -> Disk;
+    /// What consensus knows now; `None` before it runs.
+    fn consensus(&self) -> Option<ConsensusView>;
+    /// Gives the disk the identity of a first bootstrap: creates an empty log, then the identity, and fsyncs both, before it
+    /// returns. Replaces the identity of a bootstrap that broke off. Refuses, and changes nothing, if the log has a vote or an
+    /// entry, or if the disk is anything but blank or prepared. Called by one at a time, and never once the [`Gate`] is closed.
+    fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>>;
+}
+
+/// Taking an identity, voting and initialising exclude each other: identities are taken through this gate, and it is closed, for
+/// the life of the process, before this process votes or initialises.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: tokio::sync::Mutex<bool>,
+}
+
+/// The gate, held still: nobody takes an identity meanwhile.
+pub(super) struct Still<'a> {
+    closed: tokio::sync::MutexGuard<'a, bool>,
+}
+
+impl Gate {
+    /// Waits until nobody is taking an identity, and keeps it so.
+    pub(super) async fn hold(&self) -> Still<'_> {
+        Still { closed: self.closed.lock().await }
+    }
+}
+
+impl Still<'_> {
+    /// From now on no identity is taken.
+    pub(super) fn close(&mut self) {
+        *self.closed = true;
+    }
+
+    /// Whether no identity is taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed
+    }
+
+    /// Lets the disk take an identity, unless the gate is closed.
+    pub(super) async fn take(&self, local: &dyn Local, identity: Prepared) -> Result<(), PrepareRefusal> {
+        let disk = local.disk();
+        if *self.closed {
+            return Err(PrepareRefusal::TakesPart(disk.cluster));
+        }
+        if !disk.is_fresh() || !disk.held.is_nothing() {
+            return Err(PrepareRefusal::InUse(disk.what.to_string()));
+        }
+        local.prepare(identity).await
+    }
+}

@@ -1,0 +1,42 @@
+//! Who should be in: what to do at start, what is ready, what to do at stop. May know the peers and their answers; does not
+//! know how consensus works, only what it says of itself.
+//!
+//! Pure, values in and values out (DESIGN section 5):
+//! * `disk`: what a disk is, and what a pod answers when it is asked
+//! * `marks`: a disk that holds less than it once acknowledged
+//! * `start`: what to do at start
+//! * `resume`: when a member's disk may take part again
+//! * `wait`: what a pod waits for, in words, and which command helps
+//! * `ready`: the answers to the probes
+//! * `stop`: whether stopping is leaving
+//!
+//! At the edge:
+//! * `wire`: the same values in protobuf
+//! * `service`: the gRPC service that answers before consensus exists
+//! * `starter`: asks the others, decides again with every answer, and founds the first cluster
+
+mod asking;
+mod disk;
+mod founding;
+mod local;
+mod marks;
+pub mod ready;
+mod resume;
+mod service;
+mod start;
+mod starter;
+mod stop;
+mod wait;
+mod wire;
+
+pub use disk::{Answer, Answers, Asked, ConsensusView, Described, Disk, Held, LogId, Service, Vote, What};
+pub use local::{Gate, Local, PrepareRefusal, Prepared};
+pub use marks::below_mark;
+pub use ready::{Readiness, readiness};
+pub use service::{MembershipService, Own};
+pub use start::{Action, Desired, Facts, Founder, decide, whom_to_ask};
+pub use starter::{StartState, Starter, StarterConfig, Step};
+pub use stop::{Observed, Verdict, verdict};
+pub use wait::{Needed, needed};
+
+pub use crate::identity::{Member, Membership};

@@ -1,0 +1,126 @@
+//! The gRPC service that answers before consensus exists: what is your disk (also the hello of whoever asks), and be a member of
+//! this new cluster.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tonic::{Request, Response, Status};
+
+use super::local::{Gate, Local, PrepareRefusal, Prepared};
+use super::wire;
+use crate::discovery::AddressBook;
+use crate::identity::Ordinal;
+use crate::proto::peer;
+use crate::proto::peer::membership_server::Membership;
+
+/// Who this pod is to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// The name under which it is asked (see `Directory::name_of`).
+    pub name: String,
+    /// What it is called as a member.
+    pub member_name: String,
+    /// Host and port of its peer service, by name.
+    pub peer_address: String,
+    /// Where its clients reach it.
+    pub client_urls: Vec<String>,
+    /// Where its peer service can be reached now; lent to others until its name says so.
+    pub reachable_at: Option<SocketAddr>,
+}
+
+/// Describe and Prepare.
+pub struct MembershipService {
+    pub(super) own: Arc<Own>,
+    pub(super) local: Arc<dyn Local>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) book: Option<Arc<AddressBook>>,
+    pub(super) heard: Arc<Notify>,
+}
+
+impl MembershipService {
+    /// What came with a hello: the address is lent, and the sender is asked at once. What it says of its own disk does not count:
+    /// only the answer of the pod that was asked does.
+    fn hello(&self, request: &peer::DescribeRequest) {
+        let Some(book) = &self.book else { return };
+        let Some(sender) = book.directory().find(&request.sender) else { return };
+        if sender.ordinal == self.own.ordinal {
+            return;
+        }
+        if let Ok(address) = request.sender_address.parse() {
+            book.lend(&sender, address);
+        }
+        self.heard.notify_one();
+    }
+
+    fn check(&self, asked: &str, prepared: &Prepared) -> Result<(), PrepareRefusal> {
+        let wrong = |reason: String| Err(PrepareRefusal::Wrong(reason));
+        let (own, id, voters) = (&self.own, prepared.node_id, &prepared.voters);
+        if asked != own.name {
+            return wrong(format!("this is {}, not {asked}", own.name));
+        }
+        if id.ordinal() != own.ordinal {
+            return wrong(format!("node {id} is not for ordinal {}", own.ordinal));
+        }
+        if prepared.cluster.0 == 0 {
+            return wrong("a cluster has a number".into());
+        }
+        if !voters.is_uniform() || !voters.is_voter(id) || voters.ids().iter().any(|id| !voters.is_voter(*id))
+        {
+            return wrong(format!(
+                "the voters of a first bootstrap are one set of all members, {id} included"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for MembershipService {
+    async fn describe(
+        &self,
+        request: Request<peer::DescribeRequest>,
+    ) -> Result<Response<peer::DescribeResponse>, Status> {
+        self.hello(request.get_ref());
+        let consensus = self.local.consensus();
+        let mut disk = self.local.disk();
+        if !disk.has_identity() {
+            disk.ordinal = self.own.ordinal;
+        }
+        Ok(Response::new(peer::DescribeResponse {
+            pod: self.own.name.clone(),
+            description: Some(wire::description(&disk, consensus.as_ref())),
+            consensus: consensus.as_ref().map(wire::consensus),
+            member_name: self.own.member_name.clone(),
+            client_urls: self.own.client_urls.clone(),
+        }))
+    }
+
+    async fn prepare(
+        &self,
+        request: Request<peer::PrepareRequest>,
+    ) -> Result<Response<peer::PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let asked = request.asked.clone();
+        let prepared =
+            wire::from_prepare(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let taken = match self.check(&asked, &prepared) {
+            Err(refusal) => Err(refusal),
+            // On a task of its own: an asker that gives up must not leave half an identity, or the gate open too early.
+            Ok(()) => {
+                let (gate, local) = (Arc::clone(&self.gate), Arc::clone(&self.local));
+                tokio::spawn(async move { gate.hold().await.take(local.as_ref(), prepared).await })
+                    .await
+                    .map_err(|error| Status::internal(error.to_string()))?
+            }
+        };
+        let outcome = match taken {
+            Ok(()) => peer::prepare_response::Outcome::Accepted(peer::Blank {}),
+            Err(refusal) => peer::prepare_response::Outcome::Refused(refusal.to_string()),
+        };
+        self.heard.notify_one();
+        Ok(Response::new(peer::PrepareResponse { outcome: Some(outcome) }))
+    }
+}
