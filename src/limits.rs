@@ -75,6 +75,35 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 1 << 20;
 pub const HTTP2_SEND_BUFFER: usize = 256 << 10;
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections on the admin port: probes, scrapes and people.
+pub const ADMIN_CONNECTIONS: usize = 256;
+/// Time for the rest of a request to arrive once its headers are there: half a message does not hold a stream for ever.
+pub const REQUEST_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of headers of one request: far above what clients send (a token and a few names).
+pub const REQUEST_HEADER_BYTES: u32 = 16 << 10;
+/// Bytes that an HTTP/1 connection buffers; the least that hyper takes is 8 KiB.
+pub const HTTP1_BUFFER_BYTES: usize = 16 << 10;
+/// Interval of HTTP/2 pings to a client. One that stopped in the middle of a frame, or vanished, is noticed within this and
+/// [`CLIENT_PING_TIMEOUT`].
+pub const CLIENT_PING_INTERVAL: Duration = Duration::from_secs(60);
+/// Time that a client has to answer a ping: etcd's `--grpc-keepalive-timeout`.
+pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of answers that one connection may leave unread before its further requests are refused.
+pub const UNREAD_ANSWER_BYTES: usize = 32 << 20;
+/// Answers below this are not counted towards [`UNREAD_ANSWER_BYTES`]: the number of streams bounds them, and counting costs
+/// an allocation.
+pub const UNCOUNTED_ANSWER_BYTES: usize = 4 << 10;
+/// Reads of ranges that one connection executes at the same time; more wait. Bounds by how much their answers can pass
+/// [`UNREAD_ANSWER_BYTES`].
+pub const RANGE_READS_PER_CONNECTION: usize = 32;
+/// Time to connect to a server, as a client.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of HTTP/2 pings to a server, as a client, while calls are waiting: etcd takes one every five seconds.
+pub const CHANNEL_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Time that a server has to answer a ping.
+pub const CHANNEL_PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait after the system refused a new connection (no file descriptors left, for example).
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;

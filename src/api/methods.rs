@@ -1,0 +1,211 @@
+//! The gRPC methods that there are, and how a call finds its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::Code;
+use tower::Service;
+
+use super::health::HealthService;
+use super::probe::Probe;
+use super::{Shared, cluster, kv, maintenance, texts};
+use crate::metrics::{MethodMetrics, Metrics};
+use crate::proto::{self, etcdserverpb as pb};
+use crate::transport::answers::Answers;
+use crate::transport::body::until;
+use crate::transport::{AnswerBody, Failure, grpc};
+
+/// Generates the methods: a name for each, its counters, and its path.
+macro_rules! unary_methods {
+    ($($variant:ident = $service:literal $method:literal;)*) => {
+        /// A unary method.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Unary { $($variant),* }
+
+        /// By [`Unary`].
+        const UNARY: &[(&str, &str)] = &[$(($service, $method)),*];
+
+        fn unary_of(path: &str) -> Option<Unary> {
+            match path {
+                $(concat!("/", $service, "/", $method) => Some(Unary::$variant),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+unary_methods! {
+    Range = "etcdserverpb.KV" "Range";
+    Put = "etcdserverpb.KV" "Put";
+    DeleteRange = "etcdserverpb.KV" "DeleteRange";
+    Txn = "etcdserverpb.KV" "Txn";
+    Compact = "etcdserverpb.KV" "Compact";
+    MemberList = "etcdserverpb.Cluster" "MemberList";
+    Status = "etcdserverpb.Maintenance" "Status";
+    HashKv = "etcdserverpb.Maintenance" "HashKV";
+}
+
+/// Services that tonic serves.
+const STREAMING: &[&str] = &[
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// The counters of every method.
+pub(super) struct Methods(Vec<MethodMetrics>);
+
+impl Methods {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self(UNARY.iter().map(|(service, method)| metrics.method(service, method, "unary")).collect())
+    }
+
+    fn of(&self, method: Unary) -> Option<&MethodMetrics> {
+        self.0.get(method as usize)
+    }
+}
+
+/// The services that stream, or that nobody calls often: health and reflection.
+pub(super) fn streams(probe: Arc<dyn Probe>) -> tonic::service::Routes {
+    let health = tonic_health::pb::health_server::HealthServer::new(HealthService { probe });
+    let mut routes = tonic::service::Routes::new(health);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::ETCD_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "the descriptors cannot be read; reflection is not served");
+        }
+    }
+    routes.prepare()
+}
+
+/// Answers one gRPC call.
+pub(super) async fn call(
+    api: &Arc<Shared>,
+    answers: &Answers,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let Some(method) = unary_of(request.uri().path()) else {
+        return Box::pin(other(api, request)).await;
+    };
+    let counters = api.methods.of(method);
+    if let Some(counters) = counters {
+        counters.started();
+    }
+    let (response, code) = match unary(api, answers, method, request.into_body()).await {
+        Ok(message) => {
+            api.metrics.client_bytes_sent.inc_by(message.len() as u64);
+            (grpc::success(message), Code::Ok)
+        }
+        Err(failure) => (grpc::failure(&failure), failure.code),
+    };
+    if let Some(counters) = counters {
+        counters.handled(code as i32);
+    }
+    response
+}
+
+async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -> Result<Bytes, Failure> {
+    if api.stopping.is_cancelled() {
+        return Err(texts::STOPPED.into());
+    }
+    if answers.is_exhausted() {
+        api.metrics.answers_refused.inc();
+        return Err(texts::TOO_MANY_REQUESTS.into());
+    }
+    match method {
+        Unary::Range => kv::range(api, answers, received(api, body).await?.0).await,
+        Unary::Put => {
+            let (request, size) = received(api, body).await?;
+            kv::put(api, answers, request, size).await
+        }
+        Unary::DeleteRange => {
+            let (request, size) = received(api, body).await?;
+            kv::delete_range(api, answers, request, size).await
+        }
+        Unary::Txn => {
+            let (request, size) = received(api, body).await?;
+            kv::txn(api, answers, request, size).await
+        }
+        Unary::Compact => kv::compact(api, answers, received(api, body).await?.0).await,
+        Unary::MemberList => cluster::member_list(api, received(api, body).await?.0).await,
+        Unary::Status => {
+            let _: (pb::StatusRequest, _) = received(api, body).await?;
+            Ok(maintenance::status(api))
+        }
+        Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
+    }
+}
+
+/// The request's message and its size.
+async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<(M, usize), Failure> {
+    let (message, size) = grpc::receive(body).await?;
+    api.metrics.client_bytes_received.inc_by(size as u64);
+    Ok((message, size))
+}
+
+/// A call of a streaming service, or of nothing that there is.
+async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
+    if api.stopping.is_cancelled() {
+        return grpc::failure(&texts::STOPPED.into());
+    }
+    let path = request.uri().path();
+    let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
+    if STREAMING.contains(&service) {
+        let stopped = api.stopping.clone().cancelled_owned();
+        let Ok(response) = api.streams.clone().call(request).await;
+        return response.map(|body| AnswerBody::Stream(until(body, stopped, texts::STOPPED.into())));
+    }
+    // The texts are those of grpc-go.
+    let known = UNARY.iter().any(|(known, _)| *known == service);
+    let text = if known {
+        format!("unknown method {method} for service {service}")
+    } else {
+        format!("unknown service {service}")
+    };
+    grpc::failure(&Failure::new(Code::Unimplemented, text))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_descriptors_is_served() {
+        let pool = prost_reflect::DescriptorPool::decode(proto::ETCD_DESCRIPTORS).unwrap();
+        let mut described: Vec<String> = pool
+            .services()
+            .flat_map(|service| service.methods().collect::<Vec<_>>())
+            .map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name()))
+            .collect();
+        described.sort();
+        let mut served: Vec<String> =
+            UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).collect();
+        served.sort();
+        assert_eq!(described, served);
+        for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()
+        {
+            assert_eq!(unary_of(&path).map(|method| method as usize), Some(number));
+        }
+        assert_eq!(unary_of("/etcdserverpb.KV/RangeStream"), None);
+    }
+
+    #[test]
+    fn the_descriptors_can_be_reflected() {
+        assert!(
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::ETCD_DESCRIPTORS)
+                .build_v1()
+                .is_ok()
+        );
+    }
+}

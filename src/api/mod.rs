@@ -1,0 +1,158 @@
+//! etcd's v3 API. The only place that names the client protobufs, status codes and etcd's error texts.
+//!
+//! It knows the store as [`SharedStore`] and the member's readiness as [`Probe`]; it may not know openraft, the engine or
+//! membership. `node` builds one [`Api`] and has it serve the client port and the admin port.
+//!
+//! * `texts`: the one table of error texts and codes
+//! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
+//! * `header`: the header of every answer
+//! * `methods`: the gRPC methods that there are, and how a call finds its own
+//! * `kv`, `cluster`, `maintenance`, `health`: the services
+//! * `http`: health, version and metrics in plain HTTP
+//! * `probe`: the seam to readiness
+
+mod cluster;
+mod convert;
+mod header;
+mod health;
+mod http;
+mod kv;
+mod maintenance;
+mod methods;
+pub mod probe;
+pub mod texts;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio_util::sync::CancellationToken;
+
+use self::header::Headers;
+use self::http::PortKind;
+use self::methods::Methods;
+pub use self::probe::{Clause, Probe, Report};
+use crate::env::Listener;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::raft::store::SharedStore;
+use crate::transport::answers::Answers;
+use crate::transport::{self, AnswerBody, Port, grpc};
+
+/// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
+pub const SERVER_VERSION: &str = "3.7.3";
+/// Its cluster version.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+/// Its storage version.
+pub const STORAGE_VERSION: &str = "3.7.0";
+
+/// The API of one member. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+/// What all calls share.
+struct Shared {
+    store: SharedStore,
+    probe: Arc<dyn Probe>,
+    metrics: Metrics,
+    headers: Headers,
+    methods: Methods,
+    /// Services that stream.
+    streams: tonic::service::Routes,
+    quota_bytes: i64,
+    /// No new calls.
+    stopping: CancellationToken,
+}
+
+impl Api {
+    /// The API over `store`. Calls that arrive after `stopping` are refused with "server stopped", streams end.
+    pub fn new(
+        store: SharedStore,
+        probe: Arc<dyn Probe>,
+        metrics: Metrics,
+        quota_bytes: i64,
+        stopping: CancellationToken,
+    ) -> Self {
+        metrics.quota_bytes.set(quota_bytes);
+        Self(Arc::new(Shared {
+            methods: Methods::new(&metrics),
+            streams: methods::streams(Arc::clone(&probe)),
+            headers: Headers::default(),
+            store,
+            probe,
+            metrics,
+            quota_bytes,
+            stopping,
+        }))
+    }
+
+    /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are
+    /// done, or `drain` has passed.
+    pub async fn serve_client(&self, listener: Box<dyn Listener>, drain: Duration) {
+        let metrics = &self.0.metrics;
+        let port = Port {
+            name: "client",
+            connections: limits::CLIENT_CONNECTIONS,
+            drain,
+            open: metrics.client_connections.clone(),
+            accepted: metrics.client_connections_accepted.clone(),
+            refused: metrics.client_connections_refused.clone(),
+        };
+        self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
+    }
+
+    /// Serves probes, metrics and status in plain HTTP until `stopping`, which comes after that of the client port: probes
+    /// are answered while it drains.
+    pub async fn serve_admin(
+        &self,
+        listener: Box<dyn Listener>,
+        stopping: CancellationToken,
+        drain: Duration,
+    ) {
+        let port = Port {
+            name: "admin",
+            connections: limits::ADMIN_CONNECTIONS,
+            drain,
+            open: prometheus_client::metrics::gauge::Gauge::default(),
+            accepted: prometheus_client::metrics::counter::Counter::default(),
+            refused: prometheus_client::metrics::counter::Counter::default(),
+        };
+        self.serve(listener, port, PortKind::Admin, stopping).await;
+    }
+
+    async fn serve(
+        &self,
+        listener: Box<dyn Listener>,
+        port: Port,
+        kind: PortKind,
+        stopping: CancellationToken,
+    ) {
+        let api = self.clone();
+        let open = move |_from| {
+            let (api, answers) = (api.clone(), Answers::new());
+            service_fn(move |request| {
+                let (api, answers) = (api.clone(), answers.clone());
+                async move { Ok::<_, Infallible>(api.call(kind, answers, request).await) }
+            })
+        };
+        transport::serve(listener, port, stopping, open).await;
+    }
+
+    /// Answers one request. gRPC is told apart first: it is what there is most of.
+    async fn call(
+        &self,
+        port: PortKind,
+        answers: Answers,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
+        if port == PortKind::Client && grpc::is_grpc(&request) {
+            methods::call(&self.0, &answers, request).await
+        } else {
+            // In a box, because it is rare and would make every call's future larger.
+            Box::pin(http::answer(&self.0, port, &answers, &request)).await
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! etcd's error texts and status codes: the one table.
+//!
+//! Clients match texts literally (the Go client's `rpctypes`, Patroni, kube-apiserver), so none is made elsewhere. The
+//! source is etcd's `api/v3rpc/rpctypes/error.go`.
+//!
+//! A write of unknown outcome gets "request timed out": it is what etcd says then, clients do not try it again by
+//! themselves, and it claims nothing about whether the write happened.
+
+use tonic::Code;
+
+use crate::error::Error;
+use crate::mvcc::check::Invalid;
+use crate::mvcc::command::Refusal;
+use crate::transport::Failure;
+
+/// One status that etcd answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The status code.
+    pub code: Code,
+    /// The status message.
+    pub text: &'static str,
+}
+
+impl From<Text> for Failure {
+    fn from(text: Text) -> Self {
+        Self::new(text.code, text.text)
+    }
+}
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident = $code:ident $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: Text = Text { code: Code::$code, text: concat!("etcdserver: ", $text) };)*
+        /// The whole table.
+        pub const ALL: &[Text] = &[$($name),*];
+    };
+}
+
+texts! {
+    /// No key in a request, an operation or a compare.
+    EMPTY_KEY = InvalidArgument "key is not provided";
+    /// `ignore_value` or `ignore_lease` on a key that is not there; also an operation without content.
+    KEY_NOT_FOUND = InvalidArgument "key not found";
+    /// `ignore_value` together with a value.
+    VALUE_PROVIDED = InvalidArgument "value is provided";
+    /// `ignore_lease` together with a lease.
+    LEASE_PROVIDED = InvalidArgument "lease is provided";
+    /// More than [`crate::limits::TXN_OPERATIONS`].
+    TOO_MANY_OPERATIONS = InvalidArgument "too many operations in txn request";
+    /// A key is put twice, or put and deleted.
+    DUPLICATE_KEY = InvalidArgument "duplicate key given in txn request";
+    /// A sort order or target that does not exist.
+    INVALID_SORT_OPTION = InvalidArgument "invalid sort option";
+    /// More than [`crate::limits::REQUEST_BYTES`].
+    REQUEST_TOO_LARGE = InvalidArgument "request is too large";
+    /// A compare whose target or result does not exist. etcd executes it as something else; we do not guess.
+    INVALID_COMPARE = InvalidArgument "invalid compare in txn request";
+    /// The revision was compacted.
+    COMPACTED = OutOfRange "mvcc: required revision has been compacted";
+    /// The revision is not there yet.
+    FUTURE_REVISION = OutOfRange "mvcc: required revision is a future revision";
+    /// No space is left, or the quota is used up.
+    NO_SPACE = ResourceExhausted "mvcc: database space exceeded";
+    /// Too much waits already.
+    TOO_MANY_REQUESTS = ResourceExhausted "too many requests";
+    /// The lease is not there.
+    LEASE_NOT_FOUND = NotFound "requested lease not found";
+    /// The member is not there.
+    MEMBER_NOT_FOUND = NotFound "member not found";
+    /// No leader is known.
+    NO_LEADER = Unavailable "no leader";
+    /// The leader changed meanwhile.
+    LEADER_CHANGED = Unavailable "leader changed";
+    /// This member is leaving, or cannot serve any more.
+    STOPPED = Unavailable "server stopped";
+    /// The deadline passed. Of a write: it may have happened.
+    TIMED_OUT = Unavailable "request timed out";
+    /// The members' states differ.
+    CORRUPT = DataLoss "corrupt cluster";
+}
+
+/// What a request that is refused for its form is told.
+pub fn invalid(invalid: Invalid) -> Failure {
+    match invalid {
+        Invalid::EmptyKey => EMPTY_KEY,
+        Invalid::ValueProvided => VALUE_PROVIDED,
+        Invalid::LeaseProvided => LEASE_PROVIDED,
+        Invalid::TooManyOperations => TOO_MANY_OPERATIONS,
+        Invalid::DuplicateKey => DUPLICATE_KEY,
+        Invalid::EmptyOperation => KEY_NOT_FOUND,
+        Invalid::SortOption => INVALID_SORT_OPTION,
+    }
+    .into()
+}
+
+/// What a request is told that the state machine refused. Nothing happened.
+pub fn refusal(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::KeyNotFound => KEY_NOT_FOUND,
+        Refusal::LeaseNotFound => LEASE_NOT_FOUND,
+        Refusal::Compacted => COMPACTED,
+        Refusal::FutureRevision => FUTURE_REVISION,
+        // This member stops serving; another one will answer.
+        Refusal::Unreadable => STOPPED,
+    }
+    .into()
+}
+
+/// What a request that failed is told.
+pub fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Refused(refused) => refusal(*refused),
+        Error::Invalid(what) => Failure::new(Code::InvalidArgument, format!("etcdserver: {what}")),
+        Error::NoLeader | Error::NotServing(_) => NO_LEADER.into(),
+        Error::TooManyRequests => TOO_MANY_REQUESTS.into(),
+        Error::TimedOut | Error::OutcomeUnknown(_) => TIMED_OUT.into(),
+        Error::Stopped | Error::Storage(_) | Error::Start(_) => STOPPED.into(),
+        Error::Remote { code, text, .. } => Failure::new(Code::from(*code), text.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[test]
+    fn every_text_is_there_once() {
+        let mut texts: Vec<_> = ALL.iter().map(|text| text.text).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), ALL.len());
+        assert!(ALL.iter().all(|text| text.text.starts_with("etcdserver: ")));
+    }
+
+    #[test]
+    fn a_write_that_may_have_happened_is_never_called_undone() {
+        let unknown = failure(&Error::OutcomeUnknown("the leader changed".into()));
+        assert_eq!(unknown, Failure::new(Code::Unavailable, "etcdserver: request timed out"));
+        // These say that nothing was proposed; an unknown outcome must share no text with them.
+        for error in
+            [Error::NoLeader, Error::NotServing("joining".into()), Error::TooManyRequests, Error::Stopped]
+        {
+            assert_ne!(failure(&error).text, unknown.text, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_state_machine_says_becomes_what_etcd_says() {
+        let text = |r: Refusal| failure(&Error::Refused(r));
+        assert_eq!(
+            text(Refusal::Compacted),
+            Failure::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+        );
+        assert_eq!(text(Refusal::KeyNotFound).code, Code::InvalidArgument);
+        assert_eq!(text(Refusal::LeaseNotFound).code, Code::NotFound);
+        assert_eq!(
+            failure(&Error::TooManyRequests),
+            Failure::new(Code::ResourceExhausted, "etcdserver: too many requests")
+        );
+        let remote = Error::Remote { code: 9, text: "etcdserver: not leader".into(), outcome_unknown: false };
+        assert_eq!(failure(&remote), Failure::new(Code::FailedPrecondition, "etcdserver: not leader"));
+    }
+}

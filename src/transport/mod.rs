@@ -1,0 +1,23 @@
+//! Connections: listeners, the framing of gRPC, connectors. A leaf: it knows limits, metrics and `env`, and small crates.
+//!
+//! One port carries gRPC and plain HTTP/1 and HTTP/2. The first bytes tell HTTP/2 from HTTP/1; the content type tells gRPC
+//! from the rest, before any router. TLS joins here.
+//!
+//! * `server`: accepts connections, owns their tasks, stops them in order
+//! * `first_bytes`: which protocol a new connection speaks
+//! * `grpc`: one unary call: the message in, the message or the failure out
+//! * `body`: the body of an answer
+//! * `answers`: how much a connection may leave unread
+//! * `channel`: the client side
+
+pub mod answers;
+pub mod body;
+pub mod channel;
+mod first_bytes;
+pub mod grpc;
+pub mod server;
+
+pub use body::AnswerBody;
+pub use channel::channel;
+pub use grpc::Failure;
+pub use server::{Port, serve};
