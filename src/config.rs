@@ -96,3 +96,75 @@ impl Default for Tuning {
         }
     }
 }
+
+impl Config {
+    /// Says what does not go together, if anything. Every way to a node passes here.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.name.is_empty() {
+            return Err("the name is empty".into());
+        }
+        if self.advertise_client.is_empty() {
+            return Err("no client URL is advertised".into());
+        }
+        self.cluster.validate()?;
+        self.tuning.validate()?;
+        let mut listeners = vec![("client", self.listen_client), ("peer", self.listen_peer)];
+        listeners.extend(self.listen_admin.map(|address| ("admin", address)));
+        for (index, (one, address)) in listeners.iter().enumerate() {
+            let taken = listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
+            if let Some((other, _)) = taken {
+                return Err(format!("the {one} and the {other} listener are both at {address}"));
+            }
+        }
+        if self.grace_period <= self.drain_delay {
+            return Err(format!(
+                "the grace period, {:?}, must be longer than the drain delay, {:?}",
+                self.grace_period, self.drain_delay
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Cluster {
+    fn validate(&self) -> Result<(), String> {
+        match self {
+            Self::Single => Ok(()),
+            Self::StatefulSet { expected: 0, .. } => Err("0 pods are expected; at least 1 is needed".into()),
+            Self::StatefulSet { .. } => Ok(()),
+            Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => {
+                Err(format!("ordinal {ordinal} is not in the list of {} peers, which counts from 0", peers.len()))
+            }
+            Self::Fixed { .. } => Ok(()),
+        }
+    }
+}
+
+impl Tuning {
+    /// A leader must be able to miss some heartbeats, and time-outs must differ for elections to end.
+    fn validate(&self) -> Result<(), String> {
+        if self.heartbeat < Duration::from_millis(1) {
+            return Err(format!("a heartbeat every {:?} is too often; 1ms is the least", self.heartbeat));
+        }
+        if self.election_min < self.heartbeat * 3 {
+            return Err(format!(
+                "the shortest election time-out, {:?}, must be at least three heartbeats of {:?}",
+                self.election_min, self.heartbeat
+            ));
+        }
+        if self.election_max <= self.election_min {
+            return Err(format!(
+                "the longest election time-out, {:?}, must be longer than the shortest, {:?}",
+                self.election_max, self.election_min
+            ));
+        }
+        if self.log_segment_bytes < limits::PEER_MESSAGE_BYTES as u64 {
+            return Err(format!(
+                "a log segment of {} bytes is too small; {} is the least",
+                self.log_segment_bytes,
+                limits::PEER_MESSAGE_BYTES
+            ));
+        }
+        Ok(())
+    }
+}

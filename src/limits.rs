@@ -109,6 +109,30 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
 <<<<<<< HEAD
+<<<<<<< HEAD
+=======
+/// Time for one call of the Rust client, repetitions included: above [`REQUEST_TIMEOUT`], so that the member's own answer
+/// about a request of unknown outcome still arrives.
+pub const CALLER_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time for the Rust client to connect to one endpoint, so that others are tried before [`CALLER_TIMEOUT`].
+pub const CALLER_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shortest time that one attempt of a read gets when there are other endpoints to ask.
+pub const CALLER_ATTEMPT_MIN: Duration = Duration::from_secs(1);
+/// First pause before a request is sent again.
+pub const CALLER_RETRY_MIN: Duration = Duration::from_millis(25);
+/// Longest pause before a request is sent again: an election takes about a second.
+pub const CALLER_RETRY_MAX: Duration = Duration::from_millis(400);
+/// Time for which an endpoint that failed is asked last.
+pub const CALLER_BLAME: Duration = Duration::from_secs(1);
+/// Endpoints of one client: more is a mistake in a list.
+pub const CALLER_ENDPOINTS: usize = 64;
+/// Largest answer that the client takes, in bytes: etcd's client takes the most that a gRPC message can have.
+pub const CALLER_ANSWER_BYTES: usize = i32::MAX as usize;
+/// Flow-control window of one stream of the client, in bytes: a large range arrives without waiting for round trips.
+pub const CALLER_STREAM_WINDOW: u32 = 2 << 20;
+/// Flow-control window of one connection of the client, in bytes.
+pub const CALLER_CONNECTION_WINDOW: u32 = 8 << 20;
+>>>>>>> w/cli
 /// Bytes that one write to the log gathers, unless one entry is larger: bounds the writer's buffer and what one fdatasync
 /// waits for.
 pub const LOG_WRITE_BYTES: usize = 4 << 20;

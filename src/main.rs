@@ -1,2 +1,5 @@
 //! Arguments -> config -> run -> exit code.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    setstone::cli::main()
+}

@@ -13,20 +13,20 @@
 //! from before a crash or kill are dead. Everything is deterministic: the randomness comes from the seed given at
 //! construction and the one given to `crash`. Used by tests and by the simulation; holds no real file.
 
+mod disk;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::files::{File, Files, Lock, Open, Space};
-
-/// Bytes that a disk writes wholly or not at all.
-const SECTOR: u64 = 512;
-type Sector = [u8; SECTOR as usize];
-const ZEROS: Sector = [0; SECTOR as usize];
-const ROOT: u64 = 0;
+use disk::{Change, Data, Directory, Disk, Node, ROOT, SECTOR, ZEROS, names, not_found};
 
 /// A simulated file system; clones are handles to the same one.
 #[derive(Clone, Debug)]
@@ -45,66 +45,6 @@ pub enum Crash {
     Seeded(u64),
 }
 
-#[derive(Debug, Default)]
-struct Data {
-    length: u64,
-    durable_length: u64,
-    /// Lengths since the last sync, oldest first; the last one is `length`.
-    lengths: Vec<u64>,
-    /// What a process reads. A sector that is not here is zeros.
-    sectors: BTreeMap<u64, Box<Sector>>,
-    durable: BTreeMap<u64, Box<Sector>>,
-    /// Versions since the last sync of the sectors written since, oldest first.
-    dirty: BTreeMap<u64, Vec<Sector>>,
-    /// Bytes that the file takes from the free space.
-    reserved: u64,
-}
-
-#[derive(Debug, Default)]
-struct Directory {
-    names: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
-}
-
-#[derive(Debug)]
-enum Node {
-    File(Data),
-    Directory(Directory),
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Link { directory: u64, name: String, node: u64 },
-    Unlink { directory: u64, name: String },
-    Rename { from: (u64, String), to: (u64, String), node: u64 },
-}
-
-impl Change {
-    fn directories(&self) -> [u64; 2] {
-        match self {
-            Self::Link { directory, .. } | Self::Unlink { directory, .. } => [*directory; 2],
-            Self::Rename { from, to, .. } => [from.0, to.0],
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Disk {
-    nodes: BTreeMap<u64, Node>,
-    next_node: u64,
-    changes: Vec<Change>,
-    locks: BTreeSet<u64>,
-    /// Handles of an earlier epoch are dead.
-    epoch: u64,
-    random: u64,
-    operations: u64,
-    operations_left: Option<u64>,
-    syncs_before_failure: Option<u64>,
-    total: u64,
-    free: u64,
-    read_only: bool,
-}
-
 impl SimulatedFiles {
     /// An empty, durable root directory on a disk of 1 TiB.
     pub fn new(seed: u64) -> Self {
@@ -114,6 +54,7 @@ impl SimulatedFiles {
             next_node: ROOT + 1,
             changes: Vec::new(),
             locks: BTreeSet::new(),
+            handles: BTreeMap::new(),
             epoch: 0,
             random: seed,
             operations: 0,
@@ -136,6 +77,7 @@ impl SimulatedFiles {
         let mut disk = self.disk.lock();
         disk.epoch += 1;
         disk.locks.clear();
+        disk.handles.clear();
         disk.operations_left = None;
     }
 
@@ -192,305 +134,6 @@ impl SimulatedFiles {
     }
 }
 
-fn power_is_gone() -> io::Error {
-    io::Error::other("the power is gone")
-}
-
-fn not_found() -> io::Error {
-    io::Error::from(io::ErrorKind::NotFound)
-}
-
-impl Disk {
-    /// SplitMix64.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn reading(&self) -> io::Result<()> {
-        if self.operations_left == Some(0) { Err(power_is_gone()) } else { Ok(()) }
-    }
-
-    /// Counts an operation that changes something; fails when it does not happen.
-    fn changing(&mut self) -> io::Result<()> {
-        if let Some(left) = &mut self.operations_left {
-            *left = left.checked_sub(1).ok_or_else(power_is_gone)?;
-            if *left == 0 {
-                // The last operation that happens has happened when its caller learns nothing of it; see `finished`.
-            }
-        }
-        if self.read_only {
-            return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
-        }
-        self.operations += 1;
-        Ok(())
-    }
-
-    fn find(&self, path: &Path) -> io::Result<u64> {
-        let mut node = ROOT;
-        for name in names(path)? {
-            node = *self.directory(node)?.names.get(name).ok_or_else(not_found)?;
-        }
-        Ok(node)
-    }
-
-    fn parent(&self, path: &Path) -> io::Result<(u64, String)> {
-        let name = names(path)?.last().copied().ok_or_else(not_found)?.to_owned();
-        let parent = self.find(path.parent().ok_or_else(not_found)?)?;
-        self.directory(parent)?;
-        Ok((parent, name))
-    }
-
-    fn directory(&self, node: u64) -> io::Result<&Directory> {
-        match self.nodes.get(&node) {
-            Some(Node::Directory(directory)) => Ok(directory),
-            Some(Node::File(_)) => Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            None => Err(not_found()),
-        }
-    }
-
-    fn directory_mut(&mut self, node: u64) -> io::Result<&mut Directory> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::Directory(directory)) => Ok(directory),
-            Some(Node::File(_)) => Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            None => Err(not_found()),
-        }
-    }
-
-    fn data(&mut self, node: u64) -> io::Result<&mut Data> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::File(data)) => Ok(data),
-            Some(Node::Directory(_)) => Err(io::Error::from(io::ErrorKind::IsADirectory)),
-            None => Err(not_found()),
-        }
-    }
-
-    fn link(&mut self, directory: u64, name: String, new: Node) -> io::Result<u64> {
-        let node = self.next_node;
-        self.next_node += 1;
-        self.nodes.insert(node, new);
-        self.directory_mut(directory)?.names.insert(name.clone(), node);
-        self.changes.push(Change::Link { directory, name, node });
-        Ok(node)
-    }
-
-    fn unlink(&mut self, directory: u64, name: String) -> io::Result<()> {
-        let node = self.directory_mut(directory)?.names.remove(&name).ok_or_else(not_found)?;
-        if let Some(Node::File(data)) = self.nodes.get_mut(&node) {
-            self.free += std::mem::take(&mut data.reserved);
-        }
-        self.changes.push(Change::Unlink { directory, name });
-        Ok(())
-    }
-
-    /// Takes what a file of this length needs more than it has.
-    fn reserve(&mut self, node: u64, length: u64) -> io::Result<()> {
-        let free = self.free;
-        let data = self.data(node)?;
-        let more = length.saturating_sub(data.reserved);
-        if more > free {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        data.reserved += more;
-        self.free -= more;
-        Ok(())
-    }
-
-    /// Makes the changes of names in this directory durable, and those before them that they rest on.
-    fn sync_names(&mut self, directory: u64) {
-        let mut needed = BTreeSet::from([directory]);
-        let mut chosen = Vec::new();
-        for (at, change) in self.changes.iter().enumerate().rev() {
-            if change.directories().iter().any(|touched| needed.contains(touched)) {
-                needed.extend(change.directories());
-                chosen.push(at);
-            }
-        }
-        let chosen: BTreeSet<usize> = chosen.into_iter().collect();
-        let changes = std::mem::take(&mut self.changes);
-        for (at, change) in changes.into_iter().enumerate() {
-            if chosen.contains(&at) { self.make_durable(change) } else { self.changes.push(change) }
-        }
-    }
-
-    fn make_durable(&mut self, change: Change) {
-        let mut set = |directory: u64, name: String, node: Option<u64>| {
-            if let Some(Node::Directory(directory)) = self.nodes.get_mut(&directory) {
-                match node {
-                    Some(node) => directory.durable.insert(name, node),
-                    None => directory.durable.remove(&name),
-                };
-            }
-        };
-        match change {
-            Change::Link { directory, name, node } => set(directory, name, Some(node)),
-            Change::Unlink { directory, name } => set(directory, name, None),
-            Change::Rename { from, to, node } => {
-                set(from.0, from.1, None);
-                set(to.0, to.1, Some(node));
-            }
-        }
-    }
-
-    fn crash(&mut self, keep: Crash) {
-        self.epoch += 1;
-        self.locks.clear();
-        self.operations_left = None;
-        self.syncs_before_failure = None;
-        if let Crash::Seeded(seed) = keep {
-            self.random ^= seed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        }
-        for change in std::mem::take(&mut self.changes) {
-            if self.pick(keep, 1) == 1 {
-                self.make_durable(change);
-            }
-        }
-        let mut nodes = std::mem::take(&mut self.nodes);
-        for node in nodes.values_mut() {
-            match node {
-                Node::Directory(directory) => directory.names = directory.durable.clone(),
-                Node::File(data) => self.crash_file(data, keep),
-            }
-        }
-        self.nodes = nodes;
-        self.forget_unreachable();
-    }
-
-    /// 0 for what is durable, up to `versions` for the newest.
-    fn pick(&mut self, keep: Crash, versions: usize) -> usize {
-        match keep {
-            Crash::LoseAll => 0,
-            Crash::KeepAll => versions,
-            Crash::Seeded(_) => (self.next_random() % (versions as u64 + 1)) as usize,
-        }
-    }
-
-    fn crash_file(&mut self, data: &mut Data, keep: Crash) {
-        for (sector, versions) in std::mem::take(&mut data.dirty) {
-            let picked = self.pick(keep, versions.len());
-            if let Some(version) = picked.checked_sub(1).and_then(|at| versions.get(at)) {
-                data.durable.insert(sector, Box::new(*version));
-            }
-        }
-        let lengths = std::mem::take(&mut data.lengths);
-        let picked = self.pick(keep, lengths.len());
-        if let Some(length) = picked.checked_sub(1).and_then(|at| lengths.get(at)) {
-            data.durable_length = *length;
-        }
-        data.length = data.durable_length;
-        // What lies beyond the end reads as zeros when the file grows again.
-        let _ = data.durable.split_off(&data.length.div_ceil(SECTOR));
-        if let Some(last) = data.durable.get_mut(&(data.length / SECTOR)) {
-            last.iter_mut().skip((data.length % SECTOR) as usize).for_each(|byte| *byte = 0);
-        }
-        data.sectors = data.durable.clone();
-    }
-
-    fn forget_unreachable(&mut self) {
-        let mut seen = BTreeSet::new();
-        let mut waiting = vec![ROOT];
-        while let Some(node) = waiting.pop() {
-            if seen.insert(node)
-                && let Some(Node::Directory(directory)) = self.nodes.get(&node)
-            {
-                waiting.extend(directory.names.values());
-            }
-        }
-        let gone: Vec<u64> = self.nodes.keys().filter(|node| !seen.contains(node)).copied().collect();
-        for node in gone {
-            if let Some(Node::File(data)) = self.nodes.remove(&node) {
-                self.free += data.reserved;
-            }
-        }
-    }
-}
-
-fn names(path: &Path) -> io::Result<Vec<&str>> {
-    path.components()
-        .filter(|component| !matches!(component, Component::RootDir | Component::CurDir))
-        .map(|component| match component {
-            Component::Normal(name) => name.to_str().ok_or_else(not_found),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "only plain names")),
-        })
-        .collect()
-}
-
-impl Data {
-    fn set_sector(&mut self, sector: u64, bytes: Sector) {
-        self.dirty.entry(sector).or_default().push(bytes);
-        if bytes == ZEROS {
-            self.sectors.remove(&sector);
-        } else {
-            self.sectors.insert(sector, Box::new(bytes));
-        }
-    }
-
-    fn write(&mut self, mut bytes: &[u8], mut offset: u64) {
-        while !bytes.is_empty() {
-            let (sector, at) = (offset / SECTOR, (offset % SECTOR) as usize);
-            let count = bytes.len().min(SECTOR as usize - at);
-            let mut content = self.sectors.get(&sector).map_or(ZEROS, |content| **content);
-            let (now, rest) = bytes.split_at(count);
-            if let Some(place) = content.get_mut(at..at + count) {
-                place.copy_from_slice(now);
-            }
-            self.set_sector(sector, content);
-            offset += count as u64;
-            bytes = rest;
-        }
-        self.change_length(self.length.max(offset));
-    }
-
-    fn change_length(&mut self, length: u64) {
-        if length == self.length {
-            return;
-        }
-        if length < self.length {
-            let beyond: Vec<u64> = self.sectors.range(length.div_ceil(SECTOR)..).map(|(at, _)| *at).collect();
-            for sector in beyond {
-                self.set_sector(sector, ZEROS);
-            }
-            if let Some(last) = self.sectors.get(&(length / SECTOR)) {
-                let mut content = **last;
-                content.iter_mut().skip((length % SECTOR) as usize).for_each(|byte| *byte = 0);
-                self.set_sector(length / SECTOR, content);
-            }
-        }
-        self.length = length;
-        self.lengths.push(length);
-    }
-
-    fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let count = self.length.saturating_sub(offset).min(buffer.len() as u64) as usize;
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..count).filter(|rest| !rest.is_empty()) {
-            let position = offset + done as u64;
-            let at = (position % SECTOR) as usize;
-            let step = rest.len().min(SECTOR as usize - at);
-            let content = self.sectors.get(&(position / SECTOR)).map_or(&ZEROS, |content| content);
-            for (to, from) in rest.iter_mut().zip(content.iter().skip(at)).take(step) {
-                *to = *from;
-            }
-            done += step;
-        }
-        count
-    }
-
-    fn sync(&mut self) {
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
-            match versions.last() {
-                Some(version) if *version != ZEROS => self.durable.insert(sector, Box::new(*version)),
-                _ => self.durable.remove(&sector),
-            };
-        }
-        self.lengths.clear();
-        self.durable_length = self.length;
-    }
-}
-
 #[derive(Debug)]
 struct SimulatedFile {
     disk: Arc<Mutex<Disk>>,
@@ -519,6 +162,20 @@ impl SimulatedFile {
         }
         disk.changing()?;
         change(&mut disk)
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        let mut disk = self.disk.lock();
+        if disk.epoch == self.epoch
+            && let Some(count) = disk.handles.get_mut(&self.node)
+        {
+            *count -= 1;
+            if *count == 0 {
+                disk.handles.remove(&self.node);
+            }
+        }
     }
 }
 
@@ -616,6 +273,7 @@ impl Files for SimulatedFiles {
             return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
         }
         disk.data(node)?;
+        *disk.handles.entry(node).or_default() += 1;
         Ok(Box::new(SimulatedFile { disk: self.disk.clone(), node, epoch: disk.epoch, writable }))
     }
 

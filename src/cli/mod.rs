@@ -1,0 +1,148 @@
+//! The command line: one file per subcommand.
+//!
+//! What a command prints and how it exits is an interface that scripts rely on ([`exit::Exit`], `--json`). Tables are for
+//! people. Nothing here knows the wire or the store: client commands call [`crate::client`], `serve` builds a
+//! [`crate::config::Config`] and starts a node.
+//!
+//! * `serve` `config` `settings` `signals`: a member
+//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members`: clients
+//! * `bench`: a load generator
+//! * `check`: a data directory, offline
+//! * `playground`: a StatefulSet on this machine
+//! * `completion`: for shells
+//! * `exit` `output` `text` `duration`: what they share
+
+mod admin;
+mod bench;
+mod compact;
+mod completion;
+mod config;
+mod del;
+mod duration;
+pub mod exit;
+mod get;
+mod members;
+mod output;
+mod put;
+mod serve;
+mod settings;
+mod signals;
+mod status;
+mod text;
+mod txn;
+mod txn_script;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::{Options, Remote};
+use exit::{Exit, Failure};
+
+/// A replicated key-value store with etcd's v3 API.
+#[derive(Debug, Parser)]
+#[command(name = "setstone", version, max_term_width = 110, after_help = exit::HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command that talks to a cluster.
+#[derive(Args, Clone, Debug)]
+struct Global {
+    /// Members' client addresses, host:port, separated by commas
+    #[arg(
+        long,
+        global = true,
+        value_name = "LIST",
+        env = "SETSTONE_ENDPOINTS",
+        default_value = "127.0.0.1:2379",
+        help_heading = "Client options"
+    )]
+    endpoints: String,
+    /// Print one JSON document instead of a table
+    #[arg(long, global = true, help_heading = "Client options")]
+    json: bool,
+    /// Time for one request, repetitions included: 500ms, 5s, 1m
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        env = "SETSTONE_TIMEOUT",
+        default_value = "8s",
+        value_parser = duration::parse,
+        help_heading = "Client options"
+    )]
+    timeout: Duration,
+}
+
+impl Global {
+    /// A client of all endpoints.
+    fn client(&self) -> Result<Remote, Failure> {
+        let options = Options { timeout: self.timeout, ..Options::default() };
+        Ok(Remote::new(&self.endpoints, &options)?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Arguments>),
+    Get(get::Arguments),
+    Put(put::Arguments),
+    Del(del::Arguments),
+    Txn(txn::Arguments),
+    Compact(compact::Arguments),
+    Status(status::Arguments),
+    Members(members::Arguments),
+    Bench(bench::Arguments),
+    Completion(completion::Arguments),
+}
+
+/// Reads the arguments of the process, does what they say, and returns what to exit with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let result = run(cli, &mut out).and_then(|exit| {
+        out.flush()?;
+        Ok(exit)
+    });
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let _ = out.flush();
+            if !failure.text.is_empty() {
+                eprintln!("setstone: {failure}");
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    let global = &global;
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments, global, out),
+        Command::Completion(arguments) => completion::run(&arguments, out),
+        Command::Get(arguments) => wait(get::run(arguments, global, out)),
+        Command::Put(arguments) => wait(put::run(arguments, global, out)),
+        Command::Del(arguments) => wait(del::run(arguments, global, out)),
+        Command::Txn(arguments) => wait(txn::run(arguments, global, out)),
+        Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
+        Command::Status(arguments) => wait(status::run(arguments, global, out)),
+        Command::Members(arguments) => wait(members::run(&arguments, global, out)),
+    }
+}
+
+/// Runs a client command in a runtime of its own.
+fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! `setstone serve`: runs a member until a signal stops it.
+
+use std::time::Duration;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::config::{self, LogFormat, Settings, World};
+use super::exit::{Exit, Failure};
+use super::settings::Flags;
+use super::signals::{self, Signals};
+use crate::error::Error;
+
+/// Runs a member
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Each setting is a flag, or else a variable, or else a key of the file, or else its default. In a pod of a StatefulSet the
+manifest sets SETSTONE_POD_NAME, SETSTONE_POD_NAMESPACE, SETSTONE_POD_INDEX, SETSTONE_SERVICE_NAME, SETSTONE_POD_IP,
+SETSTONE_ZONE and, if it is not found in /etc/resolv.conf, SETSTONE_CLUSTER_DOMAIN. With neither these nor --peers, the
+member is alone.
+
+Examples:
+  setstone serve                                one member, on disk, in ./setstone-0.setstone
+  setstone serve --memory --listen-client 127.0.0.1:2379
+  setstone serve --ordinal 0 --peers a:2380,b:2380,c:2380
+  setstone serve --config setstone.toml
+
+SIGTERM and SIGINT stop the member in order, with exit code 0; a second one hurries.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let world = World {
+        variables: &|name| std::env::var(name).ok(),
+        read: &|path| std::fs::read_to_string(path),
+        resolv_conf: &resolv_conf,
+    };
+    let settings = config::resolve(&arguments.flags, &world)
+        .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    start_log(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(settings));
+    // Whatever still runs has nothing to say any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn start_log(settings: &Settings) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
+        Failure::new(Exit::Config, format!("the log filter {:?} cannot be read: {error}", settings.log))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Failure::new(Exit::Failed, format!("the log cannot be started: {error}")))
+}
+
+async fn serve(settings: Settings) -> Result<Exit, Failure> {
+    let mut signals = Signals::new(settings.exit_with_stdin)?;
+    run_node(settings, &mut signals).await
+}
+
+/// The node joins here.
+async fn run_node(settings: Settings, signals: &mut Signals) -> Result<Exit, Failure> {
+    let _ = signals;
+    Err(start_failure(&Error::Start(format!("{}: this build has no node", settings.config.name))))
+}
+
+/// The failure of a node that could not start.
+fn start_failure(error: &Error) -> Failure {
+    Failure::new(Exit::Failed, error.to_string())
+}

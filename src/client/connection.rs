@@ -1,0 +1,221 @@
+//! One endpoint: one HTTP/2 connection, made when it is first needed and made again when it broke. Every call is one
+//! attempt.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status as GrpcStatus};
+
+use super::failure::{self, Kind};
+use super::{Answer, Call, Client, Consistency, Endpoint, MemberInfo, Status, StoreHash, wire};
+use crate::env::Env;
+use crate::error::Error;
+use crate::limits;
+use crate::mvcc::KeyValue;
+use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
+use crate::proto::etcdserverpb::cluster_client::ClusterClient;
+use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::proto::etcdserverpb::{HashKvRequest, MemberListRequest, StatusRequest};
+use crate::transport;
+
+/// How a client connects and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Time for one call, repetitions included.
+    pub timeout: Duration,
+    /// Time for one connection to be made.
+    pub connect_timeout: Duration,
+    /// How connections are made.
+    pub dial: Dial,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: limits::CALLER_TIMEOUT,
+            connect_timeout: limits::CALLER_CONNECT_TIMEOUT,
+            dial: Dial::System,
+        }
+    }
+}
+
+/// How connections are made.
+#[derive(Clone, Default)]
+pub enum Dial {
+    /// By the operating system, which also resolves names.
+    #[default]
+    System,
+    /// Through a world that may be simulated.
+    Env(Env),
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Env(_) => "Env",
+        })
+    }
+}
+
+/// One endpoint. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub struct Connection {
+    endpoint: Endpoint,
+    timeout: Duration,
+    kv: KvClient<Channel>,
+    cluster: ClusterClient<Channel>,
+    maintenance: MaintenanceClient<Channel>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("endpoint", &self.endpoint).field("timeout", &self.timeout).finish()
+    }
+}
+
+impl Connection {
+    /// A connection that will be made when it is first needed. Must be called inside a tokio runtime.
+    pub fn new(endpoint: Endpoint, options: &Options) -> Self {
+        let channel = match &options.dial {
+            Dial::System => Channel::builder(endpoint.uri().clone())
+                .connect_timeout(options.connect_timeout)
+                .http2_keep_alive_interval(limits::CHANNEL_PING_INTERVAL)
+                .keep_alive_timeout(limits::CHANNEL_PING_TIMEOUT)
+                .initial_stream_window_size(limits::CALLER_STREAM_WINDOW)
+                .initial_connection_window_size(limits::CALLER_CONNECTION_WINDOW)
+                .connect_lazy(),
+            Dial::Env(env) => transport::channel(endpoint.uri(), env),
+        };
+        Self {
+            endpoint,
+            timeout: options.timeout,
+            kv: KvClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
+            cluster: ClusterClient::new(channel.clone()),
+            maintenance: MaintenanceClient::new(channel),
+        }
+    }
+
+    /// Where it goes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(super) async fn get_within(
+        mut self,
+        range: Range,
+        consistency: Consistency,
+        limit: Duration,
+    ) -> Result<Answer<RangeResult>, Error> {
+        let request = timed(wire::range(range, consistency), limit);
+        let mut response = attempt(Kind::Read, limit, self.kv.range(request)).await?;
+        let header = response.header.take();
+        Ok(wire::answer(header.as_ref(), wire::range_result(response)))
+    }
+
+    pub(super) async fn put_within(mut self, put: Put, limit: Duration) -> Result<Answer<Option<KeyValue>>, Error> {
+        let request = timed(wire::put(put), limit);
+        let response = attempt(Kind::Write, limit, self.kv.put(request)).await?;
+        Ok(wire::answer(response.header.as_ref(), response.prev_kv.map(wire::key_value)))
+    }
+
+    pub(super) async fn delete_within(
+        mut self,
+        delete: DeleteRange,
+        limit: Duration,
+    ) -> Result<Answer<Deleted>, Error> {
+        let request = timed(wire::delete(delete), limit);
+        let mut response = attempt(Kind::Write, limit, self.kv.delete_range(request)).await?;
+        let header = response.header.take();
+        Ok(wire::answer(header.as_ref(), wire::deleted(response)))
+    }
+
+    pub(super) async fn txn_within(mut self, txn: Txn, limit: Duration) -> Result<Answer<TxnResult>, Error> {
+        let request = timed(wire::txn(txn), limit);
+        let mut response = attempt(Kind::Write, limit, self.kv.txn(request)).await?;
+        let answer = wire::answer(response.header.take().as_ref(), ());
+        let value = wire::txn_result(response, answer.header.revision)?;
+        Ok(Answer { header: answer.header, value })
+    }
+
+    pub(super) async fn compact_within(mut self, compact: Compact, limit: Duration) -> Result<Answer<()>, Error> {
+        let request = timed(wire::compact(compact), limit);
+        let response = attempt(Kind::Write, limit, self.kv.compact(request)).await?;
+        Ok(wire::answer(response.header.as_ref(), ()))
+    }
+
+    pub(super) async fn status_within(mut self, limit: Duration) -> Result<Answer<Status>, Error> {
+        let request = timed(StatusRequest {}, limit);
+        let mut response = attempt(Kind::Read, limit, self.maintenance.status(request)).await?;
+        let header = response.header.take();
+        Ok(wire::answer(header.as_ref(), wire::status(response)))
+    }
+
+    pub(super) async fn members_within(mut self, limit: Duration) -> Result<Answer<Vec<MemberInfo>>, Error> {
+        let request = timed(MemberListRequest { linearizable: true }, limit);
+        let response = attempt(Kind::Read, limit, self.cluster.member_list(request)).await?;
+        let members = response.members.into_iter().map(wire::member).collect();
+        Ok(wire::answer(response.header.as_ref(), members))
+    }
+
+    pub(super) async fn hash_within(mut self, revision: i64, limit: Duration) -> Result<Answer<StoreHash>, Error> {
+        let request = timed(HashKvRequest { revision }, limit);
+        let response = attempt(Kind::Read, limit, self.maintenance.hash_kv(request)).await?;
+        let value = StoreHash {
+            hash: response.hash,
+            compact_revision: response.compact_revision,
+            hash_revision: response.hash_revision,
+        };
+        Ok(wire::answer(response.header.as_ref(), value))
+    }
+}
+
+impl Client for Connection {
+    fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
+        Box::pin(self.clone().get_within(range, consistency, self.timeout))
+    }
+    fn put(&self, put: Put) -> Call<'_, Option<KeyValue>> {
+        Box::pin(self.clone().put_within(put, self.timeout))
+    }
+    fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted> {
+        Box::pin(self.clone().delete_within(delete, self.timeout))
+    }
+    fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
+        Box::pin(self.clone().txn_within(txn, self.timeout))
+    }
+    fn compact(&self, compact: Compact) -> Call<'_, ()> {
+        Box::pin(self.clone().compact_within(compact, self.timeout))
+    }
+    fn status(&self) -> Call<'_, Status> {
+        Box::pin(self.clone().status_within(self.timeout))
+    }
+    fn members(&self) -> Call<'_, Vec<MemberInfo>> {
+        Box::pin(self.clone().members_within(self.timeout))
+    }
+    fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
+        Box::pin(self.clone().hash_within(revision, self.timeout))
+    }
+}
+
+/// A message that also tells the server how long the caller waits.
+fn timed<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+/// One attempt. The deadline is kept here too, because a server may ignore it.
+async fn attempt<T>(
+    kind: Kind,
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, GrpcStatus>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(failure::from_status(&status, kind)),
+        Err(_) => Err(failure::timed_out(kind)),
+    }
+}

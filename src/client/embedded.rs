@@ -1,0 +1,205 @@
+//! The store in this process, behind the same trait as a remote one.
+//!
+//! What `api` checks for remote callers is checked here for local ones, before anything is proposed.
+
+use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, StoreHash};
+use crate::error::Error;
+use crate::limits::{REQUEST_BYTES, TXN_OPERATIONS};
+use crate::mvcc::KeyValue;
+use crate::mvcc::command::{
+    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn, TxnOp,
+    TxnResult,
+};
+use crate::raft::store::SharedStore;
+
+/// A client of the store in this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Embedded {
+    store: SharedStore,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("position", &self.store.position()).finish()
+    }
+}
+
+impl Embedded {
+    /// A client of `store`.
+    pub fn new(store: SharedStore) -> Self {
+        Self { store }
+    }
+
+    fn header(&self, revision: i64, term: u64) -> Header {
+        let position = self.store.position();
+        Header { cluster: position.cluster, member: position.member, revision, term }
+    }
+
+    async fn propose(&self, command: Command) -> Result<Answer<Outcome>, Error> {
+        check_size(&command)?;
+        let (reply, term) = self.store.propose(Request::anonymous(command)).await?;
+        Ok(Answer { header: self.header(reply.revision, term), value: reply.outcome })
+    }
+
+    fn answer_now<T>(&self, value: T) -> Answer<T> {
+        let position = self.store.position();
+        Answer { header: self.header(position.revision, position.term), value }
+    }
+}
+
+impl Client for Embedded {
+    fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
+        Box::pin(async move {
+            check_key(&range.key)?;
+            if consistency == Consistency::Linearizable {
+                self.store.barrier().await?;
+            }
+            let (value, revision) = self.store.range(range).await?;
+            Ok(Answer { header: self.header(revision, self.store.position().term), value })
+        })
+    }
+
+    fn put(&self, put: Put) -> Call<'_, Option<KeyValue>> {
+        Box::pin(async move {
+            check_put(&put)?;
+            let answer = self.propose(Command::Put(put)).await?;
+            match answer.value {
+                Outcome::Put(previous) => Ok(Answer { header: answer.header, value: previous }),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted> {
+        Box::pin(async move {
+            check_key(&delete.key)?;
+            let answer = self.propose(Command::DeleteRange(delete)).await?;
+            match answer.value {
+                Outcome::DeleteRange(deleted) => Ok(Answer { header: answer.header, value: deleted }),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
+        Box::pin(async move {
+            check_txn(&txn, TXN_OPERATIONS)?;
+            let answer = self.propose(Command::Txn(txn)).await?;
+            match answer.value {
+                Outcome::Txn(result) => Ok(Answer { header: answer.header, value: result }),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn compact(&self, compact: Compact) -> Call<'_, ()> {
+        Box::pin(async move {
+            let answer = self.propose(Command::Compact(compact)).await?;
+            Ok(Answer { header: answer.header, value: () })
+        })
+    }
+
+    fn status(&self) -> Call<'_, Status> {
+        Box::pin(async move {
+            let position = self.store.position();
+            let disk = self.store.disk_use();
+            let bytes = i64::try_from(disk.state).unwrap_or(i64::MAX);
+            let no_leader = position.leader.is_none().then(|| "no leader".to_owned());
+            Ok(self.answer_now(Status {
+                version: env!("CARGO_PKG_VERSION").into(),
+                storage_version: String::new(),
+                db_size: bytes,
+                db_size_in_use: bytes,
+                leader: position.leader,
+                term: position.term,
+                index: position.last_index,
+                applied_index: position.applied_index,
+                is_learner: position.is_learner,
+                errors: position.failure.into_iter().chain(no_leader).collect(),
+            }))
+        })
+    }
+
+    fn members(&self) -> Call<'_, Vec<MemberInfo>> {
+        Box::pin(async move {
+            self.store.barrier().await?;
+            Ok(self.answer_now(self.store.members()))
+        })
+    }
+
+    fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
+        Box::pin(async move {
+            let hash = self.store.hash(revision).await?;
+            Ok(self.answer_now(hash))
+        })
+    }
+}
+
+/// A store that answers a command with another command's outcome has a defect; the command was executed all the same.
+fn mismatch(outcome: &Outcome) -> Error {
+    Error::OutcomeUnknown(format!("the store answered with the outcome of another command: {outcome:?}"))
+}
+
+fn check_key(key: &[u8]) -> Result<(), Error> {
+    if key.is_empty() { Err(Error::Invalid("key is not provided".into())) } else { Ok(()) }
+}
+
+fn check_put(put: &Put) -> Result<(), Error> {
+    check_key(&put.key)?;
+    if put.ignore_value && !put.value.is_empty() {
+        return Err(Error::Invalid("value is provided".into()));
+    }
+    if put.ignore_lease && put.lease != 0 {
+        return Err(Error::Invalid("lease is provided".into()));
+    }
+    Ok(())
+}
+
+/// `operations` is how many operations are still possible: those of an outer transaction are taken off.
+fn check_txn(txn: &Txn, operations: usize) -> Result<(), Error> {
+    let count = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
+    let Some(left) = operations.checked_sub(count) else {
+        return Err(Error::Invalid(format!("{count} operations in a transaction; {operations} are possible")));
+    };
+    for Compare { key, .. } in &txn.compares {
+        check_key(key)?;
+    }
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            TxnOp::Range(range) => check_key(&range.key)?,
+            TxnOp::Put(put) => check_put(put)?,
+            TxnOp::DeleteRange(delete) => check_key(&delete.key)?,
+            TxnOp::Txn(txn) => check_txn(txn, left)?,
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is larger than a request may be. Keys and values are counted; their envelope is small beside them.
+fn check_size(command: &Command) -> Result<(), Error> {
+    let bytes = match command {
+        Command::Put(put) => put.key.len() + put.value.len(),
+        Command::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+        Command::Txn(txn) => txn_bytes(txn),
+        Command::Compact(_) | Command::Cluster(_) => 0,
+    };
+    if bytes > REQUEST_BYTES {
+        return Err(Error::Invalid(format!("the request has {bytes} bytes; {REQUEST_BYTES} are possible")));
+    }
+    Ok(())
+}
+
+fn txn_bytes(txn: &Txn) -> usize {
+    let compare = |compare: &Compare| {
+        let operand = if let Operand::Value(value) = &compare.operand { value.len() } else { 0 };
+        compare.key.len() + compare.range_end.len() + operand
+    };
+    let operation = |op: &TxnOp| match op {
+        TxnOp::Range(range) => range.key.len() + range.range_end.len(),
+        TxnOp::Put(put) => put.key.len() + put.value.len(),
+        TxnOp::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+        TxnOp::Txn(txn) => txn_bytes(txn),
+    };
+    txn.compares.iter().map(compare).sum::<usize>()
+        + txn.success.iter().chain(&txn.failure).map(operation).sum::<usize>()
+}

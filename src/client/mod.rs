@@ -1,0 +1,156 @@
+//! The Rust client: one trait, two ways to a store.
+//!
+//! * [`Remote`] speaks etcd's v3 gRPC to a list of endpoints, so also to a real etcd. It connects when it must, spreads
+//!   requests, goes to another endpoint when one fails, and sends a request again only when that is safe.
+//! * [`Connection`] is one endpoint of it: no retries, for whoever wants to know about that one member.
+//! * [`Embedded`] calls a store in the same process.
+//!
+//! Requests and results are the state machine's own values ([`crate::mvcc::command`]); nobody but this folder sees the
+//! wire. Invariant: a write is sent a second time only if it is certain that nothing was proposed the first time.
+//! Callers: `cli`, `playground`, embedders.
+//!
+//! * `endpoint`: what an endpoint's text means
+//! * `connection`: one endpoint
+//! * `remote`: many endpoints
+//! * `retry`: whether and where to try again (pure)
+//! * `failure`: a gRPC status as an [`Error`]
+//! * `wire`: values to messages and back
+//! * `embedded`: the store in this process
+
+mod connection;
+mod embedded;
+mod endpoint;
+mod failure;
+mod remote;
+mod retry;
+mod wire;
+
+use futures::future::BoxFuture;
+
+pub use crate::mvcc::KeyValue;
+pub use crate::raft::store::{MemberInfo, StoreHash};
+pub use connection::{Connection, Dial, Options};
+pub use embedded::Embedded;
+pub use endpoint::{Endpoint, EndpointError};
+pub use remote::Remote;
+
+use crate::error::Error;
+use crate::identity::{ClusterId, NodeId};
+use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
+
+/// A call that will be answered.
+pub type Call<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;
+
+/// Who answered, and where the store stood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The member that answered.
+    pub member: NodeId,
+    /// Revision of the store when the request was executed; 0 in answers about members.
+    pub revision: i64,
+    /// The member's Raft term.
+    pub term: u64,
+}
+
+/// A result with its header.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// Who answered, and where the store stood.
+    pub header: Header,
+    /// The result.
+    pub value: T,
+}
+
+/// How new an answer to a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// It holds every write that was acknowledged before the read began.
+    #[default]
+    Linearizable,
+    /// What the asked member has; it may lag, and it answers without a quorum.
+    Serializable,
+}
+
+/// How one member is. Fields as etcd's `StatusResponse`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Version of etcd's API that the member claims to be.
+    pub version: String,
+    /// Version of the storage format.
+    pub storage_version: String,
+    /// Bytes on disk.
+    pub db_size: i64,
+    /// Bytes of them that hold data.
+    pub db_size_in_use: i64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last log entry that the member knows.
+    pub index: u64,
+    /// Index of the last entry that it has applied.
+    pub applied_index: u64,
+    /// It does not vote.
+    pub is_learner: bool,
+    /// What is wrong with it: alarms, no leader.
+    pub errors: Vec<String>,
+}
+
+/// A replicated store, wherever it is.
+///
+/// Errors of every method: [`Error::Refused`] only from a store in this process (a remote one says [`Error::Remote`] with
+/// etcd's code and text); [`Error::is_outcome_unknown`] tells whether a write may have happened after all.
+pub trait Client: Send + Sync {
+    /// Reads the keys of a range.
+    fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult>;
+    /// Writes one key; returns the pair as it was before, if asked for.
+    fn put(&self, put: Put) -> Call<'_, Option<KeyValue>>;
+    /// Deletes the keys of a range.
+    fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted>;
+    /// Compares, then runs one of two lists of operations, atomically.
+    fn txn(&self, txn: Txn) -> Call<'_, TxnResult>;
+    /// Forgets versions that newer ones at or below a revision replaced.
+    fn compact(&self, compact: Compact) -> Call<'_, ()>;
+    /// How the member that answers is.
+    fn status(&self) -> Call<'_, Status>;
+    /// The members of the cluster.
+    fn members(&self) -> Call<'_, Vec<MemberInfo>>;
+    /// Hashes the answering member's store at a revision; 0: the newest.
+    fn hash(&self, revision: i64) -> Call<'_, StoreHash>;
+}
+
+/// First key after all keys that begin with `prefix`, for the `range_end` of a range that starts at `prefix`: the last
+/// byte that can be raised is raised, what follows it is cut. A prefix of nothing but `0xff`, and the empty one, have no
+/// such key: `"\0"` then, which means "to the end".
+pub fn prefix_end(prefix: &[u8]) -> bytes::Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end.into();
+        }
+    }
+    bytes::Bytes::from_static(b"\0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_end;
+
+    #[test]
+    fn prefix_end_is_the_first_key_that_does_not_begin_with_the_prefix() {
+        for (prefix, end) in [
+            (&b"a"[..], &b"b"[..]),
+            (b"foo/", b"foo0"),
+            (b"a\xff", b"b"),
+            (b"a\xff\xff", b"b"),
+            (b"\xff\xff", b"\0"),
+            (b"", b"\0"),
+            (b"\x00", b"\x01"),
+        ] {
+            assert_eq!(prefix_end(prefix), end, "{prefix:?}");
+        }
+    }
+}

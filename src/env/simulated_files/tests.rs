@@ -1,0 +1,166 @@
+//! What the simulated disk loses and keeps.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn content(files: &SimulatedFiles, path: &str) -> Option<Vec<u8>> {
+    let file = files.open(Path::new(path), Open::Read).ok()?;
+    let mut bytes = vec![0; file.length().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    Some(bytes)
+}
+
+fn create(files: &SimulatedFiles, path: &str) -> Box<dyn File> {
+    files.open(Path::new(path), Open::Create).unwrap()
+}
+
+#[test]
+fn bytes_are_durable_after_sync_data_and_names_after_sync_dir() {
+    let files = SimulatedFiles::new(1);
+    let file = create(&files, "/a");
+    file.write_at(b"one", 0).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(content(&files, "/a").unwrap(), b"one");
+    files.crash(Crash::LoseAll);
+    assert_eq!(content(&files, "/a"), None, "the name was not synced");
+
+    let file = create(&files, "/a");
+    file.write_at(b"one", 0).unwrap();
+    files.sync_dir(Path::new("/")).unwrap();
+    files.crash(Crash::LoseAll);
+    assert_eq!(content(&files, "/a").unwrap(), b"", "the bytes were not synced");
+    assert!(file.write_at(b"x", 0).is_err(), "a handle does not outlive its process");
+
+    let file = files.open(Path::new("/a"), Open::Write).unwrap();
+    file.write_at(b"one", 0).unwrap();
+    file.sync_data().unwrap();
+    file.write_at(b"two", 0).unwrap();
+    files.kill();
+    assert_eq!(content(&files, "/a").unwrap(), b"two", "the kernel lives on");
+    files.crash(Crash::LoseAll);
+    assert_eq!(content(&files, "/a").unwrap(), b"one");
+}
+
+#[test]
+fn a_crash_keeps_any_subset_of_unsynced_sectors_and_names() {
+    let mut contents = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for seed in 0..200 {
+        let files = SimulatedFiles::new(1);
+        let file = create(&files, "/a");
+        file.allocate(1024).unwrap();
+        file.sync_data().unwrap();
+        files.sync_dir(Path::new("/")).unwrap();
+        file.write_at(&[1; 1024], 0).unwrap();
+        create(&files, "/b");
+        files.rename(Path::new("/a"), Path::new("/c")).unwrap();
+        files.crash(Crash::Seeded(seed));
+        let kept = files.list(Path::new("/")).unwrap();
+        let path = if kept.contains(&"c".to_owned()) { "/c" } else { "/a" };
+        let bytes = content(&files, path).expect("a rename is one change");
+        assert!(bytes[..512].iter().all(|byte| *byte == bytes[0]), "a sector is whole");
+        contents.insert((bytes[0], bytes[512]));
+        names.insert(kept);
+    }
+    assert_eq!(contents.len(), 4);
+    assert_eq!(names.len(), 4);
+}
+
+#[test]
+fn the_same_seeds_give_the_same_disk() {
+    let run = || {
+        let files = SimulatedFiles::new(7);
+        let file = create(&files, "/a");
+        files.sync_dir(Path::new("/")).unwrap();
+        file.write_at(&[9; 20_000], 100).unwrap();
+        files.crash(Crash::Seeded(3));
+        content(&files, "/a").unwrap()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn what_a_failed_sync_covered_may_be_lost_even_if_the_next_one_succeeds() {
+    let mut survived = BTreeSet::new();
+    for seed in 0..50 {
+        let files = SimulatedFiles::new(seed);
+        let file = create(&files, "/a");
+        files.sync_dir(Path::new("/")).unwrap();
+        file.allocate(512).unwrap();
+        file.sync_data().unwrap();
+        file.write_at(&[1; 512], 0).unwrap();
+        files.fail_sync_after(0);
+        file.sync_data().unwrap_err();
+        file.sync_data().unwrap();
+        assert_eq!(content(&files, "/a").unwrap()[0], 1, "the cache has it still");
+        files.crash(Crash::LoseAll);
+        survived.insert(content(&files, "/a").unwrap()[0]);
+    }
+    assert_eq!(survived, BTreeSet::from([0, 1]));
+}
+
+#[test]
+fn a_full_disk_a_lost_power_and_a_read_only_volume_refuse() {
+    let files = SimulatedFiles::new(1);
+    files.set_free(1000);
+    let file = create(&files, "/a");
+    file.allocate(900).unwrap();
+    file.write_at(&[1; 900], 0).unwrap();
+    assert_eq!(file.write_at(&[1; 101], 900).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(files.space(Path::new("/")).unwrap().free, 100);
+    files.remove_file(Path::new("/a")).unwrap();
+    assert_eq!(files.space(Path::new("/")).unwrap().free, 1000);
+
+    files.set_read_only(true);
+    let refused = files.open(Path::new("/b"), Open::Create).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    files.set_read_only(false);
+
+    let before = files.operations();
+    let file = create(&files, "/b");
+    files.stop_after(1);
+    file.write_at(b"x", 0).unwrap();
+    assert!(files.stopped());
+    file.sync_data().unwrap_err();
+    files.sync_dir(Path::new("/")).unwrap_err();
+    assert_eq!(files.operations(), before + 2);
+}
+
+#[test]
+fn a_shortened_file_reads_zeros_when_it_grows_again() {
+    let files = SimulatedFiles::new(1);
+    let file = create(&files, "/a");
+    file.write_at(&[7; 2000], 0).unwrap();
+    file.set_length(700).unwrap();
+    file.set_length(2000).unwrap();
+    let bytes = content(&files, "/a").unwrap();
+    assert!(bytes[..700].iter().all(|byte| *byte == 7) && bytes[700..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_lock_is_exclusive_until_it_or_its_process_is_gone() {
+    let files = SimulatedFiles::new(1);
+    let lock = files.lock(Path::new("/lock")).unwrap();
+    assert_eq!(files.lock(Path::new("/lock")).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    drop(lock);
+    let lock = files.lock(Path::new("/lock")).unwrap();
+    files.kill();
+    let again = files.lock(Path::new("/lock")).unwrap();
+    drop(lock);
+    assert!(files.lock(Path::new("/lock")).is_err(), "the lock of the dead frees nothing");
+    drop(again);
+}
+
+#[test]
+fn directories_are_made_moved_and_removed() {
+    let files = SimulatedFiles::new(1);
+    files.create_dir_all(Path::new("/a/b")).unwrap();
+    create(&files, "/a/b/c");
+    files.rename(Path::new("/a"), Path::new("/z")).unwrap();
+    assert!(files.exists(Path::new("/z/b/c")).unwrap());
+    files.remove_dir_all(Path::new("/z")).unwrap();
+    assert_eq!(files.list(Path::new("/")).unwrap(), Vec::<String>::new());
+    assert!(files.remove_file(Path::new("/z")).is_err());
+}
