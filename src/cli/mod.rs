@@ -1,0 +1,4 @@
+//! Subcommands.
+
+#[cfg(feature = "playground")]
+pub mod playground;
