@@ -1,5 +1,8 @@
 //! `setstone playground`: a StatefulSet on this machine, and what a second terminal can do with it.
 
+// The comments on arguments are help texts: no backticks.
+#![allow(clippy::doc_markdown)]
+
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -9,9 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::identity::Ordinal;
 use crate::playground::addresses::PODS_MAX;
-use crate::playground::{
-    Options, Playground, PodManagement, PodStatus, Request, Response, Status, control,
-};
+use crate::playground::{Options, Playground, PodManagement, PodStatus, Request, Response, Status, control};
 
 /// What goes wrong here is told and ends the program.
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -151,7 +151,7 @@ fn line(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
 struct TooLong(usize);
 
 fn is_too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<TooLong>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooLong>)
 }
 
 /// One line as a value; `None` at the end of the stream.

@@ -126,7 +126,7 @@ pub enum Event {
 }
 
 /// What to do, in the order given. Each can be carried out without looking at the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Give the pod an address that no other pod has, attach the volume of its ordinal (creating it if there is none), and
     /// publish it under the headless service although it is not ready.

@@ -50,11 +50,7 @@ impl NameServer {
         let zone = Arc::new(RwLock::new(zone));
         let mut server = Server::new(Handler { zone: Arc::clone(&zone) });
         server.register_socket(tokio::net::UdpSocket::from_std(sockets.udp)?);
-        server.register_listener(
-            tokio::net::TcpListener::from_std(sockets.tcp)?,
-            TCP_TIMEOUT,
-            TCP_RESPONSES,
-        );
+        server.register_listener(tokio::net::TcpListener::from_std(sockets.tcp)?, TCP_TIMEOUT, TCP_RESPONSES);
         Ok(Self { zone, address: sockets.address, _server: server })
     }
 
@@ -107,9 +103,7 @@ impl Handler {
         let name = info.query.original().name().clone();
         let (code, answers, authority) = match answer {
             Answer::Addresses(addresses) => {
-                let record = |address| {
-                    Record::from_rdata(name.clone(), TTL_SECONDS, RData::A(A(address)))
-                };
+                let record = |address| Record::from_rdata(name.clone(), TTL_SECONDS, RData::A(A(address)));
                 (ResponseCode::NoError, addresses.into_iter().map(record).collect(), Vec::new())
             }
             Answer::Authority => (ResponseCode::NoError, vec![soa], Vec::new()),

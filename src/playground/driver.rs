@@ -138,10 +138,10 @@ impl Driver {
     }
 
     fn deletable(&self, ordinal: Ordinal) -> Result<(), CommandError> {
-        match self.existing(ordinal)?.is_terminating() {
-            true => Err(CommandError::Terminating { ordinal }),
-            false => Ok(()),
+        if self.existing(ordinal)?.is_terminating() {
+            return Err(CommandError::Terminating { ordinal });
         }
+        Ok(())
     }
 
     /// One event, and those that follow from it at once (a process that cannot be started has ended).

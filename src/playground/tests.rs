@@ -332,8 +332,7 @@ async fn two_at_once_do_not_meet_and_the_control_socket_reaches_the_right_one() 
             options.name = "other".to_owned();
         })
     );
-    let (a, b) =
-        tokio::join!(one.playground.wait_ready(DEADLINE), other.playground.wait_ready(DEADLINE));
+    let (a, b) = tokio::join!(one.playground.wait_ready(DEADLINE), other.playground.wait_ready(DEADLINE));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_ne!(a.service, b.service);
     assert_eq!(who(&a.endpoints().service).await, "setstone-0");

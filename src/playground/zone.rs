@@ -103,16 +103,8 @@ mod tests {
             (Ipv4Addr::new(127, 70, 80, 10), Ipv4Addr::new(127, 70, 80, 11), Ipv4Addr::new(127, 70, 80, 2));
         let zone = Zone::of(&naming, 7, service, [(0, a), (2, b)]);
         let table: &[(&str, Kind, Answer)] = &[
-            (
-                "setstone-0.setstone-peers.default.svc.playground.local",
-                Kind::A,
-                Answer::Addresses(vec![a]),
-            ),
-            (
-                "Setstone-2.SETSTONE-peers.default.svc.playground.local.",
-                Kind::A,
-                Answer::Addresses(vec![b]),
-            ),
+            ("setstone-0.setstone-peers.default.svc.playground.local", Kind::A, Answer::Addresses(vec![a])),
+            ("Setstone-2.SETSTONE-peers.default.svc.playground.local.", Kind::A, Answer::Addresses(vec![b])),
             ("setstone-peers.default.svc.playground.local", Kind::A, Answer::Addresses(vec![a, b])),
             ("setstone.default.svc.playground.local", Kind::A, Answer::Addresses(vec![service])),
             ("setstone-0.setstone-peers.default.svc.playground.local", Kind::Other, Answer::NoData),
