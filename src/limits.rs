@@ -108,9 +108,6 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
 /// Time for one call of the Rust client, repetitions included: above [`REQUEST_TIMEOUT`], so that the member's own answer
 /// about a request of unknown outcome still arrives.
 pub const CALLER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -132,7 +129,6 @@ pub const CALLER_ANSWER_BYTES: usize = i32::MAX as usize;
 pub const CALLER_STREAM_WINDOW: u32 = 2 << 20;
 /// Flow-control window of one connection of the client, in bytes.
 pub const CALLER_CONNECTION_WINDOW: u32 = 8 << 20;
->>>>>>> w/cli
 /// Bytes that one write to the log gathers, unless one entry is larger: bounds the writer's buffer and what one fdatasync
 /// waits for.
 pub const LOG_WRITE_BYTES: usize = 4 << 20;
@@ -147,7 +143,6 @@ pub const LOG_ENTRY_BYTES: usize = 64 << 20;
 /// Zeros that the log writes ahead of itself, so that fdatasync finds no new blocks to journal. Measured: 80 µs a flush
 /// with, 142 µs with an appended file; more brings nothing.
 pub const LOG_ZERO_AHEAD_BYTES: usize = 64 << 10;
-=======
 /// Bytes of the identity file: two hundred members fit many times over; more is not an identity.
 pub const IDENTITY_BYTES: usize = 1 << 20;
 
@@ -199,4 +194,3 @@ pub const HELLO_BYTES: usize = 1 << 20;
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two attempts at a first bootstrap.
 pub const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
->>>>>>> w/start

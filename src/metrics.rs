@@ -1,20 +1,3 @@
-<<<<<<< HEAD
-//! placeholder
-#[derive(Clone, Default, Debug)]
-/// m
-pub struct Metrics;
-impl Metrics {
-    /// a
-    pub fn applied(&self, _: usize, _: std::time::Duration) {}
-    /// a
-    pub fn proposed(&self, _: usize) {}
-    /// a
-    pub fn proposals_done(&self, _: usize) {}
-    /// a
-    pub fn leader(&self, _: bool, _: bool) {}
-    /// a
-    pub fn disk(&self, _: u64, _: u64, _: u64) {}
-=======
 //! Every metric, its unit and what it means.
 //!
 //! Names that etcd's dashboards and alerts read are etcd's; all others begin with `setstone_`. The struct is made once by
@@ -473,5 +456,4 @@ mod tests {
         names.dedup_by_key(|line| line.split(' ').next());
         assert_eq!(names.len(), all);
     }
->>>>>>> w/api
 }

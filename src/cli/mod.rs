@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The command line: one file per subcommand.
 //!
 //! What a command prints and how it exits is an interface that scripts rely on ([`exit::Exit`], `--json`). Tables are for
@@ -147,9 +146,3 @@ fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Fa
 
 #[cfg(test)]
 mod tests;
-=======
-//! Subcommands.
-
-#[cfg(feature = "playground")]
-pub mod playground;
->>>>>>> w/play

@@ -11,13 +11,9 @@ mod file;
 mod members;
 mod node_id;
 mod pod;
-<<<<<<< HEAD
 
 pub use disk::{Boot, DiskState, Identity};
 pub use file::{IDENTITY_FORMAT, IdentityError, IdentityFile};
 pub use members::{Member, Membership};
-=======
-pub use pod::{PodError, PodFacts};
->>>>>>> w/cli
 pub use node_id::{ClusterId, NodeId, Ordinal};
 pub use pod::{CLIENT_PORT, PEER_PORT, PodError, PodFacts};

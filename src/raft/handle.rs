@@ -434,7 +434,7 @@ impl Store for Consensus {
             leader: metrics.current_leader,
             term: metrics.current_term,
             last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.committed.map_or(0, |id| id.index),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index),
             applied_index: self.inner.machine.applied().map_or(0, |id| id.index),
             revision,
             compacted,

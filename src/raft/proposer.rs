@@ -117,13 +117,17 @@ pub(crate) async fn run(
         let Some(first) = first else { break };
         let Ok(permit) = in_flight.clone().acquire_owned().await else { break };
         let batch = gather(first, &mut queue);
-        metrics.proposed(batch.len());
+        metrics.batch_requests.observe(batch.len() as f64);
+        metrics.proposals_pending.inc_by(batch.len() as i64);
         let requests: Vec<Bytes> = batch.iter().map(|pending| pending.request.clone()).collect();
         let data = codec::encode_batch(&requests);
         let outcome_metrics = metrics.clone();
-        let callback = Callback::new(move |result| {
+        let callback = Callback::new(move |result: ClientWriteResult| {
             drop(permit);
-            outcome_metrics.proposals_done(batch.len());
+            outcome_metrics.proposals_pending.dec_by(batch.len() as i64);
+            if result.is_err() {
+                outcome_metrics.proposals_failed.inc_by(batch.len() as u64);
+            }
             distribute(batch, result);
         });
         if raft.client_write_ff(data, Some(callback)).await.is_err() {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::machine::Machine;
 use super::snapshot::{self, Builder, SnapshotFile};
-use super::types::{self, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::metrics::Metrics;
 use crate::storage::Log;
 
@@ -57,7 +57,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.wait_durable(entry.log_id.index).await?;
             let started = tokio::time::Instant::now();
             let replies = self.machine.apply(&entry)?;
-            self.metrics.applied(replies.len(), started.elapsed());
+            self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             if let Some(responder) = responder {
                 responder.send(replies);
             }
@@ -88,9 +88,4 @@ pub(crate) async fn wait_applied(machine: &Machine, index: u64) -> io::Result<()
         .await
         .map(|_| ())
         .map_err(|_| io::Error::other("the state machine is gone"))
-}
-
-/// The id of an entry as the log stores it.
-pub(crate) fn stored(id: Option<&LogId>) -> Option<crate::storage::LogId> {
-    id.map(types::stored_log_id)
 }

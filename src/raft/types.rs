@@ -1,7 +1,6 @@
 //! What openraft is told about us: ids, nodes, entries, answers.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::alias::CommittedLeaderIdOf;
@@ -113,4 +112,3 @@ pub(crate) fn stored_vote(vote: &Vote) -> storage::Vote {
 
 /// The openraft handle with our types.
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::StateMachine>;
-pub(crate) type SharedState = Arc<super::machine::Machine>;
