@@ -119,6 +119,7 @@ pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
     RangeResult {
         kvs: response.kvs.into_iter().map(key_value).collect(),
         more: response.more,
+        revision: response.header.map_or(0, |header| header.revision),
         count: response.count,
     }
 }
@@ -126,6 +127,7 @@ pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
 pub(super) fn deleted(response: pb::DeleteRangeResponse) -> Deleted {
     Deleted {
         deleted: response.deleted,
+        revision: response.header.map_or(0, |header| header.revision),
         previous: response.prev_kvs.into_iter().map(key_value).collect(),
     }
 }

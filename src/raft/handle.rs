@@ -113,7 +113,7 @@ impl Consensus {
         let store = LogStore::new(parts.log.clone(), parts.committed);
         let machine =
             StateMachine::new(parts.machine.clone(), parts.snapshots.clone(), &parts.log, parts.metrics.clone());
-        let factory = Factory::new(parts.mine, parts.dial.clone(), parts.boots.clone());
+        let factory = Factory::new(parts.mine, parts.dial.clone(), parts.boots.clone(), parts.snapshots.clone());
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
             .map_err(|error| Error::Start(format!("consensus did not start: {error}")))?;
@@ -219,6 +219,19 @@ impl Consensus {
             }
             Err(error) => forward::refuse(reply, error),
         }
+    }
+
+    /// The membership that is in force, committed or not; `None` before there is one.
+    pub fn membership(&self) -> Option<crate::identity::Membership> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        (!membership.get_joint_config().is_empty()).then(|| super::open::members(membership))
+    }
+
+    /// The marks in the applied state.
+    pub fn marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
+        self.inner.machine.with_state(|state| state.cluster().marks.clone())
     }
 
     /// The leader, if one is known.

@@ -46,7 +46,7 @@ pub enum MachineError {
     Unreadable,
     /// The snapshot could not be read.
     #[error("{0}")]
-    Snapshot(#[from] std::io::Error),
+    Snapshot(#[from] storage::snapshot::SnapshotError),
 }
 
 impl From<MachineError> for std::io::Error {
@@ -259,7 +259,7 @@ impl Machine {
     /// Replaces the state with what a verified snapshot holds. Called between two applies.
     pub fn install(
         &self,
-        contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), std::io::Error>>,
+        contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), storage::snapshot::SnapshotError>>,
     ) -> Result<(), MachineError> {
         let mut state = self.state.write();
         self.installing.store(true, Ordering::Release);
@@ -326,7 +326,7 @@ impl Pin {
     /// Hands out every item of the state: history, then the small state, the applied id last.
     pub fn visit(
         &self,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), std::io::Error>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), storage::snapshot::SnapshotError>,
     ) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());

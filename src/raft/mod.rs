@@ -6,6 +6,7 @@
 //! * `handle`: the running member; what `api` and `client` use through [`store::Store`]
 //! * `gate`: the store of a node whose consensus may not run yet
 //! * `types`, `codec`, `wire`: openraft's types, the bytes of the log, the messages between members
+//! * `open`: a member's log and state, made to fit together
 //! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
 //! * `network`, `service`, `boots`: messages out, messages in, and which to refuse
@@ -21,6 +22,7 @@ mod log_store;
 pub mod machine;
 mod marks;
 pub mod network;
+mod open;
 mod proposer;
 mod read;
 pub mod service;
@@ -35,6 +37,7 @@ mod wire;
 pub use gate::Gate;
 pub use handle::{Consensus, Parts};
 pub use network::{Dial, Lane};
+pub use open::{OpenError, Opened, Recovered, open};
 pub use service::Service;
 pub use types::PeerNode;
 pub use wire::Sender;

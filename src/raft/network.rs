@@ -66,12 +66,18 @@ pub struct Factory {
     mine: Sender,
     dial: Arc<dyn Dial>,
     boots: super::boots::Boots,
+    snapshots: Arc<snapshot::Store>,
 }
 
 impl Factory {
     /// `mine` goes into every message.
-    pub fn new(mine: Sender, dial: Arc<dyn Dial>, boots: super::boots::Boots) -> Self {
-        Self { mine, dial, boots }
+    pub fn new(
+        mine: Sender,
+        dial: Arc<dyn Dial>,
+        boots: super::boots::Boots,
+        snapshots: Arc<snapshot::Store>,
+    ) -> Self {
+        Self { mine, dial, boots, snapshots }
     }
 
     fn peer(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Peer {
@@ -80,6 +86,7 @@ impl Factory {
             mine: self.mine,
             lane,
             boots: self.boots.clone(),
+            snapshots: self.snapshots.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
         }
     }
@@ -113,6 +120,7 @@ pub struct Peer {
     mine: Sender,
     lane: Lane,
     boots: super::boots::Boots,
+    snapshots: Arc<snapshot::Store>,
     client: RaftClient<Channel>,
 }
 
@@ -283,7 +291,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let send = snapshot::send(self.client.clone(), self.envelope(), vote, snapshot);
+        let send = snapshot::send(&self.snapshots, self.client.clone(), self.envelope(), vote, snapshot);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => sent

@@ -154,7 +154,7 @@ impl Raft for Service {
     ) -> Result<Response<SnapshotOffsetResponse>, Status> {
         let message = request.into_inner();
         let consensus = self.admit(message.envelope.as_ref())?;
-        let offset = consensus.snapshots().received(&message.snapshot_id).map_err(stopped)?;
+        let offset = consensus.snapshots().offset(&message.snapshot_id).map_err(stopped)?;
         Ok(Response::new(SnapshotOffsetResponse { offset }))
     }
 
@@ -164,9 +164,9 @@ impl Raft for Service {
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
-        let head = first.head.clone().ok_or_else(|| Status::invalid_argument("the snapshot has no head"))?;
+        let head = first.head.ok_or_else(|| Status::invalid_argument("the snapshot has no head"))?;
         let consensus = self.admit(head.envelope.as_ref())?;
-        let (vote, received) = snapshot::receive(consensus.snapshots(), head, first, &mut chunks).await?;
+        let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks).await?;
         let response = consensus.raft().install_full_snapshot(vote, received).await.map_err(stopped)?;
         Ok(Response::new(InstallSnapshotResponse { vote: Some(wire::vote_to_wire(&response.vote)) }))
     }

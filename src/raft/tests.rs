@@ -113,13 +113,17 @@ impl Member {
         Log::create(&env, directory, Options::default()).unwrap();
         let (log, recovered) = Log::open(&env, directory, Options::default()).unwrap();
         let machine = Arc::new(Machine::load(Arc::new(MemoryEngine::new()), None).unwrap());
+        let directory = Path::new("/data/snapshots");
+        let snapshots = crate::storage::Snapshots::open(env.files.clone(), directory, Path::new("/data/incoming")).unwrap();
+        let snapshots = snapshot::Store::new(snapshots, ClusterId(7), env.tasks.clone(), Metrics::default()).unwrap();
+        let snapshots = Arc::new(snapshots);
         let mine = Sender { cluster: ClusterId(7), node: id, boot: 1, boot_random: id.0 };
         let parts = Parts {
             mine,
             log,
             committed: recovered.committed,
             machine,
-            snapshots: Arc::new(snapshot::Store),
+            snapshots,
             dial: Arc::new(Loopback),
             boots: Boots::default(),
             tuning: Tuning { log_bytes_before_snapshot: 1 << 40, ..Tuning::default() },
