@@ -93,3 +93,15 @@ pub const LOG_ENTRY_BYTES: usize = 64 << 20;
 /// Zeros that the log writes ahead of itself, so that fdatasync finds no new blocks to journal. Measured: 80 µs a flush
 /// with, 142 µs with an appended file; more brings nothing.
 pub const LOG_ZERO_AHEAD_BYTES: usize = 64 << 10;
+
+/// Payload bytes of one block of a snapshot: what is read before its checksum is known.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a key in a snapshot: etcd's keys are bounded by the request, the engine's by this.
+pub const SNAPSHOT_KEY_BYTES: usize = 2 << 20;
+/// Bytes of a value in a snapshot. Records of the history are far smaller ([`RECORD_BYTES`]); small state is not cut.
+pub const SNAPSHOT_VALUE_BYTES: usize = 64 << 20;
+/// Bytes of the opaque membership in a snapshot's header.
+pub const SNAPSHOT_MEMBERSHIP_BYTES: usize = 32 << 10;
+/// A snapshot that is written or received is synced this often, in bytes, so that the disk is not handed all of it at
+/// once while the log waits for its own fdatasync.
+pub const SNAPSHOT_SYNC_BYTES: usize = 4 << 20;
