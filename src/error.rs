@@ -36,6 +36,12 @@ pub enum Error {
     /// The member could not start.
     #[error("cannot start: {0}")]
     Start(String),
+    /// The disk is not this member's, is damaged, or has an unknown format. Nothing was changed.
+    #[error("{0}")]
+    Disk(String),
+    /// Another process uses the data directory.
+    #[error("{0}")]
+    Locked(String),
     /// A remote member answered with this gRPC code and text.
     #[error("{text} (code {code})")]
     Remote {

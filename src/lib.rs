@@ -1,4 +1,20 @@
-//! Setstone.
+//! Setstone: a replicated key-value store with etcd's v3 API, at home in a Kubernetes StatefulSet.
+//!
+//! | Part | What it is |
+//! |---|---|
+//! | [`Node`], [`Config`] | one member: start it, use it, stop it |
+//! | [`client`] | one trait for the embedded store and for remote members |
+//! | [`mvcc`] | the state machine, pure |
+//! | [`storage`] | log, snapshots, engine: bytes on disk |
+//! | [`raft`] | consensus |
+//! | [`identity`], [`discovery`], [`membership`] | who am I, who are the others, who should be in |
+//! | [`transport`], [`api`] | ports, and etcd's API on them |
+//! | [`env`] | the outside world, as traits |
+//! | [`testing`] | a cluster in one process, for tests |
+//! | `cli`, `playground` | the command line; a StatefulSet on a laptop |
+//!
+//! `ARCHITECTURE.md` tells how a request goes through them.
+
 pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -9,11 +25,15 @@ pub mod env;
 pub mod error;
 pub mod identity;
 pub mod limits;
-pub mod metrics;
 pub mod membership;
+pub mod metrics;
 pub mod mvcc;
-#[allow(missing_docs)]
+#[cfg(feature = "playground")]
+pub mod playground;
 pub mod proto;
 pub mod raft;
 pub mod storage;
 pub mod transport;
+
+pub use config::Config;
+pub use error::Error;

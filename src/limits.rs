@@ -194,3 +194,15 @@ pub const HELLO_BYTES: usize = 1 << 20;
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two attempts at a first bootstrap.
 pub const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
+
+/// Payload bytes of one block of a snapshot: what is read before its checksum is known.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a key in a snapshot: etcd's keys are bounded by the request, the engine's by this.
+pub const SNAPSHOT_KEY_BYTES: usize = 2 << 20;
+/// Bytes of a value in a snapshot. Records of the history are far smaller ([`RECORD_BYTES`]); small state is not cut.
+pub const SNAPSHOT_VALUE_BYTES: usize = 64 << 20;
+/// Bytes of the opaque membership in a snapshot's header.
+pub const SNAPSHOT_MEMBERSHIP_BYTES: usize = 32 << 10;
+/// A snapshot that is written or received is synced this often, in bytes, so that the disk is not handed all of it at
+/// once while the log waits for its own fdatasync.
+pub const SNAPSHOT_SYNC_BYTES: usize = 4 << 20;

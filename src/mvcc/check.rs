@@ -183,7 +183,7 @@ impl<'a> Intervals<'a> {
             let last = self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(to.as_ref()))).next_back();
             let Some((&met, end)) = last.filter(|(_, end)| end.as_ref() >= from) else { break };
             if end.as_ref() > to.as_ref() {
-                to = end.clone();
+                to.clone_from(end);
             }
             from = from.min(met);
             self.0.remove(met);

@@ -33,7 +33,7 @@ impl<'a> Span<'a> {
 }
 
 /// Keys and their revisions.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     map: BTreeMap<Key, Versions>,
     /// Keys whose newest revision is not a tombstone.

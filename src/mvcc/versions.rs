@@ -192,6 +192,10 @@ impl Versions {
             } else {
                 first.revisions.drain(..position);
                 first.first_version += position as i64;
+                if first.is_tombstone(0) {
+                    // As loading finds it, which sees no more.
+                    (first.create, first.first_version) = (0, 0);
+                }
                 if first.revisions.capacity() > 4 * first.revisions.len() {
                     first.revisions.shrink_to_fit();
                 }

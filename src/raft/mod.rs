@@ -1,3 +1,43 @@
 //! Consensus. The only place that names openraft.
+//!
+//! Knows the state machine, the storage and the channels to peers; not the API, membership or watchers. Events go to a sink
+//! that `node` binds.
+//!
+//! * `handle`: the running member; what `api` and `client` use through [`store::Store`]
+//! * `gate`: the store of a node whose consensus may not run yet
+//! * `types`, `codec`, `wire`: openraft's types, the bytes of the log, the messages between members
+//! * `open`: a member's log and state, made to fit together
+//! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
+//! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
+//! * `network`, `service`, `boots`: messages out, messages in, and which to refuse
+//! * `duties`, `marks`: what a member does from time to time
 
+pub mod boots;
+pub mod codec;
+mod duties;
+mod forward;
+pub mod gate;
+pub mod handle;
+mod log_store;
+pub mod machine;
+mod marks;
+pub mod network;
+mod open;
+mod proposer;
+mod read;
+pub mod service;
+pub mod snapshot;
+mod state_machine;
 pub mod store;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wire;
+
+pub use gate::Gate;
+pub use handle::{Consensus, Parts};
+pub use network::{Dial, Lane};
+pub use open::{OpenError, Opened, Recovered, open};
+pub use service::Service;
+pub use types::PeerNode;
+pub use wire::Sender;

@@ -5,6 +5,10 @@
 
 mod memory;
 mod sled;
+pub mod state;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::io;

@@ -3,17 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Something that was durable once is not there, or not as it was. The disk is lost; nothing repairs it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} is damaged at offset {offset}: {reason}", file.display())]
-pub struct Damage {
-    /// The file.
-    pub file: PathBuf,
-    /// Where in it, in bytes.
-    pub offset: u64,
-    /// What is wrong.
-    pub reason: String,
-}
+use crate::storage::Damage;
 
 /// Why a log cannot be opened or created. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +47,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// Names the file of an error of the operating system.
-    pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+    pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path: path.clone(), source }
     }

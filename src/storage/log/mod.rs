@@ -38,8 +38,10 @@ use tokio::sync::watch;
 use crate::env::Env;
 use crate::limits;
 
-pub use error::{Damage, OpenError};
-pub use scan::{Scan, ScannedSegment, Tail, scan};
+pub use error::OpenError;
+
+pub use super::Damage;
+pub use scan::{Scan, ScannedSegment, Tail, is_unused, scan};
 
 use memory::{Core, Operation};
 

@@ -112,8 +112,33 @@ pub(super) fn read_file(files: &dyn Files, path: &Path) -> Result<Vec<u8>, OpenE
     Ok(bytes)
 }
 
+/// Whether nothing was ever written to the log in `directory`: there is none, or one that is not even whole, or one whose
+/// only segment holds nothing but its header. Such a log holds no promise, so it can be replaced.
+pub fn is_unused(files: &dyn Files, directory: &Path) -> std::io::Result<bool> {
+    let flat = |error: OpenError| match error {
+        OpenError::Io { source, .. } => source,
+        other => std::io::Error::other(other),
+    };
+    for (sequence, path) in segment_files(files, directory).map_err(flat)? {
+        let bytes = match read_file(files, &path) {
+            Ok(bytes) => bytes,
+            Err(OpenError::Io { source, .. }) => return Err(source),
+            Err(_) => return Ok(false),
+        };
+        if sequence != 1 || bytes.iter().skip(HEADER_BYTES as usize).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        match format::decode_header(&bytes) {
+            Ok(header) if header.state == State::default() => {}
+            Err(BadHeader::Damaged) => {}
+            Ok(_) | Err(BadHeader::Version(_)) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 fn damage(file: &Path, offset: u64, reason: impl Into<String>) -> OpenError {
-    Damage { file: file.to_owned(), offset, reason: reason.into() }.into()
+    Damage::new(file, offset, reason).into()
 }
 
 /// Reads the log in `directory`. See the module.

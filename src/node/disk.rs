@@ -1,0 +1,290 @@
+//! This node's own disk: what it is, opened in an order that no crash can confuse.
+//!
+//! Order at a start: lock, identity, boot raised, log, state. The log and the newest snapshot are the truth; the state is
+//! rebuilt from them unless it was closed cleanly, checks out, and fits the log.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::env::Env;
+use crate::error::Error;
+use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal};
+use crate::membership::{ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What};
+use crate::metrics::Metrics;
+use crate::raft::store::Store as _;
+use crate::raft::{self, Gate, Opened, Sender};
+use crate::storage::engine::state::EngineKind;
+use crate::storage::log::Options;
+use crate::storage::{DataDirectory, Log};
+
+/// The disk. Shared by the starter, the membership service and the node.
+pub(super) struct LocalDisk {
+    env: Env,
+    directory: DataDirectory,
+    identity_file: IdentityFile,
+    ordinal: Ordinal,
+    options: Options,
+    engine: EngineKind,
+    metrics: Metrics,
+    consensus: Gate,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    identity: Option<Identity>,
+    boot: Boot,
+    /// Log and state, if the identity has them.
+    opened: Option<Arc<Opened>>,
+    at_boot: Held,
+    /// What the log and the state said of members when they were opened.
+    recovered: raft::Recovered,
+}
+
+/// Why the disk cannot be used as it is. Nothing was changed.
+pub(super) fn start_error(error: impl std::fmt::Display) -> Error {
+    Error::Disk(error.to_string())
+}
+
+impl LocalDisk {
+    /// Opens the data directory. Blocks. A member's damaged or missing log makes the disk lost, which is stored.
+    pub(super) fn open(
+        env: &Env,
+        config: &Config,
+        directory: DataDirectory,
+        ordinal: Ordinal,
+        metrics: Metrics,
+        consensus: Gate,
+    ) -> Result<Self, Error> {
+        let identity_file = IdentityFile::new(env.files.clone(), directory.root());
+        let identity = identity_file.load().map_err(start_error)?;
+        if identity.is_none()
+            && let crate::storage::directory::Contents::Remains(names) =
+                directory.contents().map_err(start_error)?
+        {
+            return Err(Error::Disk(format!(
+                "{} has no identity, but it is not empty: {}. Nothing was touched; give this member an empty directory, or \
+                 put the identity back",
+                directory.root().display(),
+                names.join(", ")
+            )));
+        }
+        let options = Options {
+            segment_bytes: config.tuning.log_segment_bytes,
+            cache_bytes: config.tuning.log_cache_bytes,
+        };
+        let engine = match config.data {
+            crate::config::Data::Memory => EngineKind::Memory,
+            crate::config::Data::Directory(_) => EngineKind::Disk { cache_bytes: config.tuning.engine_cache_bytes },
+        };
+        let boot = Boot { number: 0, random: env.random.next_u64() };
+        let inner = Inner {
+            identity: None,
+            boot,
+            opened: None,
+            at_boot: Held::default(),
+            recovered: raft::Recovered::default(),
+        };
+        let disk = Self {
+            env: env.clone(),
+            directory,
+            identity_file,
+            ordinal,
+            options,
+            engine,
+            metrics,
+            consensus,
+            inner: Mutex::new(inner),
+        };
+        if let Some(identity) = identity {
+            disk.resume(&identity)?;
+        }
+        Ok(disk)
+    }
+
+    /// Takes up an identity that was on the disk before this start.
+    fn resume(&self, identity: &Identity) -> Result<(), Error> {
+        if identity.ordinal != self.ordinal {
+            // Another pod's disk: it is described, refused, and not touched, its boot neither.
+            let mut inner = self.inner.lock();
+            inner.boot.number = identity.boot;
+            inner.identity = Some(identity.clone());
+            return Ok(());
+        }
+        let (identity, boot) =
+            self.identity_file.raise_boot(identity, &*self.env.random).map_err(start_error)?;
+        let mut inner = self.inner.lock();
+        inner.boot = boot;
+        inner.identity = Some(identity.clone());
+        match identity.state {
+            DiskState::Lost { .. } | DiskState::Joining { .. } => return Ok(()),
+            DiskState::Prepared { .. } | DiskState::Member => {}
+        }
+        match self.open_parts(identity.cluster) {
+            Ok(opened) => self.take(&mut inner, opened),
+            Err(raft::OpenError::Lost(reason)) => {
+                tracing::error!(
+                    %reason,
+                    "the disk has lost what it acknowledged; it takes part no more, and nothing was removed"
+                );
+                let lost = identity.lost(reason);
+                self.identity_file.store(&lost).map_err(start_error)?;
+                inner.identity = Some(lost);
+            }
+            Err(raft::OpenError::Refused(reason)) => return Err(Error::Disk(reason)),
+        }
+        Ok(())
+    }
+
+    fn open_parts(&self, cluster: ClusterId) -> Result<Opened, raft::OpenError> {
+        raft::open(&self.env, &self.directory, self.options, self.engine, cluster, &self.metrics)
+    }
+
+    fn take(&self, inner: &mut Inner, opened: Opened) {
+        inner.at_boot = held(&opened.log);
+        inner.recovered = opened.recovered.clone();
+        inner.opened = Some(Arc::new(opened));
+    }
+
+    /// Who this member is in messages, once it has an identity.
+    pub(super) fn sender(&self) -> Option<Sender> {
+        let inner = self.inner.lock();
+        let identity = inner.identity.as_ref()?;
+        Some(Sender {
+            cluster: identity.cluster,
+            node: identity.node_id,
+            boot: inner.boot.number,
+            boot_random: inner.boot.random,
+        })
+    }
+
+    /// Log and state.
+    pub(super) fn opened(&self) -> Option<Arc<Opened>> {
+        self.inner.lock().opened.clone()
+    }
+
+    /// Stores that the log holds something from now on: were it empty at the next start, that would be a loss.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        let Some(settled) = inner.identity.as_ref().and_then(|identity| identity.settled(true)) else {
+            return Ok(());
+        };
+        self.identity_file.store(&settled).map_err(start_error)?;
+        inner.identity = Some(settled);
+        Ok(())
+    }
+
+    /// Stores that the disk is lost.
+    pub(super) fn lose(&self, reason: &str) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        let Some(lost) = inner.identity.as_ref().map(|identity| identity.lost(reason)) else { return Ok(()) };
+        self.identity_file.store(&lost).map_err(start_error)?;
+        inner.identity = Some(lost);
+        Ok(())
+    }
+
+    /// Closes log and state, and marks the state as closed cleanly. Consensus must have ended.
+    pub(super) async fn close(&self) {
+        let Some(opened) = self.opened() else { return };
+        opened.log.close().await;
+        if let Err(error) = opened.close_state(&self.env, &self.directory) {
+            tracing::warn!(%error, "the state was not closed cleanly; it is rebuilt at the next start");
+        }
+    }
+
+    fn prepare_now(&self, prepared: &Prepared) -> Result<(), PrepareRefusal> {
+        let failed = |error: &dyn std::fmt::Display| PrepareRefusal::Disk(error.to_string());
+        let mut inner = self.inner.lock();
+        if inner.opened.is_none() {
+            match Log::create(&self.env, &self.directory.log(), self.options) {
+                Ok(()) | Err(crate::storage::log::OpenError::Exists { .. }) => {}
+                Err(error) => return Err(failed(&error)),
+            }
+            let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
+            if !held(&opened.log).is_nothing() {
+                return Err(PrepareRefusal::InUse("not blank: its log holds something".into()));
+            }
+            self.take(&mut inner, opened);
+        }
+        let first = Identity {
+            cluster: prepared.cluster,
+            supersedes: Vec::new(),
+            node_id: prepared.node_id,
+            ordinal: self.ordinal,
+            state: DiskState::Prepared { voters: prepared.voters.clone() },
+            boot: inner.boot.number.max(1),
+        };
+        self.identity_file.store(&first).map_err(|error| failed(&error))?;
+        inner.boot.number = first.boot;
+        inner.identity = Some(first);
+        Ok(())
+    }
+}
+
+fn held(log: &Log) -> Held {
+    let vote = log.vote().map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
+    let last = log.last().or(log.purged());
+    Held { vote, last: last.map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }) }
+}
+
+impl Local for LocalDisk {
+    fn disk(&self) -> Disk {
+        let inner = self.inner.lock();
+        let Some(identity) = &inner.identity else { return Disk::blank(inner.boot.random) };
+        let now = inner.opened.as_ref().map_or_else(Held::default, |opened| held(&opened.log));
+        let consensus = self.consensus.consensus();
+        let membership = match consensus {
+            Some(consensus) => consensus.membership(),
+            None => inner.recovered.membership.clone(),
+        };
+        let mut disk = Disk::from_identity(identity, inner.boot, now, membership);
+        disk.at_boot = inner.at_boot;
+        disk.marks = match consensus {
+            Some(consensus) => consensus.marks(),
+            None => inner.recovered.marks.clone(),
+        };
+        if let Some(consensus) = consensus {
+            let boots = consensus.boots().seen().into_iter();
+            disk.seen = boots.map(|(id, (number, random))| (id, Boot { number, random })).collect();
+        }
+        // A disk of which nothing could be opened is what its identity says, whatever it held.
+        if disk.what == What::Prepared && inner.opened.is_none() && disk.ordinal == self.ordinal {
+            disk.what = What::Lost { reason: "its log is missing".into() };
+        }
+        disk
+    }
+
+    fn consensus(&self) -> Option<ConsensusView> {
+        let position = self.consensus.consensus()?.position();
+        Some(ConsensusView {
+            leader: position.leader,
+            term: position.term,
+            applied_index: position.applied_index,
+            removed: std::collections::BTreeSet::new(),
+        })
+    }
+
+    fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>> {
+        Box::pin(async move { self.prepare_now(&identity) })
+    }
+}
+
+/// Members of a first bootstrap, as consensus wants them.
+pub(super) fn peer_nodes(
+    voters: &crate::identity::Membership,
+) -> std::collections::BTreeMap<NodeId, raft::PeerNode> {
+    voters
+        .members
+        .iter()
+        .map(|member| {
+            let node = raft::PeerNode {
+                name: member.name.clone(),
+                peer_address: member.peer_address.clone(),
+                client_urls: member.client_urls.clone(),
+            };
+            (member.node_id, node)
+        })
+        .collect()
+}

@@ -1,0 +1,353 @@
+//! A StatefulSet on a laptop: pods as processes of this same binary, each with its name in DNS, its address, its volume and its
+//! facts in the environment, started and stopped in order. For Linux only, because of its loopback addresses.
+//!
+//! It knows how to run pods and nothing of what they do: it starts `setstone serve`, and asks `/readyz`.
+//!
+//! | File | What |
+//! |---|---|
+//! | `controller` | which pods to create and delete, and when (pure; the simulation runs the same) |
+//! | `pod` | one pod: its container, back-off, readiness (pure) |
+//! | `naming`, `environment`, `zone` | names, what a pod is told, what DNS says (pure) |
+//! | `status` | what a playground tells, what can be asked of it |
+//! | `driver` | carries out what the controller says |
+//! | `addresses`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
+
+// Kubernetes' words (StatefulSet) stand here as words, not as items of this crate.
+#![allow(clippy::doc_markdown)]
+
+pub mod addresses;
+pub mod control;
+pub mod controller;
+pub mod dns;
+mod driver;
+pub mod environment;
+mod log_file;
+pub mod naming;
+pub mod pod;
+pub mod probe;
+pub mod process;
+pub mod proxy;
+pub mod run_directory;
+pub mod status;
+pub mod volumes;
+pub mod zone;
+
+#[cfg(test)]
+mod controller_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::addresses::{AddressError, PODS_MAX, Subnet};
+use self::controller::{Event, Spec, StatefulSet};
+use self::dns::NameServer;
+use self::driver::{Driver, Message, Pods, Program, Reply};
+use self::naming::{CLIENT_PORT, InvalidName, Naming};
+use self::proxy::Proxy;
+use self::run_directory::{RunDirectory, RunError};
+use self::volumes::{VolumeError, Volumes};
+use self::zone::Zone;
+use crate::identity::Ordinal;
+
+pub use self::controller::PodManagement;
+pub use self::pod::{BackOff, Phase};
+pub use self::status::{CommandError, Endpoints, PodStatus, Request, Response, Status};
+
+/// Messages that may wait for the driver: some probes and exits of each pod. Senders wait when it is full.
+const INBOX_MESSAGES: usize = 256;
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program that a pod is.
+    pub binary: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Variables for every pod, on top of (and before) what `environment` sets.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How many pods, 1 to [`PODS_MAX`].
+    pub replicas: Ordinal,
+    /// Their order.
+    pub management: PodManagement,
+    /// Name of the StatefulSet.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Where volumes and logs are kept. None: in a temporary directory, removed at the end.
+    pub data: Option<PathBuf>,
+    /// Where the control socket is put. None: where a second terminal looks for it.
+    pub run: Option<PathBuf>,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Between two readiness probes.
+    pub probe_period: Duration,
+    /// When a container that ended is started again.
+    pub back_off: BackOff,
+}
+
+impl Options {
+    /// Three pods of `setstone serve`, with what the manifests say otherwise; only the probes are more frequent.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self {
+            binary: binary.into(),
+            arguments: vec!["serve".into()],
+            environment: Vec::new(),
+            replicas: 3,
+            management: PodManagement::OrderedReady,
+            name: "setstone".to_owned(),
+            namespace: "default".to_owned(),
+            data: None,
+            run: None,
+            grace: Duration::from_secs(30),
+            probe_period: Duration::from_millis(200),
+            back_off: BackOff::default(),
+        }
+    }
+}
+
+/// Why a playground did not start. Nothing is left behind then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A name is no DNS label.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Too many pods, or none.
+    #[error("{0} replicas: 1 to {PODS_MAX} are possible")]
+    Replicas(Ordinal),
+    /// No loopback network is free.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A socket cannot be served.
+    #[error("cannot serve {what}: {source}")]
+    Serve {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What was waited for did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// Not in time. This is how it was at the end.
+    #[error("not within {waited:?}; it is: {status:?}")]
+    TimedOut {
+        /// How long.
+        waited: Duration,
+        /// The state at the end.
+        status: Box<Status>,
+    },
+    /// The playground has ended.
+    #[error("the playground has ended")]
+    Ended,
+}
+
+/// A running playground. Dropping it without [`Playground::stop`] kills its pods.
+#[derive(Debug)]
+pub struct Playground {
+    handle: Handle,
+    _abandoned: DropGuard,
+}
+
+/// What speaks to the driver.
+#[derive(Clone, Debug)]
+struct Handle {
+    messages: mpsc::Sender<Message>,
+    status: watch::Receiver<Status>,
+    ended: CancellationToken,
+}
+
+impl Playground {
+    /// Starts one in the current tokio runtime (which needs its I/O and time drivers). Returns before the first pod is ready.
+    ///
+    /// # Errors
+    /// See [`StartError`]. That a pod cannot be started is not one: it is tried again, as in Kubernetes, and the status says why.
+    // Not a future that waits, but only to be called where a runtime is; its callers need not know which parts wait.
+    #[allow(clippy::unused_async)]
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let naming = Naming::new(&options.name, &options.namespace)?;
+        if !(1..=PODS_MAX).contains(&options.replicas) {
+            return Err(StartError::Replicas(options.replicas));
+        }
+        let volumes = Volumes::open(options.data.as_deref())?;
+        let run = RunDirectory::create(options.run.as_deref())?;
+        let (subnet, sockets) = Subnet::reserve()?;
+        let dns = NameServer::start(sockets, Zone::of(&naming, 0, subnet.service(), []))
+            .map_err(serving("the name server"))?;
+        let spec = Spec {
+            management: options.management,
+            grace: options.grace,
+            back_off: options.back_off,
+            ..Spec::new(options.replicas)
+        };
+        let (messages, inbox) = mpsc::channel(INBOX_MESSAGES);
+        let service = Proxy::start(SocketAddr::from((subnet.service(), CLIENT_PORT)));
+        let (status, changes) = watch::channel(Status {
+            name: options.name,
+            namespace: options.namespace,
+            replicas: options.replicas,
+            stopping: false,
+            service: service.address(),
+            dns: dns.address(),
+            headless_service: naming.headless_fqdn(),
+            data: volumes.root().to_owned(),
+            temporary: volumes.is_temporary(),
+            run: run.path().to_owned(),
+            pods: Vec::new(),
+        });
+        let handle = Handle { messages: messages.clone(), status: changes, ended: CancellationToken::new() };
+        let control = control::serve(&run.socket(), handle.clone().into_handler())
+            .map_err(serving("the control socket"))?;
+        let driver = Driver {
+            pods: Pods::default(),
+            set: StatefulSet::new(spec),
+            naming,
+            program: Program {
+                binary: options.binary,
+                arguments: options.arguments,
+                environment: options.environment,
+                probe_period: options.probe_period,
+                expected: options.replicas,
+            },
+            subnet,
+            dns,
+            service,
+            clients: BTreeMap::new(),
+            messages,
+            status,
+            kills: Vec::new(),
+            serial: 0,
+            _control: control,
+            run,
+            volumes,
+        };
+        let abandoned = CancellationToken::new();
+        let (ended, orphaned) = (handle.ended.clone().drop_guard(), abandoned.clone());
+        tokio::spawn(async move {
+            driver.run(inbox, orphaned).await;
+            drop(ended);
+        });
+        Ok(Self { handle, _abandoned: abandoned.drop_guard() })
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        self.handle.status.borrow().clone()
+    }
+
+    /// Every state that it comes into; a slow reader misses some.
+    pub fn changes(&self) -> watch::Receiver<Status> {
+        self.handle.status.clone()
+    }
+
+    /// Where clients connect. The same for as long as it runs.
+    pub fn endpoints(&self) -> Endpoints {
+        self.status().endpoints()
+    }
+
+    /// SIGKILL to the container of a pod, which then starts again at the same address. Returns when the process has ended.
+    ///
+    /// # Errors
+    /// If there is no such pod, or its container does not run.
+    pub async fn kill(&self, ordinal: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(|reply| Message::Kill(ordinal, reply)).await
+    }
+
+    /// Deletes a pod: SIGTERM, then a new pod of that name with another address. Returns when the pod is terminating.
+    ///
+    /// # Errors
+    /// If there is no such pod, or it is terminating already.
+    pub async fn restart(&self, ordinal: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(|reply| Message::Restart(ordinal, reply)).await
+    }
+
+    /// Waits until every pod is ready.
+    ///
+    /// # Errors
+    /// If that does not happen within `deadline` from now.
+    pub async fn wait_ready(&self, deadline: Duration) -> Result<Status, WaitError> {
+        self.wait_until(deadline, Status::is_ready).await
+    }
+
+    /// Waits until the status is as wanted.
+    ///
+    /// # Errors
+    /// If that does not happen within `deadline` from now.
+    pub async fn wait_until(
+        &self,
+        deadline: Duration,
+        mut wanted: impl FnMut(&Status) -> bool,
+    ) -> Result<Status, WaitError> {
+        let mut changes = self.changes();
+        match tokio::time::timeout(deadline, changes.wait_for(|status| wanted(status))).await {
+            Ok(Ok(status)) => Ok(status.clone()),
+            Ok(Err(_)) => Err(WaitError::Ended),
+            Err(_) => Err(WaitError::TimedOut { waited: deadline, status: Box::new(self.status()) }),
+        }
+    }
+
+    /// Stops all pods, the highest ordinal first, each with its grace period. Returns when nothing of it runs any more.
+    pub async fn stop(&self) {
+        self.handle.end(Event::TearDown).await;
+    }
+
+    /// Stops all pods at once, without a grace period. Returns when nothing of it runs any more.
+    pub async fn hurry(&self) {
+        self.handle.end(Event::Hurry).await;
+    }
+}
+
+impl Handle {
+    async fn command(&self, message: impl FnOnce(Reply) -> Message) -> Result<(), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        // Either fails only when the playground has ended.
+        self.messages.send(message(reply)).await.map_err(|_| CommandError::Stopping)?;
+        answer.await.unwrap_or(Err(CommandError::Stopping))
+    }
+
+    async fn end(&self, event: Event) {
+        // Fails only when the playground has ended.
+        drop(self.messages.send(Message::Event(event)).await);
+        self.ended.cancelled().await;
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        let done = match request {
+            Request::Status => Ok(()),
+            Request::Kill { ordinal } => self.command(|reply| Message::Kill(ordinal, reply)).await,
+            Request::Restart { ordinal } => self.command(|reply| Message::Restart(ordinal, reply)).await,
+        };
+        match done {
+            Ok(()) => Response::Status(Box::new(self.status.borrow().clone())),
+            Err(error) => Response::Error(error),
+        }
+    }
+
+    fn into_handler(self) -> control::Handler {
+        Arc::new(move |request| {
+            let handle = self.clone();
+            Box::pin(async move { handle.answer(request).await })
+        })
+    }
+}
+
+fn serving(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Serve { what, source }
+}

@@ -1,0 +1,164 @@
+//! What a playground tells about itself, and what can be asked of it. Values only.
+//!
+//! Called by `driver`, which makes them, by `control`, which carries them, and by the command line, which shows them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::pod::Phase;
+use crate::identity::Ordinal;
+
+/// A playground at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the StatefulSet.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// `spec.replicas`.
+    pub replicas: Ordinal,
+    /// True once it was told to end.
+    pub stopping: bool,
+    /// Address of the client service.
+    pub service: SocketAddr,
+    /// Its name server.
+    pub dns: SocketAddr,
+    /// FQDN of the headless service.
+    pub headless_service: String,
+    /// Where volumes and logs are.
+    pub data: PathBuf,
+    /// True if that directory is removed at the end.
+    pub temporary: bool,
+    /// Where its control socket is.
+    pub run: PathBuf,
+    /// Every pod that exists or ought to, by ordinal.
+    pub pods: Vec<PodStatus>,
+}
+
+/// A pod at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStatus {
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// Its name.
+    pub name: String,
+    /// Its FQDN, without a trailing dot.
+    pub fqdn: String,
+    /// What it does.
+    pub phase: Phase,
+    /// Whether the client service sends clients to it.
+    pub ready: bool,
+    /// Which pod of that name it is, counted over the whole StatefulSet; none if it does not exist.
+    pub uid: Option<u64>,
+    /// Its address in this life.
+    pub address: Option<Ipv4Addr>,
+    /// Where clients reach it in every life.
+    pub client_address: Option<SocketAddr>,
+    /// How often its container was started again.
+    pub restarts: u32,
+    /// Process id of its container.
+    pub pid: Option<u32>,
+    /// How its last container ended, for people.
+    pub last_exit: Option<String>,
+}
+
+impl Status {
+    /// True if all pods that ought to exist are ready, and no other exists.
+    pub fn is_ready(&self) -> bool {
+        self.pods.len() == usize::from(self.replicas) && self.pods.iter().all(|pod| pod.ready)
+    }
+
+    /// The pod of an ordinal.
+    pub fn pod(&self, ordinal: Ordinal) -> Option<&PodStatus> {
+        self.pods.iter().find(|pod| pod.ordinal == ordinal)
+    }
+
+    /// Where clients connect.
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            service: format!("http://{}", self.service),
+            pods: self
+                .pods
+                .iter()
+                .filter_map(|pod| pod.client_address)
+                .map(|at| format!("http://{at}"))
+                .collect(),
+        }
+    }
+}
+
+/// Where clients connect, as URLs. They stay the same for as long as the playground runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The client service: any ready pod.
+    pub service: String,
+    /// Each pod, by ordinal.
+    pub pods: Vec<String>,
+}
+
+/// What can be asked of a playground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Tell how it is.
+    Status,
+    /// SIGKILL to the container of a pod. Answered when it has ended.
+    Kill {
+        /// Whose.
+        ordinal: Ordinal,
+    },
+    /// Delete a pod: SIGTERM, and a new pod with another address. Answered when it is terminating.
+    Restart {
+        /// Whose.
+        ordinal: Ordinal,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// How it is, after what was asked.
+    Status(Box<Status>),
+    /// It was not done.
+    Error(CommandError),
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum CommandError {
+    /// There is no pod of that ordinal now.
+    #[error("there is no pod with ordinal {ordinal} (replicas: {replicas})")]
+    NoSuchPod {
+        /// What was asked for.
+        ordinal: Ordinal,
+        /// How many there ought to be.
+        replicas: Ordinal,
+    },
+    /// The pod's container does not run, so it cannot be killed.
+    #[error("the container of the pod with ordinal {ordinal} does not run: {phase}")]
+    NotRunning {
+        /// What was asked for.
+        ordinal: Ordinal,
+        /// What the pod does.
+        phase: Phase,
+    },
+    /// The pod is being deleted already.
+    #[error("the pod with ordinal {ordinal} is terminating already")]
+    Terminating {
+        /// What was asked for.
+        ordinal: Ordinal,
+    },
+    /// The playground ends, or has ended.
+    #[error("the playground is stopping")]
+    Stopping,
+    /// The request could not be understood.
+    #[error("not a request: {reason}")]
+    BadRequest {
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,151 @@
+//! Volumes: one directory per ordinal, kept for as long as the data directory is. An edge.
+//!
+//! Invariants: one playground at a time has a data directory (a lock file, held while it runs); a volume outlives its
+//! pods; a temporary data directory is removed with this value, and one that the user named never is.
+//! Called by `driver`.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rand::RngExt;
+
+/// Why there is no data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// Another playground has it.
+    #[error("{} is in use by another playground", .0.display())]
+    InUse(PathBuf),
+    /// The file system said no.
+    #[error("cannot {what} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The data directory of a playground.
+#[derive(Debug)]
+pub struct Volumes {
+    root: PathBuf,
+    temporary: bool,
+    _lock: File,
+}
+
+impl Volumes {
+    /// Opens `data`, creating it if needed; without one, a new temporary directory that only this user can read.
+    ///
+    /// # Errors
+    /// If another playground has it, or the file system refuses.
+    pub fn open(data: Option<&Path>) -> Result<Self, VolumeError> {
+        let (root, temporary) = match data {
+            Some(data) => {
+                create(data)?;
+                let root = fs::canonicalize(data).map_err(failed("find", data))?;
+                (root, false)
+            }
+            None => {
+                let name = format!("setstone-playground-{:016x}", rand::rng().random::<u64>());
+                let root = std::env::temp_dir().join(name);
+                // Not recursive: a directory of that name that is there already is not ours.
+                DirBuilder::new().mode(0o700).create(&root).map_err(failed("create", &root))?;
+                (root, true)
+            }
+        };
+        let path = root.join("playground.lock");
+        let lock = File::create(&path).map_err(failed("create", &path))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => VolumeError::InUse(root.clone()),
+            fs::TryLockError::Error(source) => failed("lock", &path)(source),
+        })?;
+        Ok(Self { root, temporary, _lock: lock })
+    }
+
+    /// The directory that holds them all.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// True if nothing will be left at the end.
+    pub fn is_temporary(&self) -> bool {
+        self.temporary
+    }
+
+    /// The volume of a pod, created empty if it does not exist.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn attach(&self, pod: &str) -> Result<PathBuf, VolumeError> {
+        let path = self.root.join(pod);
+        create(&path)?;
+        Ok(path)
+    }
+
+    /// Where a pod's output goes.
+    pub fn log(&self, pod: &str) -> PathBuf {
+        self.root.join(format!("{pod}.log"))
+    }
+}
+
+impl Drop for Volumes {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = fs::remove_dir_all(&self.root)
+        {
+            tracing::warn!(path = %self.root.display(), %error, "the temporary directory was not removed");
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<(), VolumeError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let path = path.to_owned();
+    move |source| VolumeError::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_temporary_directory_goes_and_a_named_one_stays() {
+        let volumes = Volumes::open(None).unwrap();
+        let root = volumes.root().to_owned();
+        fs::write(volumes.attach("setstone-0").unwrap().join("file"), b"x").unwrap();
+        drop(volumes);
+        assert!(!root.exists());
+
+        let named = tempfile::tempdir().unwrap();
+        let data = named.path().join("a/b");
+        let volumes = Volumes::open(Some(&data)).unwrap();
+        fs::write(volumes.attach("setstone-0").unwrap().join("file"), b"x").unwrap();
+        drop(volumes);
+        let volumes = Volumes::open(Some(&data)).unwrap();
+        let volume = volumes.attach("setstone-0").unwrap();
+        assert_eq!(fs::read(volume.join("file")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_and_a_file_in_its_place_is_an_error() {
+        let named = tempfile::tempdir().unwrap();
+        let first = Volumes::open(Some(named.path())).unwrap();
+        let error = Volumes::open(Some(named.path())).unwrap_err();
+        assert!(matches!(&error, VolumeError::InUse(path) if path == first.root()), "{error}");
+
+        let file = named.path().join("file");
+        fs::write(&file, b"x").unwrap();
+        let error = Volumes::open(Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("file"), "{error}");
+        fs::write(first.root().join("setstone-0"), b"x").unwrap();
+        assert!(first.attach("setstone-0").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! The store of a node whose consensus may not run yet: until then it refuses, and says why.
+
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+
+use super::handle::Consensus;
+use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use crate::error::Error;
+use crate::mvcc::command::{Range, RangeResult, Reply, Request};
+
+/// Stands before consensus. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    consensus: OnceLock<Consensus>,
+    why_closed: RwLock<String>,
+}
+
+impl Gate {
+    /// A closed gate.
+    pub fn new(why: &str) -> Self {
+        let gate = Self::default();
+        gate.explain(why);
+        gate
+    }
+
+    /// Says why it is closed.
+    pub fn explain(&self, why: &str) {
+        why.clone_into(&mut self.inner.why_closed.write());
+    }
+
+    /// Opens it, once.
+    pub fn open(&self, consensus: Consensus) {
+        // Consensus starts once in a process.
+        let _ = self.inner.consensus.set(consensus);
+    }
+
+    /// Consensus, if it runs.
+    pub fn consensus(&self) -> Option<&Consensus> {
+        self.inner.consensus.get()
+    }
+
+    fn get(&self) -> Result<&Consensus, Error> {
+        self.consensus().ok_or_else(|| Error::NotServing(self.inner.why_closed.read().clone()))
+    }
+}
+
+impl Store for Gate {
+    fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.propose(request),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.barrier(),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.range(range),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.hash(revision),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.get().map_or_else(
+            |error| Position { failure: Some(error.to_string()), ..Position::default() },
+            Store::position,
+        )
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        self.get().map_or_else(|_| Vec::new(), Store::members)
+    }
+
+    fn disk_use(&self) -> DiskUse {
+        self.get().map_or_else(|_| DiskUse::default(), Store::disk_use)
+    }
+}

@@ -1,0 +1,370 @@
+//! The applied state: the pure state machine, and the engine that holds it. Shared by apply, reads and snapshots.
+//!
+//! Invariant: the engine always holds the state at exactly one applied entry, because the changed records and the id of
+//! the entry are one batch. Apply holds the write lock until the engine has the batch, so a reader that holds the read
+//! lock finds in the engine all that the index names.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use prost::Message;
+use tokio::sync::watch;
+
+use super::codec;
+use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
+use crate::error::Error;
+use crate::limits;
+use crate::mvcc::command::{Range, RangeResult, Refusal};
+use crate::mvcc::{self, History, HistoryError, State, layout};
+use crate::proto::peer;
+use crate::storage::{self, Engine};
+
+/// Engine key of the id of the last applied entry.
+const APPLIED_KEY: &[u8] = b"ra";
+/// Engine key of the newest applied membership.
+const MEMBERSHIP_KEY: &[u8] = b"rm";
+/// Items that are copied or removed in one engine batch while a snapshot is installed.
+const INSTALL_BATCH_ITEMS: usize = 256;
+
+/// What cannot be read, or does not fit together. The engine is thrown away and rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The engine failed.
+    #[error("the state engine failed: {0}")]
+    Engine(#[from] storage::engine::EngineError),
+    /// The state machine's records are damaged.
+    #[error("{0}")]
+    Load(#[from] mvcc::LoadError),
+    /// Our own records are damaged.
+    #[error("record {0}: {1}")]
+    Record(&'static str, codec::CodecError),
+    /// A record that must be there cannot be read.
+    #[error("the state engine has lost a record")]
+    Unreadable,
+    /// The snapshot could not be read.
+    #[error("{0}")]
+    Snapshot(#[from] storage::snapshot::SnapshotError),
+}
+
+impl From<MachineError> for std::io::Error {
+    fn from(error: MachineError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+/// Something that happened to a key, for watchers.
+pub type EventSink = Arc<dyn Fn(&[mvcc::Event]) + Send + Sync>;
+
+/// The read port of the state machine over an engine.
+#[derive(Clone)]
+pub struct EngineHistory(pub Arc<dyn Engine>);
+
+fn unreadable(error: storage::engine::EngineError) -> HistoryError {
+    HistoryError(error.to_string())
+}
+
+impl History for EngineHistory {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, HistoryError> {
+        self.0.get(key).map_err(unreadable)
+    }
+
+    fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, HistoryError> {
+        self.0.floor(key).map_err(unreadable)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        self.0.scan(from, to, visit).map_err(unreadable)
+    }
+}
+
+/// The applied state.
+pub struct Machine {
+    state: RwLock<State>,
+    history: EngineHistory,
+    membership: RwLock<StoredMembership>,
+    applied: watch::Sender<Option<LogId>>,
+    events: Option<EventSink>,
+    /// Snapshots that are being made; physical compaction waits for them.
+    pins: AtomicUsize,
+    /// A snapshot is being installed: the state is not whole.
+    installing: AtomicBool,
+}
+
+impl Machine {
+    /// Loads and checks the state that an engine holds.
+    pub fn load(engine: Arc<dyn Engine>, events: Option<EventSink>) -> Result<Self, MachineError> {
+        let history = EngineHistory(engine);
+        let state = State::load(&history)?;
+        let applied = read_applied(&history.0)?;
+        let membership = read_membership(&history.0)?;
+        Ok(Self {
+            state: RwLock::new(state),
+            history,
+            membership: RwLock::new(membership),
+            applied: watch::Sender::new(applied),
+            events,
+            pins: AtomicUsize::new(0),
+            installing: AtomicBool::new(false),
+        })
+    }
+
+    /// The id of the last applied entry.
+    pub fn applied(&self) -> Option<LogId> {
+        *self.applied.borrow()
+    }
+
+    /// Follows the id of the last applied entry.
+    pub fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.applied.subscribe()
+    }
+
+    /// The newest applied membership.
+    pub fn membership(&self) -> StoredMembership {
+        self.membership.read().clone()
+    }
+
+    /// Looks at the state, without changes in between.
+    pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read())
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.history.0
+    }
+
+    /// Applies one entry. An error means that this member cannot go on.
+    pub fn apply(&self, entry: &Entry) -> Result<Replies, MachineError> {
+        let mut batch = storage::Batch::default();
+        batch.puts.push((Bytes::from_static(APPLIED_KEY), encode_applied(&entry.log_id)));
+        let replies = match &entry.payload {
+            EntryPayload::Normal(requests) => self.apply_requests(requests, batch)?,
+            EntryPayload::Blank => {
+                self.history.0.commit(batch)?;
+                Vec::new()
+            }
+            EntryPayload::Membership(membership) => {
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                batch.puts.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
+                self.history.0.commit(batch)?;
+                *self.membership.write() = stored;
+                Vec::new()
+            }
+        };
+        self.applied.send_replace(Some(entry.log_id));
+        Ok(replies)
+    }
+
+    fn apply_requests(&self, requests: &Batch, mut batch: storage::Batch) -> Result<Replies, MachineError> {
+        let requests = codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
+        let mut state = self.state.write();
+        let applied = state.apply(&self.history, &requests);
+        if applied.replies.contains(&Err(Refusal::Unreadable)) {
+            return Err(MachineError::Unreadable);
+        }
+        batch.puts.extend(applied.changes.puts);
+        batch.deletes.extend(applied.changes.deletes);
+        self.history.0.commit(batch)?;
+        drop(state);
+        if let Some(sink) = &self.events {
+            sink(&applied.events);
+        }
+        Ok(applied.replies)
+    }
+
+    /// Reads a range at the local state. Long ranges let others run every [`limits::RANGE_STEP_RECORDS`] records.
+    pub async fn range(&self, range: &Range) -> Result<(RangeResult, i64), Error> {
+        loop {
+            if self.installing.load(Ordering::Acquire) {
+                return Err(Error::NotServing("a snapshot is being installed".into()));
+            }
+            let (plan, revision, compacted) = {
+                let state = self.state.read();
+                (state.plan_range(range)?, state.revision(), state.compacted())
+            };
+            match self.run_plan(plan).await {
+                Err(Refusal::Compacted) if self.with_state(State::compacted) == compacted => {
+                    return Err(Error::Storage("the state engine has lost a record".into()));
+                }
+                // A compaction passed between plan and read: the newest state is still there, a named one is not.
+                Err(Refusal::Compacted) if range.revision <= 0 => {}
+                Err(refusal) => return Err(refusal.into()),
+                Ok(result) => return Ok((result, revision)),
+            }
+        }
+    }
+
+    async fn run_plan(&self, mut plan: mvcc::RangePlan) -> Result<RangeResult, Refusal> {
+        while !plan.step(&self.history, limits::RANGE_STEP_RECORDS)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(plan.finish())
+    }
+
+    /// Hashes the state at a revision; 0: the newest. Lets others run between two steps.
+    pub async fn hash(&self, revision: i64) -> Result<mvcc::KvHash, Refusal> {
+        let mut plan = self.state.read().plan_hash(revision)?;
+        loop {
+            match self.hash_step(&mut plan) {
+                Ok(true) => return Ok(plan.finish()),
+                Ok(false) => tokio::task::yield_now().await,
+                // A compaction passed: the hash of a named revision may be gone, the newest is begun again.
+                Err(Refusal::Compacted) if revision <= 0 => plan = self.state.read().plan_hash(revision)?,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    fn hash_step(&self, plan: &mut mvcc::HashPlan) -> Result<bool, Refusal> {
+        self.state.read().hash_step(&self.history, plan, limits::RANGE_STEP_RECORDS)
+    }
+
+    /// One bounded step of physical compaction. False if there is nothing to do now.
+    pub fn compaction_step(&self) -> Result<bool, MachineError> {
+        if self.pins.load(Ordering::Acquire) > 0 || self.installing.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let mut state = self.state.write();
+        let step = state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS);
+        match step.map_err(|_| MachineError::Unreadable)? {
+            Some(changes) => {
+                self.history.0.commit(storage::Batch { puts: changes.puts, deletes: changes.deletes })?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Copies what a snapshot must show as it is now, and keeps history from being compacted until the pin is dropped.
+    /// Called between two applies.
+    pub fn pin(self: &Arc<Self>) -> Pin {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+        let (revision, mut small) = self.with_state(|state| (state.revision(), state.small_state()));
+        let (applied, membership) = (self.applied(), self.membership());
+        small.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&membership)));
+        if let Some(applied) = &applied {
+            small.push((Bytes::from_static(APPLIED_KEY), encode_applied(applied)));
+        }
+        Pin { machine: self.clone(), applied, membership, revision, small }
+    }
+
+    /// Replaces the state with what a verified snapshot holds. Called between two applies.
+    pub fn install(
+        &self,
+        contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), storage::snapshot::SnapshotError>>,
+    ) -> Result<(), MachineError> {
+        let mut state = self.state.write();
+        self.installing.store(true, Ordering::Release);
+        self.clear()?;
+        let mut batch = storage::Batch::default();
+        let mut applied = None;
+        for item in contents {
+            let (key, value) = item?;
+            if key == APPLIED_KEY {
+                // Written last: an engine that was stopped half-way must not look whole.
+                applied = Some((key, value));
+                continue;
+            }
+            batch.puts.push((key, value));
+            if batch.puts.len() >= INSTALL_BATCH_ITEMS {
+                self.history.0.commit(std::mem::take(&mut batch))?;
+            }
+        }
+        batch.puts.extend(applied);
+        self.history.0.commit(batch)?;
+        *state = State::load(&self.history)?;
+        *self.membership.write() = read_membership(&self.history.0)?;
+        self.applied.send_replace(read_applied(&self.history.0)?);
+        self.installing.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Empties the engine. The applied id goes first: an engine that was stopped half-way must not look whole.
+    fn clear(&self) -> Result<(), MachineError> {
+        let mut batch = storage::Batch::default();
+        batch.deletes.push(Bytes::from_static(APPLIED_KEY));
+        self.history.0.commit(batch)?;
+        loop {
+            let mut batch = storage::Batch::default();
+            self.history.0.scan(&[0], &[0xff], &mut |key, _| {
+                batch.deletes.push(key);
+                if batch.deletes.len() < INSTALL_BATCH_ITEMS {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+            if batch.deletes.is_empty() {
+                return Ok(());
+            }
+            self.history.0.commit(batch)?;
+        }
+    }
+}
+
+/// The state at one applied entry, while it lasts.
+pub struct Pin {
+    machine: Arc<Machine>,
+    /// The entry.
+    pub applied: Option<LogId>,
+    /// The membership then.
+    pub membership: StoredMembership,
+    /// The revision then.
+    pub revision: i64,
+    small: Vec<(Bytes, Bytes)>,
+}
+
+impl Pin {
+    /// Hands out every item of the state: history, then the small state, the applied id last.
+    pub fn visit(
+        &self,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), storage::snapshot::SnapshotError>,
+    ) -> Result<(), MachineError> {
+        let (start, end) = layout::history_span(self.revision);
+        let mut result = Ok(());
+        self.machine.history.0.scan(&start, &end, &mut |key, value| {
+            result = visit(&key, &value);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        for (key, value) in &self.small {
+            visit(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.machine.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The applied entry that an engine holds; `None` if it holds nothing, or only a part of something.
+pub(crate) fn read_applied(engine: &Arc<dyn Engine>) -> Result<Option<LogId>, MachineError> {
+    let Some(bytes) = engine.get(APPLIED_KEY)? else { return Ok(None) };
+    let id = peer::LogId::decode(bytes)
+        .map_err(|error| MachineError::Record("applied entry", codec::CodecError::Malformed(error)))?;
+    Ok(Some(types::log_id(storage::LogId { term: id.term, index: id.index })))
+}
+
+fn encode_applied(id: &LogId) -> Bytes {
+    peer::LogId { term: id.leader_id.term, index: id.index }.encode_to_vec().into()
+}
+
+fn read_membership(engine: &Arc<dyn Engine>) -> Result<StoredMembership, MachineError> {
+    match engine.get(MEMBERSHIP_KEY)? {
+        Some(bytes) => {
+            codec::decode_stored_membership(bytes).map_err(|error| MachineError::Record("membership", error))
+        }
+        None => Ok(StoredMembership::default()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Marks: what each member has acknowledged as durable, written by the leader into the log (DESIGN section 5), so that a
+//! disk that was rolled back can be told.
+
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::MissedTickBehavior;
+
+use super::handle::Consensus;
+use super::store::Store;
+use crate::identity::NodeId;
+use crate::limits;
+use crate::mvcc::cluster::{ClusterCommand, Mark};
+use crate::mvcc::command::{Command, Request};
+
+/// Shortest time between two marks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Writes marks while this member leads and something else was written since.
+pub(crate) async fn keep(consensus: Consensus) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Index of the last marks; they are no reason for more.
+    let mut marked = 0;
+    loop {
+        ticks.tick().await;
+        let position = consensus.position();
+        if !consensus.is_leader() || position.applied_index <= marked {
+            continue;
+        }
+        let marks = acknowledged(&consensus);
+        let command = Command::Cluster(ClusterCommand::Marks(marks));
+        let deadline = tokio::time::Instant::now() + limits::REQUEST_TIMEOUT;
+        match consensus.propose_until(Request::anonymous(command), deadline).await {
+            Ok(applied) => marked = applied.index,
+            Err(error) => tracing::debug!(%error, "the marks were not written; the next leader writes its own"),
+        }
+    }
+}
+
+/// What this leader knows to be on the disks of the members.
+fn acknowledged(consensus: &Consensus) -> Vec<(NodeId, Mark)> {
+    let seen = consensus.boots().seen();
+    let mine = consensus.mine();
+    let metrics = consensus.raft().metrics();
+    let metrics = metrics.borrow_watched();
+    let Some(replication) = metrics.replication.as_ref() else { return Vec::new() };
+    replication
+        .iter()
+        .filter_map(|(id, matched)| {
+            let boot = if *id == mine.node { mine.boot } else { seen.get(id)?.0 };
+            let matched = matched.as_ref()?;
+            let mark = Mark {
+                boot,
+                vote_term: metrics.vote.leader_id.term,
+                vote_node: metrics.vote.leader_id.voted_for.0,
+                log_term: matched.leader_id.term,
+                log_index: matched.index,
+            };
+            Some((*id, mark))
+        })
+        .collect()
+}

@@ -1,0 +1,360 @@
+//! Messages to peers: appends pipelined on one stream, heartbeats on a connection of their own, snapshots on a third.
+//!
+//! Every message carries who sends it to whom ([`Sender`]); every one has a deadline.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::RPCOption;
+use openraft::network::v2::RaftNetworkV2;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::snapshot::{self, SnapshotFile};
+use super::types::{LogId, PeerNode, TypeConfig, Vote};
+use super::wire::{self, Sender};
+use crate::error::Error;
+use crate::identity::NodeId;
+use crate::limits;
+use crate::proto::peer;
+use crate::proto::peer::raft_client::RaftClient;
+
+/// Which connection to a peer a message takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Entries, votes, forwarded requests.
+    Data,
+    /// Heartbeats: they must not queue behind data.
+    Heartbeat,
+    /// Snapshots: they must not hold up data.
+    Snapshot,
+}
+
+/// Connections to peers, cached, redialled when they fail.
+pub trait Dial: Send + Sync {
+    /// The connection to a member's peer service (`host:port`).
+    fn channel(&self, member: NodeId, address: &str, lane: Lane) -> Channel;
+}
+
+/// A peer that cannot be reached, is too slow, or says what we do not understand.
+type RpcError = RPCError<TypeConfig>;
+
+fn unreachable(error: &(dyn std::error::Error + 'static)) -> RpcError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    RPCError::Unreachable(Unreachable::from_string(text))
+}
+
+/// Makes connections for openraft.
+#[derive(Clone)]
+pub struct Factory {
+    mine: Sender,
+    dial: Arc<dyn Dial>,
+    boots: super::boots::Boots,
+    snapshots: Arc<snapshot::Store>,
+}
+
+impl Factory {
+    /// `mine` goes into every message.
+    pub fn new(
+        mine: Sender,
+        dial: Arc<dyn Dial>,
+        boots: super::boots::Boots,
+        snapshots: Arc<snapshot::Store>,
+    ) -> Self {
+        Self { mine, dial, boots, snapshots }
+    }
+
+    fn peer(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Peer {
+        Peer {
+            target,
+            mine: self.mine,
+            lane,
+            boots: self.boots.clone(),
+            snapshots: self.snapshots.clone(),
+            client: client(self.dial.channel(target, &node.peer_address, lane)),
+        }
+    }
+}
+
+fn client(channel: Channel) -> RaftClient<Channel> {
+    RaftClient::new(channel)
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &PeerNode) -> Peer {
+        self.peer(target, node, Lane::Data)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &PeerNode) -> Peer {
+        self.peer(target, node, Lane::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &PeerNode) -> Peer {
+        self.peer(target, node, Lane::Snapshot)
+    }
+}
+
+/// One member, over one connection.
+pub struct Peer {
+    target: NodeId,
+    mine: Sender,
+    lane: Lane,
+    boots: super::boots::Boots,
+    snapshots: Arc<snapshot::Store>,
+    client: RaftClient<Channel>,
+}
+
+impl Peer {
+    fn request<T>(message: T, deadline: Duration) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(deadline);
+        request
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RpcError {
+        RPCError::Timeout(Timeout { action, id: self.mine.node, target: self.target, timeout })
+    }
+
+    fn envelope(&self) -> peer::Envelope {
+        self.mine.envelope(self.target)
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        deadline: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, RpcError> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(unreachable(&status)),
+            Err(_) => Err(self.timeout(action, deadline)),
+        }
+    }
+
+    async fn one_append(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        deadline: Duration,
+    ) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        let message = wire::append_to_wire(self.envelope(), &request);
+        let mut client = self.client.clone();
+        let call = client.heartbeat(Self::request(message, deadline));
+        let response = self.within(RPCTypes::AppendEntries, deadline, call).await?;
+        self.boots.heard(self.target, response.boot, response.boot_random);
+        wire::appended_from_wire(response, request.prev_log_id).map_err(|error| unreachable(&error))
+    }
+}
+
+/// Requests that were sent and not answered: when, and the entry that each named as the one before its first.
+type Unanswered = Arc<Mutex<VecDeque<(Instant, Option<LogId>)>>>;
+
+/// Takes answers off the stream, each within its deadline.
+struct Answers {
+    responses: tonic::Streaming<peer::AppendResponse>,
+    unanswered: Unanswered,
+    deadline: Duration,
+    ended: bool,
+}
+
+impl Answers {
+    /// `None`: the peer ended the stream in order.
+    async fn next(&mut self) -> Option<Result<(peer::AppendResponse, Option<LogId>), Error>> {
+        loop {
+            let oldest = self.unanswered.lock().front().map(|(sent, _)| *sent);
+            let until = oldest.unwrap_or_else(Instant::now) + self.deadline;
+            match tokio::time::timeout_at(until, self.responses.next()).await {
+                Ok(Some(Ok(response))) => {
+                    let prev = self.unanswered.lock().pop_front().and_then(|(_, prev)| prev);
+                    return Some(Ok((response, prev)));
+                }
+                Ok(Some(Err(status))) => return Some(Err(Error::NotServing(status.message().to_owned()))),
+                Ok(None) => return None,
+                // Nothing was waiting for an answer, or something was sent only while we waited.
+                Err(_) if self.unanswered.lock().front().map(|(sent, _)| *sent) != oldest || oldest.is_none() => {}
+                Err(_) => return Some(Err(Error::TimedOut)),
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let last = wire::last_of(&request);
+        Ok(match self.one_append(request, option.soft_ttl()).await? {
+            Ok(id) if id == last => AppendEntriesResponse::Success,
+            Ok(id) => AppendEntriesResponse::PartialSuccess(id),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.lane == Lane::Heartbeat {
+            return openraft::network::stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let unanswered = Unanswered::default();
+            let envelope = self.envelope();
+            let sent = unanswered.clone();
+            let outgoing = input.map(move |request| {
+                sent.lock().push_back((Instant::now(), request.prev_log_id));
+                wire::append_to_wire(envelope, &request)
+            });
+            let deadline = option.soft_ttl().max(limits::ELECTION_MAX);
+            let mut client = self.client.clone();
+            let responses = self.within(RPCTypes::AppendEntries, deadline, client.append(outgoing)).await?;
+            let answers = Answers { responses, unanswered, deadline, ended: false };
+            let peer = &*self;
+            let stream = futures::stream::unfold(answers, move |mut answers| async move {
+                if answers.ended {
+                    return None;
+                }
+                let item = match answers.next().await? {
+                    Ok((response, prev)) => {
+                        peer.boots.heard(peer.target, response.boot, response.boot_random);
+                        wire::appended_from_wire(response, prev).map_err(|error| unreachable(&error))
+                    }
+                    Err(Error::TimedOut) => Err(peer.timeout(RPCTypes::AppendEntries, deadline)),
+                    Err(error) => Err(unreachable(&error)),
+                };
+                answers.ended = !matches!(item, Ok(Ok(_)));
+                Some((item, answers))
+            });
+            Ok(Box::pin(stream) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::vote_request_to_wire(self.envelope(), &request);
+        let deadline = option.soft_ttl();
+        let mut client = self.client.clone();
+        let response =
+            self.within(RPCTypes::Vote, deadline, client.vote(Self::request(message, deadline))).await?;
+        wire::vote_response_from_wire(&response).map_err(|error| unreachable(&error))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::vote_request_to_wire(self.envelope(), &request);
+        let deadline = option.soft_ttl();
+        let mut client = self.client.clone();
+        let response =
+            self.within(RPCTypes::Vote, deadline, client.pre_vote(Self::request(message, deadline))).await?;
+        wire::vote_response_from_wire(&response).map_err(|error| unreachable(&error))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let send = snapshot::send(&self.snapshots, self.client.clone(), self.envelope(), vote, snapshot);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send => sent
+                .map(SnapshotResponse::new)
+                .map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error))),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = peer::TransferLeaderRequest {
+            envelope: Some(self.envelope()),
+            from_leader: Some(wire::vote_to_wire(request.from_leader())),
+            to: request.to_node_id().0,
+            last: request.last_log_id().map(wire::log_id_to_wire),
+        };
+        let deadline = option.soft_ttl();
+        let mut client = self.client.clone();
+        let call = client.transfer_leader(Self::request(message, deadline));
+        // The target refuses if it has voted since or lacks the entry; the old leader then leads on.
+        self.within(RPCTypes::TransferLeader, deadline, call).await?;
+        Ok(Ok(()))
+    }
+}
+
+/// Connections to members by id, for what is not openraft's: forwarded requests and read indexes.
+#[derive(Clone)]
+pub struct PeerChannels {
+    mine: Sender,
+    dial: Arc<dyn Dial>,
+    raft: super::types::Raft,
+}
+
+impl PeerChannels {
+    pub(crate) fn new(mine: Sender, dial: Arc<dyn Dial>, raft: super::types::Raft) -> Self {
+        Self { mine, dial, raft }
+    }
+
+    /// The connection to a member, and the envelope for it.
+    pub(crate) fn connect(&self, to: NodeId) -> Result<(RaftClient<Channel>, peer::Envelope), Error> {
+        let metrics = self.raft.metrics();
+        let address = {
+            use openraft::async_runtime::watch::WatchReceiver;
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_node(&to).map(|node| node.peer_address.clone())
+        };
+        let address = address.ok_or(Error::NoLeader)?;
+        Ok((client(self.dial.channel(to, &address, Lane::Data)), self.mine.envelope(to)))
+    }
+
+    /// Asks a leader for its read index.
+    pub(crate) async fn read_index(&self, leader: NodeId) -> Result<LogId, Error> {
+        let (mut client, envelope) = self.connect(leader)?;
+        let request = Peer::request(
+            peer::ReadIndexRequest { envelope: Some(envelope) },
+            limits::REQUEST_TIMEOUT,
+        );
+        let response =
+            client.read_index(request).await.map_err(|status| Error::NotServing(status.message().to_owned()))?;
+        let id = response.into_inner().id.ok_or(Error::NoLeader)?;
+        Ok(wire::log_id_from_wire(&id))
+    }
+}

@@ -1,0 +1,248 @@
+//! Opening a member's log and state, so that they fit together.
+//!
+//! The state is believed only if it was closed cleanly, every record checks out, and the log covers what it holds; else it
+//! is thrown away and rebuilt from the newest snapshot. The log replays the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::codec;
+use super::machine::{Machine, MachineError};
+use super::snapshot;
+use super::types::{self, EntryPayload, LogId};
+use crate::env::Env;
+use crate::identity::{ClusterId, Member, Membership, NodeId};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::mvcc::cluster::{ClusterCommand, Mark};
+use crate::mvcc::command::Command;
+use crate::storage::engine::state::{self, EngineKind};
+use crate::storage::log::{OpenError as LogError, Options};
+use crate::storage::{self, DataDirectory, Log, Snapshots};
+
+/// Why a disk cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// What it acknowledged is damaged or gone. It is never repaired.
+    #[error("{0}")]
+    Lost(String),
+    /// It cannot be read now, or not by this version. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a disk says of members before consensus runs on it.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The last membership in log or state; `None` if they hold none.
+    pub membership: Option<Membership>,
+    /// The marks in state and log, uncommitted ones included.
+    pub marks: BTreeMap<NodeId, Mark>,
+}
+
+/// A member's opened log and state.
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// The committed entry that the log recorded.
+    pub committed: Option<storage::LogId>,
+    /// The state.
+    pub machine: Arc<Machine>,
+    /// The snapshots.
+    pub snapshots: Arc<snapshot::Store>,
+    /// What they say of members.
+    pub recovered: Recovered,
+    engine: EngineKind,
+}
+
+impl Opened {
+    /// Closes the state and marks it as closed cleanly. Blocks.
+    pub fn close_state(&self, env: &Env, directory: &DataDirectory) -> Result<(), storage::engine::EngineError> {
+        state::close_state(&*env.files, &directory.state(), self.engine, &**self.machine.engine())
+    }
+}
+
+/// Opens log and state. Blocks.
+pub fn open(
+    env: &Env,
+    directory: &DataDirectory,
+    options: Options,
+    engine: EngineKind,
+    cluster: ClusterId,
+    metrics: &Metrics,
+) -> Result<Opened, OpenError> {
+    let refused = |error: &dyn std::fmt::Display| OpenError::Refused(error.to_string());
+    let (log, found) = Log::open(env, &directory.log(), options).map_err(|error| match error {
+        LogError::Damaged(_) | LogError::Missing { .. } => OpenError::Lost(error.to_string()),
+        _ => refused(&error),
+    })?;
+    if found.cut > 0 {
+        tracing::info!(bytes = found.cut, "cut the torn end of the log: a write that was never acknowledged");
+    }
+    let snapshots = Snapshots::open(env.files.clone(), &directory.snapshots(), &directory.incoming())
+        .map_err(|error| refused(&error))?;
+    let machine = Arc::new(open_state(env, directory, engine, &snapshots, &log, metrics)?);
+    let store = snapshot::Store::new(snapshots, cluster, env.tasks.clone(), metrics.clone())
+        .map_err(|error| refused(&error))?;
+    let observed = metrics.fsync_seconds.clone();
+    log.observe(Box::new(move |stats| observed.observe(stats.last_flush.as_secs_f64())));
+    let recovered = recover(&log, &machine).map_err(|error| refused(&error))?;
+    Ok(Opened {
+        log,
+        committed: found.committed,
+        machine,
+        snapshots: Arc::new(store),
+        recovered,
+        engine,
+    })
+}
+
+fn open_state(
+    env: &Env,
+    directory: &DataDirectory,
+    kind: EngineKind,
+    snapshots: &Snapshots,
+    log: &Log,
+    metrics: &Metrics,
+) -> Result<Machine, OpenError> {
+    let path = directory.state();
+    let why = match state::open_state(&*env.files, &path, kind) {
+        Ok(opened) if opened.clean => match Machine::load(opened.engine.clone(), None) {
+            Ok(machine) if fits(log, machine.applied()) => return Ok(machine),
+            Ok(_) => {
+                // Closed, so that its files can be removed.
+                let _ = opened.engine.close();
+                "it does not fit the log".into()
+            }
+            Err(error) => {
+                let _ = opened.engine.close();
+                error.to_string()
+            }
+        },
+        Ok(opened) => {
+            let _ = opened.engine.close();
+            "it was not closed cleanly".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    let started = Instant::now();
+    let refused = |error: &dyn std::fmt::Display| OpenError::Refused(error.to_string());
+    state::reset_state(&*env.files, &path).map_err(|error| refused(&error))?;
+    let engine = state::open_state(&*env.files, &path, kind).map_err(|error| refused(&error))?.engine;
+    let machine = Machine::load(engine, None).map_err(|error| refused(&error))?;
+    rebuild(&machine, snapshots, log)?;
+    metrics.state_rebuild_seconds.set(started.elapsed().as_secs_f64());
+    if log.last().is_some() || machine.applied().is_some() {
+        tracing::info!(%why, took = ?started.elapsed(), "the state was rebuilt from snapshot and log");
+    }
+    Ok(machine)
+}
+
+/// Whether the log holds everything after what was applied, and that too unless it was purged.
+fn fits(log: &Log, applied: Option<LogId>) -> bool {
+    let purged = log.purged();
+    match applied.as_ref().map(types::stored_log_id) {
+        None => purged.is_none(),
+        Some(applied) => {
+            let covered = purged.is_none_or(|purged| purged <= applied);
+            let last = log.last().or(purged);
+            covered && last.is_some_and(|last| applied <= last)
+        }
+    }
+}
+
+/// Loads the newest snapshot that is whole into an empty state.
+fn rebuild(machine: &Machine, snapshots: &Snapshots, log: &Log) -> Result<(), OpenError> {
+    let listed = snapshots.list().map_err(|error| OpenError::Refused(error.to_string()))?;
+    let mut damage = None;
+    for file in listed {
+        // Read once to know that it is whole, once to load it: a state is not begun that cannot be finished.
+        let loaded = snapshots
+            .verify(&file)
+            .map_err(MachineError::from)
+            .and_then(|_| snapshot::load(machine, snapshots, &file));
+        match loaded {
+            Ok(()) => break,
+            Err(error) => {
+                tracing::error!(%error, "a snapshot is damaged; looking for an older one");
+                damage.get_or_insert(error.to_string());
+            }
+        }
+    }
+    if fits_after_rebuild(log, machine) {
+        return Ok(());
+    }
+    let purged = log.purged().map_or(0, |id| id.index);
+    Err(OpenError::Lost(damage.unwrap_or_else(|| {
+        format!("the log begins after entry {purged}, and no snapshot reaches that far")
+    })))
+}
+
+/// The log continues where the state ends. A snapshot may be ahead of the log: it is the newer truth.
+fn fits_after_rebuild(log: &Log, machine: &Machine) -> bool {
+    let applied = machine.applied().as_ref().map(types::stored_log_id);
+    log.purged().is_none_or(|purged| applied.is_some_and(|applied| purged <= applied))
+}
+
+/// Reads what log and state say of members.
+fn recover(log: &Log, machine: &Machine) -> Result<Recovered, String> {
+    let stored = machine.membership();
+    let mut membership = (!stored.voter_ids().collect::<Vec<_>>().is_empty()).then(|| members(stored.membership()));
+    let mut marks = machine.with_state(|state| state.cluster().marks.clone());
+    let mut next = machine.applied().map_or(0, |id| id.index + 1);
+    if let Some((first, _)) = log.first_last() {
+        next = next.max(first);
+    }
+    let end = log.last().map_or(0, |last| last.index + 1);
+    while next < end {
+        let entries = log.read(next..end, limits::APPEND_BYTES).map_err(|error| error.to_string())?;
+        let Some(last) = entries.last() else { break };
+        next = last.id.index + 1;
+        for entry in entries {
+            let payload = codec::decode_payload(entry.payload).map_err(|error| error.to_string())?;
+            match payload {
+                EntryPayload::Membership(found) => membership = Some(members(&found)),
+                EntryPayload::Normal(batch) => note_marks(&batch, &mut marks)?,
+                EntryPayload::Blank => {}
+            }
+        }
+    }
+    Ok(Recovered { membership, marks })
+}
+
+fn note_marks(batch: &types::Batch, marks: &mut BTreeMap<NodeId, Mark>) -> Result<(), String> {
+    for request in codec::decode_batch(batch).map_err(|error| error.to_string())? {
+        if let Command::Cluster(ClusterCommand::Marks(found)) = request.command {
+            for (id, mark) in found {
+                let kept = marks.entry(id).or_insert(mark);
+                let order = |mark: &Mark| (mark.vote_term, mark.vote_node, mark.log_term, mark.log_index);
+                if order(kept) < order(&mark) {
+                    *kept = mark;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A membership as the other parts know it.
+pub(crate) fn members(membership: &types::Membership) -> Membership {
+    Membership {
+        configs: membership
+            .get_joint_config()
+            .iter()
+            .map(|voters| voters.iter().copied().collect())
+            .collect(),
+        members: membership
+            .nodes()
+            .map(|(id, node)| Member {
+                node_id: *id,
+                name: node.name.clone(),
+                peer_address: node.peer_address.clone(),
+                client_urls: node.client_urls.clone(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,172 @@
+//! Group commit: whatever waits goes into one log entry. No timer: while one entry is on its way, the next gathers.
+//!
+//! Runs on every member; only the leader's proposals get anywhere. Bounded by [`limits::PROPOSER_QUEUE_REQUESTS`] and
+//! [`limits::PROPOSER_BYTES`]; an entry by [`limits::BATCH_REQUESTS`] and [`limits::BATCH_BYTES`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use openraft::errors::ClientWriteError;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::codec;
+use super::types::{Callback, ClientWriteResult, Raft};
+use super::wire::{Applied, Proposed};
+use crate::error::Error;
+use crate::limits;
+use crate::metrics::Metrics;
+
+/// Entries on their way at a time. With one, the disk and the network would wait for apply between two entries.
+const ENTRIES_IN_FLIGHT: usize = 2;
+
+/// Bytes of requests that wait or are on their way, of all proposers of a member.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BytesWaiting(Arc<AtomicUsize>);
+
+impl BytesWaiting {
+    /// Counts a request in, or says that there are too many.
+    pub(crate) fn enter(&self, bytes: usize) -> Result<Held, Error> {
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { bytes, of: self.clone() };
+        if before.saturating_add(bytes) > limits::PROPOSER_BYTES { Err(Error::TooManyRequests) } else { Ok(held) }
+    }
+}
+
+/// A request's share of the bytes that wait.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: usize,
+    of: BytesWaiting,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Where the outcome of a proposal goes. Dropped unanswered, it answers that the outcome is unknown.
+#[derive(Debug)]
+pub(crate) struct ReplyTo(Option<Target>);
+
+#[derive(Debug)]
+enum Target {
+    Caller(oneshot::Sender<Proposed>),
+    Follower(u64, mpsc::UnboundedSender<(u64, Proposed)>),
+}
+
+impl ReplyTo {
+    /// To a caller on this member.
+    pub(crate) fn caller(caller: oneshot::Sender<Proposed>) -> Self {
+        Self(Some(Target::Caller(caller)))
+    }
+
+    /// To the stream of a follower, with the follower's number of the request.
+    pub(crate) fn follower(number: u64, stream: mpsc::UnboundedSender<(u64, Proposed)>) -> Self {
+        Self(Some(Target::Follower(number, stream)))
+    }
+
+    pub(crate) fn answer(mut self, proposed: Proposed) {
+        self.send(proposed);
+    }
+
+    // Whoever asked may have gone; then nobody wants to know.
+    fn send(&mut self, proposed: Proposed) {
+        match self.0.take() {
+            Some(Target::Caller(caller)) => {
+                let _ = caller.send(proposed);
+            }
+            Some(Target::Follower(number, stream)) => {
+                let _ = stream.send((number, proposed));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        self.send(Err(Error::OutcomeUnknown("the member stopped before the outcome was known".into())));
+    }
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// A `setstone.log.v1.Request`.
+    pub(crate) request: Bytes,
+    pub(crate) reply: ReplyTo,
+    pub(crate) _held: Held,
+}
+
+/// Runs until `cancel`; what waits then is answered as not proposed.
+pub(crate) async fn run(
+    raft: Raft,
+    mut queue: mpsc::Receiver<Pending>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) {
+    let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
+    loop {
+        let first = tokio::select! {
+            first = queue.recv() => first,
+            () = cancel.cancelled() => None,
+        };
+        let Some(first) = first else { break };
+        let Ok(permit) = in_flight.clone().acquire_owned().await else { break };
+        let batch = gather(first, &mut queue);
+        metrics.batch_requests.observe(batch.len() as f64);
+        metrics.proposals_pending.inc_by(batch.len() as i64);
+        let requests: Vec<Bytes> = batch.iter().map(|pending| pending.request.clone()).collect();
+        let data = codec::encode_batch(&requests);
+        let outcome_metrics = metrics.clone();
+        let callback = Callback::new(move |result: ClientWriteResult| {
+            drop(permit);
+            outcome_metrics.proposals_pending.dec_by(batch.len() as i64);
+            if result.is_err() {
+                outcome_metrics.proposals_failed.inc_by(batch.len() as u64);
+            }
+            distribute(batch, result);
+        });
+        if raft.client_write_ff(data, Some(callback)).await.is_err() {
+            // The callback was dropped, and has answered.
+            break;
+        }
+    }
+    queue.close();
+    while let Some(pending) = queue.recv().await {
+        pending.reply.answer(Err(Error::Stopped));
+    }
+}
+
+fn gather(first: Pending, queue: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
+    let mut bytes = first.request.len();
+    let mut batch = vec![first];
+    while batch.len() < limits::BATCH_REQUESTS && bytes < limits::BATCH_BYTES {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.request.len();
+        batch.push(next);
+    }
+    batch
+}
+
+fn distribute(batch: Vec<Pending>, result: ClientWriteResult) {
+    match result {
+        Ok(response) => {
+            let (term, index) = (response.log_id.leader_id.term, response.log_id.index);
+            for (pending, reply) in batch.into_iter().zip(response.data) {
+                pending.reply.answer(Ok(Applied { term, index, reply }));
+            }
+        }
+        Err(ClientWriteError::ForwardToLeader(_)) => answer_all(batch, &Error::NoLeader),
+        Err(error) => answer_all(batch, &Error::OutcomeUnknown(error.to_string())),
+    }
+}
+
+fn answer_all(batch: Vec<Pending>, error: &Error) {
+    for pending in batch {
+        pending.reply.answer(Err(error.clone()));
+    }
+}

@@ -1,0 +1,74 @@
+//! Linearizable reads: one read-index round for all readers that wait.
+//!
+//! The round of a leader asks a quorum whether it still leads (openraft's ReadIndex); the round of a follower asks the
+//! leader for its read index. A reader joins the round that starts after it came, never one that is under way.
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::network::PeerChannels;
+use super::types::{LogId, Raft, TypeConfig};
+use crate::error::Error;
+use crate::identity::NodeId;
+use crate::limits;
+
+/// Readers of one round.
+const ROUND_READERS: usize = 4_096;
+
+/// What a reader waits for: the index that it must see applied.
+pub(crate) type Waiter = oneshot::Sender<Result<u64, Error>>;
+
+/// Runs rounds until `cancel`.
+pub(crate) async fn run(
+    raft: Raft,
+    mine: NodeId,
+    peers: PeerChannels,
+    mut queue: mpsc::Receiver<Waiter>,
+    cancel: CancellationToken,
+) {
+    let mut waiting = Vec::new();
+    loop {
+        let count = tokio::select! {
+            count = queue.recv_many(&mut waiting, ROUND_READERS) => count,
+            () = cancel.cancelled() => 0,
+        };
+        if count == 0 {
+            break;
+        }
+        let round = tokio::select! {
+            round = tokio::time::timeout(limits::REQUEST_TIMEOUT, read_index(&raft, mine, &peers)) => round,
+            () = cancel.cancelled() => Ok(Err(Error::Stopped)),
+        };
+        let result = round.unwrap_or(Err(Error::TimedOut)).map(|id| id.index);
+        for waiter in waiting.drain(..) {
+            // A reader that gave up is gone.
+            let _ = waiter.send(result.clone());
+        }
+    }
+}
+
+async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<LogId, Error> {
+    match raft.current_leader().await {
+        Some(leader) if leader == mine => leader_read_index(raft).await,
+        Some(leader) => peers.read_index(leader).await,
+        None => Err(Error::NoLeader),
+    }
+}
+
+/// The read index of this member, if it leads and a quorum agrees.
+pub(crate) async fn leader_read_index(raft: &Raft) -> Result<LogId, Error> {
+    match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
+        Err(error) => Err(read_error(error)),
+    }
+}
+
+fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Error {
+    match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => Error::NoLeader,
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Error::TimedOut,
+        RaftError::Fatal(_) => Error::Stopped,
+    }
+}

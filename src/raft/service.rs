@@ -1,0 +1,226 @@
+//! Messages from peers: the gRPC service `Raft`. Refuses whatever is not for this member before openraft sees it, and
+//! everything while consensus does not run yet.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::handle::Consensus;
+use super::proposer::ReplyTo;
+use super::snapshot;
+use super::wire;
+use crate::error::Error;
+use crate::limits;
+use crate::proto::peer::raft_server::{Raft, RaftServer};
+use crate::proto::peer::{
+    AppendRequest, AppendResponse, Envelope, ForwardRequest, ForwardResponse, ForwardedReply,
+    InstallSnapshotResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk, SnapshotOffsetRequest,
+    SnapshotOffsetResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+/// The service. Consensus is put in when it starts, once.
+#[derive(Clone, Default)]
+pub struct Service {
+    consensus: Arc<OnceLock<Consensus>>,
+}
+
+impl Service {
+    /// A service without consensus: it refuses everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Consensus runs from now on.
+    pub fn set(&self, consensus: Consensus) {
+        // Consensus starts once in a process.
+        let _ = self.consensus.set(consensus);
+    }
+
+    /// As a tonic server, with the limits of messages between members.
+    pub fn into_server(self) -> RaftServer<Self> {
+        RaftServer::new(self)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
+    }
+
+    fn consensus(&self) -> Result<&Consensus, Status> {
+        self.consensus.get().ok_or_else(|| Status::unavailable("consensus does not run on this member yet"))
+    }
+
+    fn admit(&self, envelope: Option<&Envelope>) -> Result<&Consensus, Status> {
+        let consensus = self.consensus()?;
+        consensus.admit(envelope).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        Ok(consensus)
+    }
+}
+
+fn malformed(error: &super::codec::CodecError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Raft for Service {
+    type AppendStream = ResponseStream<AppendResponse>;
+    type ForwardStream = ResponseStream<ForwardResponse>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let consensus = self.consensus()?.clone();
+        let service = self.clone();
+        // openraft takes requests only; the reason why they ended goes beside them.
+        let ended: Arc<Mutex<Option<Status>>> = Arc::default();
+        let reason = ended.clone();
+        let requests = request.into_inner().scan((), move |(), message| {
+            let checked = message.and_then(|message| {
+                service.admit(message.envelope.as_ref())?;
+                wire::append_from_wire(message).map_err(|error| malformed(&error))
+            });
+            futures::future::ready(match checked {
+                Ok(request) => Some(request),
+                Err(status) => {
+                    *reason.lock() = Some(status);
+                    None
+                }
+            })
+        });
+        let (boot, boot_random) = consensus.boot();
+        let answers = consensus.raft().stream_append(requests).map(move |answer| {
+            let answer = answer.map_err(stopped)?;
+            Ok(AppendResponse { boot, boot_random, ..wire::appended_to_wire(&answer) })
+        });
+        let last = futures::stream::once(async move { ended.lock().take() })
+            .filter_map(|status| futures::future::ready(status.map(Err)));
+        Ok(Response::new(Box::pin(answers.chain(last))))
+    }
+
+    async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let request = wire::append_from_wire(message).map_err(|error| malformed(&error))?;
+        let (prev, last) = (request.prev_log_id, wire::last_of(&request));
+        let response = consensus.raft().append_entries(request).await.map_err(stopped)?;
+        let answer = wire::appended_to_wire(&wire::appended_of(response, prev, last));
+        let (boot, boot_random) = consensus.boot();
+        Ok(Response::new(AppendResponse { boot, boot_random, ..answer }))
+    }
+
+    async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let request = wire::vote_request_from_wire(&message).map_err(|error| malformed(&error))?;
+        let response = consensus.raft().vote(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response_to_wire(&response)))
+    }
+
+    async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let request = wire::vote_request_from_wire(&message).map_err(|error| malformed(&error))?;
+        let response = consensus.raft().pre_vote(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response_to_wire(&response)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let from = message.from_leader.as_ref().ok_or_else(|| Status::invalid_argument("no vote"))?;
+        let request = openraft::raft::TransferLeaderRequest::new(
+            wire::vote_from_wire(from),
+            crate::identity::NodeId(message.to),
+            message.last.as_ref().map(wire::log_id_from_wire),
+        );
+        let accepted = consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?.is_ok();
+        Ok(Response::new(TransferLeaderResponse { accepted }))
+    }
+
+    async fn snapshot_offset(
+        &self,
+        request: Request<SnapshotOffsetRequest>,
+    ) -> Result<Response<SnapshotOffsetResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let offset = consensus.snapshots().offset(&message.snapshot_id).map_err(stopped)?;
+        Ok(Response::new(SnapshotOffsetResponse { offset }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<InstallSnapshotResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
+        let head = first.head.ok_or_else(|| Status::invalid_argument("the snapshot has no head"))?;
+        let consensus = self.admit(head.envelope.as_ref())?;
+        let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks).await?;
+        let response = consensus.raft().install_full_snapshot(vote, received).await.map_err(stopped)?;
+        Ok(Response::new(InstallSnapshotResponse { vote: Some(wire::vote_to_wire(&response.vote)) }))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let consensus = self.consensus()?.clone();
+        let service = self.clone();
+        let mut messages = request.into_inner();
+        let (replies, answered) = mpsc::unbounded_channel();
+        // Ends with the follower's stream; what it asked for by then is answered into a channel that nobody reads.
+        consensus.clone().spawn(async move {
+            let mut admitted = false;
+            while let Ok(Some(message)) = messages.message().await {
+                if !admitted && service.admit(message.envelope.as_ref()).is_err() {
+                    return;
+                }
+                admitted = true;
+                for forwarded in message.requests {
+                    let reply = ReplyTo::follower(forwarded.number, replies.clone());
+                    consensus.enqueue(forwarded.request, reply).await;
+                }
+            }
+        });
+        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
+            .ready_chunks(limits::BATCH_REQUESTS)
+            .map(|answers| {
+                let replies = answers
+                    .into_iter()
+                    .map(|(number, proposed)| ForwardedReply {
+                        number,
+                        reply: Some(wire::proposed_to_wire(proposed)),
+                    })
+                    .collect();
+                Ok(ForwardResponse { replies })
+            });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        if !consensus.raft().is_leader() {
+            return Err(Status::unavailable("this member does not lead"));
+        }
+        let (waiter, index) = oneshot::channel();
+        consensus.join_read_round(waiter).map_err(stopped)?;
+        let index = index.await.unwrap_or(Err(Error::Stopped)).map_err(stopped)?;
+        let id = crate::proto::peer::LogId { term: 0, index };
+        Ok(Response::new(ReadIndexResponse { id: Some(id) }))
+    }
+}

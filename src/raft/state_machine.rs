@@ -1,0 +1,91 @@
+//! The applied state as openraft wants it. Waits for the local disk before it applies: openraft hands over entries that a
+//! majority has, but that this member may not have synced yet.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use tokio::sync::watch;
+
+use super::machine::Machine;
+use super::snapshot::{self, Builder, SnapshotFile};
+use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::metrics::Metrics;
+use crate::storage::Log;
+
+/// openraft's view of the applied state.
+#[derive(Clone)]
+pub struct StateMachine {
+    machine: Arc<Machine>,
+    snapshots: Arc<snapshot::Store>,
+    /// Highest index that the local log has on disk.
+    durable: watch::Receiver<u64>,
+    metrics: Metrics,
+}
+
+impl StateMachine {
+    /// `log` is the one that openraft writes to.
+    pub fn new(machine: Arc<Machine>, snapshots: Arc<snapshot::Store>, log: &Log, metrics: Metrics) -> Self {
+        Self { machine, snapshots, durable: log.durable(), metrics }
+    }
+
+    async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
+        self.durable
+            .wait_for(|durable| *durable >= index)
+            .await
+            .map(|_| ())
+            .map_err(|_| io::Error::other("the log was closed before the entry was durable"))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.machine.applied(), self.machine.membership()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            self.wait_durable(entry.log_id.index).await?;
+            let started = tokio::time::Instant::now();
+            let replies = self.machine.apply(&entry)?;
+            self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
+            if let Some(responder) = responder {
+                responder.send(replies);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder::new(self.machine.pin(), self.snapshots.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        self.snapshots.install(&self.machine, meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
+        self.snapshots.newest()
+    }
+}
+
+/// Follows the applied index until it reaches `index`.
+pub(crate) async fn wait_applied(machine: &Machine, index: u64) -> io::Result<()> {
+    machine
+        .watch_applied()
+        .wait_for(|applied| applied.as_ref().is_some_and(|id| id.index >= index))
+        .await
+        .map(|_| ())
+        .map_err(|_| io::Error::other("the state machine is gone"))
+}
