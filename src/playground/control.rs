@@ -119,7 +119,6 @@ async fn answer(mut stream: UnixStream, handler: Handler) -> io::Result<()> {
 /// # Errors
 /// If there is none, it does not answer in time, or it refuses.
 pub async fn ask(chosen: Option<&Path>, request: Request) -> Result<Response, ControlError> {
-    let mut last = None;
     for socket in sockets(chosen)? {
         // One that cannot be connected to was killed; the next one may be alive.
         match UnixStream::connect(&socket).await {
@@ -131,10 +130,11 @@ pub async fn ask(chosen: Option<&Path>, request: Request) -> Result<Response, Co
                     Err(source) => Err(ControlError::Unreachable { socket, source }),
                 };
             }
-            Err(source) => last = last.or(Some(ControlError::Unreachable { socket, source })),
+            Err(source) if chosen.is_some() => return Err(ControlError::Unreachable { socket, source }),
+            Err(error) => tracing::debug!(socket = %socket.display(), %error, "a dead playground's"),
         }
     }
-    Err(last.unwrap_or_else(|| RunError::NoneRuns(super::run_directory::base()).into()))
+    Err(RunError::NoneRuns(super::run_directory::base()).into())
 }
 
 async fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Response> {
