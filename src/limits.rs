@@ -206,3 +206,18 @@ pub const SNAPSHOT_MEMBERSHIP_BYTES: usize = 32 << 10;
 /// A snapshot that is written or received is synced this often, in bytes, so that the disk is not handed all of it at
 /// once while the log waits for its own fdatasync.
 pub const SNAPSHOT_SYNC_BYTES: usize = 4 << 20;
+/// Pods of a playground: their fixed client addresses begin at host 200 of a /24.
+pub const PLAYGROUND_PODS: u16 = 50;
+/// Bytes of a pod's log in a playground, after which it is set aside in place of the one before: enough for some hours of
+/// a talkative pod, and little enough to leave running.
+pub const PLAYGROUND_LOG_BYTES: u64 = 16 << 20;
+/// Connections through one proxy of a playground. More wait in the kernel's queue until one ends.
+pub const PLAYGROUND_PROXY_CONNECTIONS: usize = 32_768;
+/// Messages that may wait for a playground's driver: some probes and exits of each pod. Senders wait when it is full.
+pub const PLAYGROUND_MESSAGES: usize = 256;
+/// Connections to a playground's control socket.
+pub const PLAYGROUND_CONTROL_CONNECTIONS: usize = 16;
+/// Bytes of one request on a playground's control socket; the longest that means anything has some 40.
+pub const PLAYGROUND_CONTROL_REQUEST_BYTES: usize = 4 << 10;
+/// Bytes of one response of a playground; that of [`PLAYGROUND_PODS`] pods with long names has some 50 KiB.
+pub const PLAYGROUND_CONTROL_RESPONSE_BYTES: usize = 1 << 20;
