@@ -105,6 +105,12 @@ pub const CHANNEL_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after the system refused a new connection (no file descriptors left, for example).
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Time for a leader that stops to hand over: several tries of one election time-out each.
+pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time without a finished write, while one waits, after which the disk counts as stuck and the process as not live.
+pub const STORAGE_STUCK: Duration = Duration::from_secs(30);
+
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;
 
