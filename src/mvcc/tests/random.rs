@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::{Memory, Store};
 use crate::mvcc::command::{
-    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder, SortTarget,
-    Txn, TxnOp,
+    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
+    SortTarget, Txn, TxnOp,
 };
 use crate::mvcc::read;
 use crate::mvcc::{Revision, State};
@@ -189,7 +189,8 @@ impl Trio {
                 let read = self.store.state.read_txn(&self.store.engine, txn);
                 let (reply, events) = self.model.apply(&Command::Txn(txn.clone()));
                 prop_assert_eq!(events.len(), 0);
-                let outcome = read.map(|result| crate::mvcc::command::Outcome::Txn(result.expect("reads only")));
+                let outcome =
+                    read.map(|result| crate::mvcc::command::Outcome::Txn(result.expect("reads only")));
                 prop_assert_eq!(outcome, reply.map(|reply| reply.outcome));
             }
         }
