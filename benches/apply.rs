@@ -99,7 +99,7 @@ fn apply(criterion: &mut Criterion) {
 fn range(criterion: &mut Criterion) {
     let (state, memory) = filled();
     let mut next = 0;
-    let mut read = |range: &Range| {
+    let read = |range: &Range| {
         let mut plan = state.plan_range(range).unwrap();
         while !plan.step(&memory, 512).unwrap() {}
         plan.finish()
