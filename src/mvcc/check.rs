@@ -314,6 +314,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn intervals_are_a_set(ranges in prop::collection::vec(("[a-f]{0,2}", "[a-f]{0,2}"), 0..12)) {
             let mut intervals = Intervals::default();

@@ -154,3 +154,14 @@ fn unknown_versions_and_kinds_are_named() {
     assert_eq!(record::open(b"", &[1, 9, 0, 0, 0, 0]), Err(Damage::Kind(9)));
     assert_eq!(record::open(b"", &[1, 0, 0]), Err(Damage::Truncated));
 }
+
+#[test]
+fn flags_of_no_meaning_are_refused() {
+    for (flags, sound) in [(0, true), (1, true), (2, false), (3, false), (4, false), (0x80, false)] {
+        // Delta, sub, flags; for a put age and version; a lease would follow; an empty key.
+        let body = if flags == 1 { vec![0, 0, flags, 0] } else { vec![0, 0, flags, 0, 1, 0] };
+        let owner = Bytes::from(body);
+        let entry = Raw::new(7, &owner).unwrap().entry(&owner);
+        assert_eq!(entry.is_ok(), sound, "{flags}");
+    }
+}

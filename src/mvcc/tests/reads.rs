@@ -114,14 +114,16 @@ fn sorting_by_anything_but_the_key_ascends_unless_told_otherwise() {
 
 #[test]
 fn without_an_order_the_limit_cuts_before_the_sort() {
-    let mut store = recorded();
-    store.put("a", "newest");
-    // etcd takes limit + 1 pairs in the order of keys (a, b, c), sorts those (b, c, a), and cuts.
-    let cut = Range { sort_target: SortTarget::Mod, limit: 2, ..all() };
-    let result = store.range(&cut).unwrap();
-    assert_eq!((keys(&result).concat(), result.more), ("bc".into(), true));
-    let ascending = Range { sort_order: SortOrder::Ascend, ..cut };
-    assert_eq!(keys(&store.range(&Range { limit: 6, ..ascending }).unwrap()).concat(), "bcdefa");
+    let mut store = Store::default();
+    for key in ["d", "c", "b", "a"] {
+        store.put(key, "");
+    }
+    // etcd takes limit + 1 pairs in the order of keys (a, b), sorts those (b, a), and cuts.
+    let cut = Range { sort_target: SortTarget::Mod, limit: 1, ..all() };
+    let first = |range: &Range| keys(&store.range(range).unwrap()).concat();
+    assert_eq!(first(&cut), "b");
+    assert_eq!(first(&Range { sort_order: Ascend, ..cut.clone() }), "d");
+    assert_eq!(first(&Range { min_mod_revision: 1, ..cut }), "d", "nor does it with a filter");
 }
 
 #[test]

@@ -299,6 +299,9 @@ fn a_txn_that_deletes_what_it_wrote_leaves_two_changes_of_one_revision() {
     assert_eq!(get(&store, "k"), None);
     store.compact(2).unwrap();
     store.clean();
+    let record = store.engine.0.first_key_value().unwrap().1.clone();
+    let left = crate::mvcc::read::entries(&store.engine, Revision::new(2, 0), &record).unwrap();
+    assert_eq!(left.len(), 1, "the put of the same revision is dead");
     store.reload();
     assert_eq!(store.state.index.last_at(b"k", 2), Some((Revision::new(2, 1), true)));
 }
@@ -314,4 +317,34 @@ fn an_engine_that_cannot_be_read_yields_nothing_to_write() {
     store.state.compacted = 2;
     assert_eq!(store.state.compaction_step(&Broken, 1), Err(Refusal::Unreadable));
     assert_eq!(store.state.hash(&Broken, 0), Err(Refusal::Unreadable));
+}
+
+#[test]
+fn the_hash_of_a_revision_is_the_same_later_and_is_of_one_compaction() {
+    let mut store = Store::default();
+    let mut hashes = Vec::new();
+    store.apply([put("a", "1"), put("b", "1"), delete("a", ""), put("c", "1")]);
+    for revision in 2..=5 {
+        hashes.push(store.state.hash(&store.engine, revision).unwrap().hash);
+    }
+    let mut apart = Store::default();
+    for (command, hash) in
+        [put("a", "1"), put("b", "1"), delete("a", ""), put("c", "1")].into_iter().zip(hashes)
+    {
+        apart.one(command).unwrap();
+        let found = apart.state.hash(&apart.engine, -1).unwrap();
+        assert_eq!((found.hash, found.hash_revision), (hash, apart.state.revision()));
+    }
+    assert_eq!(store.state.hash(&store.engine, 6), Err(Refusal::FutureRevision));
+    let mut plan = apart.state.plan_hash(0).unwrap();
+    assert_eq!(apart.state.hash_step(&apart.engine, &mut plan, 2), Ok(false));
+    apart.put("d", "1");
+    assert_eq!(apart.state.hash_step(&apart.engine, &mut plan, 9), Ok(true));
+    assert_eq!(plan.finish(), store.state.hash(&store.engine, 5).unwrap(), "writes meanwhile do not matter");
+    apart.compact(4).unwrap();
+    assert_eq!(apart.state.hash_step(&apart.engine, &mut plan, 9), Err(Refusal::Compacted));
+    assert_eq!(apart.state.hash(&apart.engine, 3), Err(Refusal::Compacted));
+    assert_eq!(apart.state.hash(&apart.engine, 4).unwrap().compact_revision, 4);
+    store.put("d", "2");
+    assert_ne!(store.state.hash(&store.engine, 0), apart.state.hash(&apart.engine, 0));
 }
