@@ -82,15 +82,16 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         Some(name) => name,
         None => facts.map_or_else(|| format!("setstone-{ordinal}"), |facts| facts.pod_name.clone()),
     };
-    let listen_client =
-        texts.get("listen-client", address)?.unwrap_or(SocketAddr::new(any, CLIENT_PORT));
+    let listen_client = texts.get("listen-client", address)?.unwrap_or(SocketAddr::new(any, CLIENT_PORT));
     let listen_peer =
         texts.get("listen-peer", address)?.unwrap_or_else(|| default_listen_peer(&cluster, any));
     let listen_admin =
         texts.get("listen-admin", optional_address)?.unwrap_or(Some(SocketAddr::new(any, ADMIN_PORT)));
-    let drain_delay = texts
-        .get("drain-delay", duration::parse)?
-        .unwrap_or(if facts.is_some() { POD_DRAIN_DELAY } else { Duration::ZERO });
+    let drain_delay = texts.get("drain-delay", duration::parse)?.unwrap_or(if facts.is_some() {
+        POD_DRAIN_DELAY
+    } else {
+        Duration::ZERO
+    });
     let cluster = with_ports(cluster, listen_client, listen_peer);
     let advertise_client = match texts.get("advertise-client-url", urls)? {
         Some(urls) => urls,
@@ -227,7 +228,9 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("is no number from 0 to {}", if size_of::<T>() == 2 { "65535" } else { "2^64-1" }))
+    text.parse().map_err(|_| {
+        format!("is no number from 0 to {}", if size_of::<T>() == 2 { "65535" } else { "2^64-1" })
+    })
 }
 
 fn positive(text: &str) -> Result<u16, String> {

@@ -52,11 +52,7 @@ impl Arguments {
     }
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    global: &Global,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     let answer = global.client()?.delete(arguments.request()?).await?;
     print(&answer, Encoding::from_flag(arguments.hex), global.json, out)?;
     Ok(Exit::Ok)

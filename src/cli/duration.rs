@@ -6,7 +6,8 @@ use std::time::Duration;
 pub fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no duration; write 500ms, 5s, 2m or 1h"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("{text:?} is no duration; write 500ms, 5s, 2m or 1h"))?;
     let seconds = match unit {
         "us" => number / 1e6,
         "ms" => number / 1e3,
@@ -27,7 +28,9 @@ mod tests {
 
     #[test]
     fn units() {
-        for (text, millis) in [("5", 5_000), ("5s", 5_000), ("500ms", 500), ("1.5s", 1_500), ("2m", 120_000), ("0", 0)] {
+        for (text, millis) in
+            [("5", 5_000), ("5s", 5_000), ("500ms", 500), ("1.5s", 1_500), ("2m", 120_000), ("0", 0)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse("250us"), Ok(Duration::from_micros(250)));

@@ -38,7 +38,7 @@ Exit codes:
   4   a write was sent and not answered; it may have happened
   10  serve: the configuration is wrong
   11  serve, check: another process uses the data directory
-  12  serve, check: the disk belongs to another cluster or pod, is damaged, or has an unknown format";
+  12  serve, check: the disk is another cluster's or pod's, damaged, or of an unknown format";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -143,11 +143,7 @@ pub(super) fn span(
     Ok((if key.is_empty() { zero } else { key }, end))
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    global: &Global,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     if arguments.value_only && global.json {
         return Err(Failure::usage("--value-only and --json exclude each other"));
     }
@@ -200,10 +196,7 @@ pub(super) fn print_range(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     if !result.kvs.is_empty() {
-        let mut table = output::pairs_table(&result.kvs, encoding, with_values);
-        let first = if with_values { 2 } else { 1 };
-        output::right_align(&mut table, &[first, first + 1, first + 2]);
-        output::print_table(out, &table)?;
+        output::print_table(out, &output::pairs_table(&result.kvs, encoding, with_values))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::client::{Header, KeyValue};
 /// Columns without lines, as `kubectl` prints them. Nothing is cut or wrapped, so that it can be piped.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
@@ -77,6 +77,8 @@ pub fn pairs_table(kvs: &[KeyValue], encoding: Encoding, with_values: bool) -> T
         row.push(if kv.lease == 0 { "-".into() } else { id(kv.lease as u64) });
         table.add_row(row);
     }
+    let first = if with_values { 2 } else { 1 };
+    right_align(&mut table, &[first, first + 1, first + 2]);
     table
 }
 

@@ -85,7 +85,9 @@ impl Arguments {
         let mut value = Vec::new();
         input.take(most as u64 + 1).read_to_end(&mut value)?;
         if value.len() > most {
-            return Err(Failure::usage(format!("the value is larger than a request may be, {REQUEST_BYTES} bytes")));
+            return Err(Failure::usage(format!(
+                "the value is larger than a request may be, {REQUEST_BYTES} bytes"
+            )));
         }
         if !self.hex {
             return Ok(value.into());
@@ -98,11 +100,7 @@ impl Arguments {
     }
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    global: &Global,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     let value = arguments.value(&mut std::io::stdin().lock())?;
     let answer = global.client()?.put(arguments.request(value)?).await?;
     print(&answer, &arguments, global.json, out)?;

@@ -8,19 +8,20 @@ use tracing_subscriber::EnvFilter;
 use super::config::{self, LogFormat, Settings, World};
 use super::exit::{Exit, Failure};
 use super::settings::Flags;
-use super::signals::{self, Signals};
+use super::signals::Signals;
 use crate::error::Error;
 
 /// Runs a member
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Each setting is a flag, or else a variable, or else a key of the file, or else its default. In a pod of a StatefulSet the
-manifest sets SETSTONE_POD_NAME, SETSTONE_POD_NAMESPACE, SETSTONE_POD_INDEX, SETSTONE_SERVICE_NAME, SETSTONE_POD_IP,
-SETSTONE_ZONE and, if it is not found in /etc/resolv.conf, SETSTONE_CLUSTER_DOMAIN. With neither these nor --peers, the
-member is alone.
+Each setting is a flag, or else a variable, or else a key of the file, or else its default.
+
+In a pod of a StatefulSet the manifest sets SETSTONE_POD_NAME, SETSTONE_POD_NAMESPACE,
+SETSTONE_POD_INDEX, SETSTONE_SERVICE_NAME, SETSTONE_POD_IP, SETSTONE_ZONE and, if it is not found
+in /etc/resolv.conf, SETSTONE_CLUSTER_DOMAIN. With neither these nor --peers, the member is alone.
 
 Examples:
-  setstone serve                                one member, on disk, in ./setstone-0.setstone
+  setstone serve                                alone, on disk, in ./setstone-0.setstone
   setstone serve --memory --listen-client 127.0.0.1:2379
   setstone serve --ordinal 0 --peers a:2380,b:2380,c:2380
   setstone serve --config setstone.toml

@@ -31,9 +31,14 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 27] = [
+pub(super) const SETTINGS: [Setting; 26] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
-    setting("name", "SETSTONE_NAME", "NAME", "Name of the member (default: the pod's; else setstone-ORDINAL)"),
+    setting(
+        "name",
+        "SETSTONE_NAME",
+        "NAME",
+        "Name of the member (default: the pod's; else setstone-ORDINAL)",
+    ),
     setting("data-dir", "SETSTONE_DATA_DIR", "DIR", "Where the data lives (default: NAME.setstone)"),
     setting(
         "engine",
@@ -79,12 +84,7 @@ pub(super) const SETTINGS: [Setting; 27] = [
         "LIST",
         "URLs that clients are told to use (default: from the pod's name, else from --listen-client)",
     ),
-    setting(
-        "dns-server",
-        "SETSTONE_DNS_SERVER",
-        "ADDRESS",
-        "Name server, ip:port, instead of the system's",
-    ),
+    setting("dns-server", "SETSTONE_DNS_SERVER", "ADDRESS", "Name server, ip:port, instead of the system's"),
     setting(
         "drain-delay",
         "SETSTONE_DRAIN_DELAY",
@@ -100,7 +100,12 @@ pub(super) const SETTINGS: [Setting; 27] = [
     setting("heartbeat", "SETSTONE_HEARTBEAT", "TIME", "Interval of heartbeats (default: 100ms)"),
     setting("election-min", "SETSTONE_ELECTION_MIN", "TIME", "Shortest election time-out (default: 400ms)"),
     setting("election-max", "SETSTONE_ELECTION_MAX", "TIME", "Longest election time-out (default: 800ms)"),
-    setting("engine-cache", "SETSTONE_ENGINE_CACHE", "BYTES", "Memory for the engine's cache (default: 32MiB)"),
+    setting(
+        "engine-cache",
+        "SETSTONE_ENGINE_CACHE",
+        "BYTES",
+        "Memory for the engine's cache (default: 32MiB)",
+    ),
     setting("log-segment", "SETSTONE_LOG_SEGMENT", "BYTES", "Size of one file of the log (default: 16MiB)"),
     setting("log-cache", "SETSTONE_LOG_CACHE", "BYTES", "Newest log entries kept in memory (default: 16MiB)"),
     setting(
@@ -115,15 +120,24 @@ pub(super) const SETTINGS: [Setting; 27] = [
         "N",
         "Entries kept behind a snapshot (default: 1000)",
     ),
-    setting("log", "SETSTONE_LOG", "FILTER", "What to log: error, warn, info, debug, or setstone=debug,warn (default: info)"),
-    setting("log-format", "SETSTONE_LOG_FORMAT", "text|json", "How to log, on standard error (default: text)"),
+    setting(
+        "log",
+        "SETSTONE_LOG",
+        "FILTER",
+        "What to log: error, warn, info, debug, or setstone=debug,warn (default: info)",
+    ),
+    setting(
+        "log-format",
+        "SETSTONE_LOG_FORMAT",
+        "text|json",
+        "How to log, on standard error (default: text)",
+    ),
     setting(
         "exit-with-stdin",
         "SETSTONE_EXIT_WITH_STDIN",
         "",
         "Stop when standard input ends, as it does when the parent dies",
     ),
-    setting("zone", "SETSTONE_ZONE", "NAME", "Zone that the member runs in"),
 ];
 
 /// The flags that were given, by key.
@@ -153,9 +167,9 @@ impl clap::Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = SETTINGS
-            .iter()
-            .filter_map(|setting| matches.get_one::<String>(setting.key).map(|text| (setting.key, text.clone())));
+        let given = SETTINGS.iter().filter_map(|setting| {
+            matches.get_one::<String>(setting.key).map(|text| (setting.key, text.clone()))
+        });
         Ok(Self(given.collect()))
     }
 
@@ -244,10 +258,14 @@ impl<'a> Texts<'a> {
         if let Some((path, _)) = texts.find("config")? {
             let fail = |reason: String| ConfigError::File { path: path.clone(), reason };
             let text = read(path.as_ref()).map_err(|error| fail(error.to_string()))?;
-            let table: toml::Table = text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
-            let unknown = table.keys().find(|key| !SETTINGS.iter().any(|s| s.key == *key && s.key != "config"));
+            let table: toml::Table =
+                text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
+            let unknown =
+                table.keys().find(|key| !SETTINGS.iter().any(|s| s.key == *key && s.key != "config"));
             if let Some(key) = unknown {
-                return Err(fail(format!("{key:?} is no setting; settings are named as the flags of serve are")));
+                return Err(fail(format!(
+                    "{key:?} is no setting; settings are named as the flags of serve are"
+                )));
             }
             texts.file = Some((path.into(), table));
         }
@@ -259,7 +277,8 @@ impl<'a> Texts<'a> {
         if let Some(text) = self.flags.0.get(key) {
             return Ok(Some((text.clone(), Source::Flag(key))));
         }
-        let variable = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.variable);
+        let variable =
+            SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.variable);
         if let Some(text) = (self.variables)(variable).filter(|text| !text.is_empty()) {
             return Ok(Some((text, Source::Variable(variable))));
         }

@@ -29,11 +29,7 @@ pub(super) struct Arguments {
 /// What one endpoint answered.
 pub(super) type Row = (String, Result<Answer<Status>, Error>);
 
-pub(super) async fn run(
-    arguments: Arguments,
-    global: &Global,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     if let Some(address) = &arguments.admin {
         return admin::run(address, global, out).await;
     }

@@ -25,9 +25,9 @@ impl Encoding {
     pub fn decode(self, argument: &str) -> Result<Bytes, Failure> {
         match self {
             Self::Text => Ok(Bytes::copy_from_slice(argument.as_bytes())),
-            Self::Hex => from_hex(argument)
-                .map(Bytes::from)
-                .ok_or_else(|| Failure::usage(format!("{argument:?} is not made of pairs of hexadecimal digits"))),
+            Self::Hex => from_hex(argument).map(Bytes::from).ok_or_else(|| {
+                Failure::usage(format!("{argument:?} is not made of pairs of hexadecimal digits"))
+            }),
         }
     }
 
@@ -82,6 +82,7 @@ fn printable(bytes: &[u8]) -> String {
                 '\n' => text.push_str("\\n"),
                 '\r' => text.push_str("\\r"),
                 '\t' => text.push_str("\\t"),
+                c if c.is_ascii_control() => text.push_str(&format!("\\x{:02x}", c as u32)),
                 c if c.is_control() => text.extend(c.escape_default()),
                 c => text.push(c),
             }
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn tables_get_no_control_characters() {
-        assert_eq!(Encoding::Text.show(b"a\nb\x1b[0m\xff\xc3\xa4"), "a\\nb\\u{1b}[0m\\xff\u{e4}");
+        assert_eq!(Encoding::Text.show(b"a\nb\x1b[0m\xff\xc3\xa4"), "a\\nb\\x1b[0m\\xff\u{e4}");
         assert_eq!(Encoding::Hex.show(b"a\xff"), "61ff");
     }
 

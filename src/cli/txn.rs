@@ -18,8 +18,9 @@ use crate::mvcc::command::{Outcome, TxnResult};
 /// Runs a transaction that is read from standard input, as etcdctl's text
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-The text has three parts, separated by blank lines: compares, operations if all of them hold, operations otherwise.
-Compares: version, create, mod, value, lease, with =, !=, < and >. Operations: get, put and del with their options.
+The text has three parts, separated by blank lines: compares, operations if all of them hold,
+operations otherwise. Compares are of version, create, mod, value and lease, with =, !=, < and >.
+Operations are get, put and del, with their options.
 
 Example:
   setstone txn <<'END'
@@ -40,11 +41,7 @@ pub(super) struct Arguments {
     pub hex: bool,
 }
 
-pub(super) async fn run(
-    arguments: Arguments,
-    global: &Global,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     let script = match &arguments.file {
         None => read(&mut std::io::stdin().lock())?,
         Some(path) => {

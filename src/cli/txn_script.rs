@@ -74,7 +74,11 @@ pub fn parse(script: &str) -> Result<Txn, ScriptError> {
                 txn.failure.push(operation(text).map_err(fail)?);
                 txn.failure.len()
             }
-            _ => return Err(fail("a third blank line ended the script; there is nothing after the failure branch".into())),
+            _ => {
+                return Err(fail(
+                    "a third blank line ended the script; there is nothing after the failure branch".into(),
+                ));
+            }
         };
         if count > TXN_OPERATIONS {
             return Err(fail(format!("more than {TXN_OPERATIONS} lines in this part")));
@@ -117,7 +121,9 @@ fn compare(text: &str) -> Result<Compare, String> {
         "m" | "mod" => Operand::Mod(number()?),
         "val" | "value" => Operand::Value(operand.clone().into()),
         "lease" => Operand::Lease(put::lease(&Encoding::Text.show(&operand))?),
-        other => return Err(format!("{other:?} cannot be compared; version, create, mod, value and lease can")),
+        other => {
+            return Err(format!("{other:?} cannot be compared; version, create, mod, value and lease can"));
+        }
     };
     Ok(Compare { key: key.into(), range_end: Bytes::new(), result, operand })
 }
@@ -127,10 +133,9 @@ fn operation(text: &str) -> Result<TxnOp, String> {
     let line = Line::try_parse_from(words).map_err(|error| first_line(&error.to_string()))?;
     let op = match line.operation {
         Operation::Get(arguments) => arguments.request().map(TxnOp::Range),
-        Operation::Put(arguments) => arguments
-            .literal_value()
-            .and_then(|value| arguments.request(value))
-            .map(TxnOp::Put),
+        Operation::Put(arguments) => {
+            arguments.literal_value().and_then(|value| arguments.request(value)).map(TxnOp::Put)
+        }
         Operation::Del(arguments) => arguments.request().map(TxnOp::DeleteRange),
     };
     op.map_err(|failure| failure.text)
@@ -143,7 +148,9 @@ fn first_line(text: &str) -> String {
 
 /// A text in double quotes at the beginning of `text`, and what follows it.
 fn quoted(text: &str) -> Result<(Vec<u8>, &str), String> {
-    let Some(inside) = text.strip_prefix('"') else { return Err(format!("{text:?} does not begin with a double quote")) };
+    let Some(inside) = text.strip_prefix('"') else {
+        return Err(format!("{text:?} does not begin with a double quote"));
+    };
     unquote(inside)
 }
 
@@ -161,10 +168,13 @@ fn unquote(inside: &str) -> Result<(Vec<u8>, &str), String> {
                 Some(same @ ('\\' | '"')) => value.push(same as u8),
                 Some('x') => {
                     let digits: String = rest.by_ref().take(2).collect();
-                    let byte = u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is no byte"))?;
+                    let byte =
+                        u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is no byte"))?;
                     value.push(byte);
                 }
-                other => return Err(format!("\\{} is no escape", other.map(String::from).unwrap_or_default())),
+                other => {
+                    return Err(format!("\\{} is no escape", other.map(String::from).unwrap_or_default()));
+                }
             },
             c => {
                 let mut buffer = [0; 4];
@@ -281,7 +291,10 @@ mod tests {
         for (script, expected) in [
             ("mod(\"a\") > \"x\"", "line 1: \"x\" is no number"),
             ("mod(a) > \"1\"", "line 1: \"a) > \\\"1\\\"\" does not begin with a double quote"),
-            ("size(\"a\") > \"1\"", "line 1: \"size\" cannot be compared; version, create, mod, value and lease can"),
+            (
+                "size(\"a\") > \"1\"",
+                "line 1: \"size\" cannot be compared; version, create, mod, value and lease can",
+            ),
             ("mod(\"a\") ~ \"1\"", "line 1: \"~ \\\"1\\\"\" does not begin with =, !=, < or >"),
             ("mod(\"a\") > \"1\" x", "line 1: \"x\" follows the compare"),
             ("mod(\"\") > \"1\"", "line 1: the key is empty"),
@@ -292,7 +305,10 @@ mod tests {
             ("\nmove a b", "line 2: unrecognized subcommand 'move'"),
             ("\nput a", "line 2: the following required arguments were not provided:"),
             ("\nget ''", "line 2: the key is empty; only with --prefix or --from-key may it be"),
-            ("\n\n\nput a b", "line 4: a third blank line ended the script; there is nothing after the failure branch"),
+            (
+                "\n\n\nput a b",
+                "line 4: a third blank line ended the script; there is nothing after the failure branch",
+            ),
         ] {
             assert_eq!(parse(script).unwrap_err().to_string(), expected, "{script:?}");
         }

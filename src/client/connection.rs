@@ -73,7 +73,10 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("endpoint", &self.endpoint).field("timeout", &self.timeout).finish()
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .field("timeout", &self.timeout)
+            .finish()
     }
 }
 
@@ -111,14 +114,18 @@ impl Connection {
         limit: Duration,
     ) -> Result<Answer<RangeResult>, Error> {
         let request = timed(wire::range(range, consistency), limit);
-        let mut response = attempt(Kind::Read, limit, self.kv.range(request)).await?;
-        let header = response.header.take();
-        Ok(wire::answer(header.as_ref(), wire::range_result(response)))
+        let response = attempt(Kind::Read, limit, &self.endpoint, self.kv.range(request)).await?;
+        let answer = wire::answer(response.header.as_ref(), ());
+        Ok(Answer { header: answer.header, value: wire::range_result(response) })
     }
 
-    pub(super) async fn put_within(mut self, put: Put, limit: Duration) -> Result<Answer<Option<KeyValue>>, Error> {
+    pub(super) async fn put_within(
+        mut self,
+        put: Put,
+        limit: Duration,
+    ) -> Result<Answer<Option<KeyValue>>, Error> {
         let request = timed(wire::put(put), limit);
-        let response = attempt(Kind::Write, limit, self.kv.put(request)).await?;
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.kv.put(request)).await?;
         Ok(wire::answer(response.header.as_ref(), response.prev_kv.map(wire::key_value)))
     }
 
@@ -128,42 +135,51 @@ impl Connection {
         limit: Duration,
     ) -> Result<Answer<Deleted>, Error> {
         let request = timed(wire::delete(delete), limit);
-        let mut response = attempt(Kind::Write, limit, self.kv.delete_range(request)).await?;
-        let header = response.header.take();
-        Ok(wire::answer(header.as_ref(), wire::deleted(response)))
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.kv.delete_range(request)).await?;
+        let answer = wire::answer(response.header.as_ref(), ());
+        Ok(Answer { header: answer.header, value: wire::deleted(response) })
     }
 
     pub(super) async fn txn_within(mut self, txn: Txn, limit: Duration) -> Result<Answer<TxnResult>, Error> {
         let request = timed(wire::txn(txn), limit);
-        let mut response = attempt(Kind::Write, limit, self.kv.txn(request)).await?;
+        let mut response = attempt(Kind::Write, limit, &self.endpoint, self.kv.txn(request)).await?;
         let answer = wire::answer(response.header.take().as_ref(), ());
         let value = wire::txn_result(response, answer.header.revision)?;
         Ok(Answer { header: answer.header, value })
     }
 
-    pub(super) async fn compact_within(mut self, compact: Compact, limit: Duration) -> Result<Answer<()>, Error> {
+    pub(super) async fn compact_within(
+        mut self,
+        compact: Compact,
+        limit: Duration,
+    ) -> Result<Answer<()>, Error> {
         let request = timed(wire::compact(compact), limit);
-        let response = attempt(Kind::Write, limit, self.kv.compact(request)).await?;
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.kv.compact(request)).await?;
         Ok(wire::answer(response.header.as_ref(), ()))
     }
 
     pub(super) async fn status_within(mut self, limit: Duration) -> Result<Answer<Status>, Error> {
         let request = timed(StatusRequest {}, limit);
-        let mut response = attempt(Kind::Read, limit, self.maintenance.status(request)).await?;
+        let mut response =
+            attempt(Kind::Read, limit, &self.endpoint, self.maintenance.status(request)).await?;
         let header = response.header.take();
         Ok(wire::answer(header.as_ref(), wire::status(response)))
     }
 
     pub(super) async fn members_within(mut self, limit: Duration) -> Result<Answer<Vec<MemberInfo>>, Error> {
         let request = timed(MemberListRequest { linearizable: true }, limit);
-        let response = attempt(Kind::Read, limit, self.cluster.member_list(request)).await?;
+        let response = attempt(Kind::Read, limit, &self.endpoint, self.cluster.member_list(request)).await?;
         let members = response.members.into_iter().map(wire::member).collect();
         Ok(wire::answer(response.header.as_ref(), members))
     }
 
-    pub(super) async fn hash_within(mut self, revision: i64, limit: Duration) -> Result<Answer<StoreHash>, Error> {
+    pub(super) async fn hash_within(
+        mut self,
+        revision: i64,
+        limit: Duration,
+    ) -> Result<Answer<StoreHash>, Error> {
         let request = timed(HashKvRequest { revision }, limit);
-        let response = attempt(Kind::Read, limit, self.maintenance.hash_kv(request)).await?;
+        let response = attempt(Kind::Read, limit, &self.endpoint, self.maintenance.hash_kv(request)).await?;
         let value = StoreHash {
             hash: response.hash,
             compact_revision: response.compact_revision,
@@ -211,11 +227,12 @@ fn timed<T>(message: T, limit: Duration) -> Request<T> {
 async fn attempt<T>(
     kind: Kind,
     limit: Duration,
+    endpoint: &Endpoint,
     call: impl Future<Output = Result<Response<T>, GrpcStatus>>,
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(failure::from_status(&status, kind)),
+        Ok(Err(status)) => Err(failure::from_status(&status, kind, endpoint.authority())),
         Err(_) => Err(failure::timed_out(kind)),
     }
 }

@@ -6,9 +6,10 @@ use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, Store
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
+use crate::mvcc::check;
 use crate::mvcc::command::{
-    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn, TxnOp,
-    TxnResult,
+    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn,
+    TxnOp, TxnResult,
 };
 use crate::raft::store::SharedStore;
 
@@ -50,7 +51,7 @@ impl Embedded {
 impl Client for Embedded {
     fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
         Box::pin(async move {
-            check_key(&range.key)?;
+            check(check::range(&range))?;
             if consistency == Consistency::Linearizable {
                 self.store.barrier().await?;
             }
@@ -61,7 +62,7 @@ impl Client for Embedded {
 
     fn put(&self, put: Put) -> Call<'_, Option<KeyValue>> {
         Box::pin(async move {
-            check_put(&put)?;
+            check(check::put(&put))?;
             let answer = self.propose(Command::Put(put)).await?;
             match answer.value {
                 Outcome::Put(previous) => Ok(Answer { header: answer.header, value: previous }),
@@ -72,7 +73,7 @@ impl Client for Embedded {
 
     fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted> {
         Box::pin(async move {
-            check_key(&delete.key)?;
+            check(check::delete_range(&delete))?;
             let answer = self.propose(Command::DeleteRange(delete)).await?;
             match answer.value {
                 Outcome::DeleteRange(deleted) => Ok(Answer { header: answer.header, value: deleted }),
@@ -83,7 +84,7 @@ impl Client for Embedded {
 
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(async move {
-            check_txn(&txn, TXN_OPERATIONS)?;
+            check(check::txn(&txn, TXN_OPERATIONS))?;
             let answer = self.propose(Command::Txn(txn)).await?;
             match answer.value {
                 Outcome::Txn(result) => Ok(Answer { header: answer.header, value: result }),
@@ -140,39 +141,8 @@ fn mismatch(outcome: &Outcome) -> Error {
     Error::OutcomeUnknown(format!("the store answered with the outcome of another command: {outcome:?}"))
 }
 
-fn check_key(key: &[u8]) -> Result<(), Error> {
-    if key.is_empty() { Err(Error::Invalid("key is not provided".into())) } else { Ok(()) }
-}
-
-fn check_put(put: &Put) -> Result<(), Error> {
-    check_key(&put.key)?;
-    if put.ignore_value && !put.value.is_empty() {
-        return Err(Error::Invalid("value is provided".into()));
-    }
-    if put.ignore_lease && put.lease != 0 {
-        return Err(Error::Invalid("lease is provided".into()));
-    }
-    Ok(())
-}
-
-/// `operations` is how many operations are still possible: those of an outer transaction are taken off.
-fn check_txn(txn: &Txn, operations: usize) -> Result<(), Error> {
-    let count = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
-    let Some(left) = operations.checked_sub(count) else {
-        return Err(Error::Invalid(format!("{count} operations in a transaction; {operations} are possible")));
-    };
-    for Compare { key, .. } in &txn.compares {
-        check_key(key)?;
-    }
-    for op in txn.success.iter().chain(&txn.failure) {
-        match op {
-            TxnOp::Range(range) => check_key(&range.key)?,
-            TxnOp::Put(put) => check_put(put)?,
-            TxnOp::DeleteRange(delete) => check_key(&delete.key)?,
-            TxnOp::Txn(txn) => check_txn(txn, left)?,
-        }
-    }
-    Ok(())
+fn check(form: Result<(), check::Invalid>) -> Result<(), Error> {
+    form.map_err(|invalid| Error::Invalid(invalid.to_string()))
 }
 
 /// Refuses what is larger than a request may be. Keys and values are counted; their envelope is small beside them.

@@ -65,9 +65,11 @@ impl FromStr for Endpoint {
         }
         match uri.authority() {
             None => Err(fail("has no host")),
-            Some(authority) if authority.as_str().contains('@') => Err(fail("has a user; host:port is all there may be")),
+            Some(authority) if authority.as_str().contains('@') => {
+                Err(fail("has a user; host:port is all there may be"))
+            }
             Some(authority) if authority.host().is_empty() => Err(fail("has no host")),
-            Some(authority) if authority.port_u16().unwrap_or(0) == 0 => Err(fail("has no port")),
+            Some(authority) if authority.port_u16().unwrap_or(0) == 0 => Err(fail("has no port from 1 to 65535")),
             Some(_) => Ok(Self { uri }),
         }
     }
@@ -100,9 +102,9 @@ mod tests {
         for (text, reason) in [
             ("", "names nothing"),
             (" , ", "names nothing"),
-            ("a", "has no port"),
-            ("a:0", "has no port"),
-            ("a:99999", "is not host:port"),
+            ("a", "has no port from 1 to 65535"),
+            ("a:0", "has no port from 1 to 65535"),
+            ("a:99999", "has no port from 1 to 65535"),
             (":2379", "has no host"),
             ("https://a:1", "TLS is not supported yet; use http"),
             ("ftp://a:1", "the scheme is not http"),
@@ -113,6 +115,6 @@ mod tests {
         ] {
             assert_eq!(Endpoint::list(text).unwrap_err().reason, reason, "{text:?}");
         }
-        assert_eq!(Endpoint::list("a:1,b").unwrap_err().to_string(), "endpoint \"b\": has no port");
+        assert_eq!(Endpoint::list("a:1,b").unwrap_err().to_string(), "endpoint \"b\": has no port from 1 to 65535");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use crate::error::Error;
 
@@ -31,13 +31,16 @@ const NOTHING_PROPOSED: [&str; 4] = [
 const NOTHING_PROPOSED_PHRASE: &str = "nothing was proposed";
 
 /// The error that a failed call means.
-pub(super) fn from_status(status: &Status, kind: Kind) -> Error {
-    let sent = !never_left(status);
+pub(super) fn from_status(status: &Status, kind: Kind, endpoint: &str) -> Error {
+    if has_cause::<TimeoutExpired>(status) {
+        return timed_out(kind);
+    }
+    let sent = !has_cause::<ConnectError>(status);
     let code = if sent { status.code() } else { Code::Unavailable };
     let text = match status.message() {
         "" => format!("the member answered {code:?}"),
         message if sent => message.to_owned(),
-        message => with_causes(message, status),
+        _ => format!("{endpoint}: {}", last_cause(status)),
     };
     let outcome_unknown = kind == Kind::Write && sent && !is_refusal(code) && !says_nothing_proposed(&text);
     Error::Remote { code: code as i32, text, outcome_unknown }
@@ -60,11 +63,11 @@ pub(super) fn malformed(what: &str, kind: Kind) -> Error {
     }
 }
 
-/// Whether the request never left this process: the connection could not be made.
-fn never_left(status: &Status) -> bool {
+/// Whether an error of this type is among the causes. A [`ConnectError`] says that the request never left this process.
+fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<ConnectError>() {
+        if error.is::<E>() {
             return true;
         }
         cause = error.source();
@@ -73,15 +76,11 @@ fn never_left(status: &Status) -> bool {
 }
 
 /// A connection error's own text is "tcp connect error"; what a person needs is at the end of the chain.
-fn with_causes(message: &str, status: &Status) -> String {
-    let mut text = message.to_owned();
+fn last_cause(status: &Status) -> String {
+    let mut text = status.message().to_owned();
     let mut cause = status.source();
     while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
+        text = error.to_string();
         cause = error.source();
     }
     text
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     fn unknown(code: Code, text: &str, kind: Kind) -> bool {
-        from_status(&Status::new(code, text), kind).is_outcome_unknown()
+        from_status(&Status::new(code, text), kind, "a:1").is_outcome_unknown()
     }
 
     #[test]
@@ -148,11 +147,18 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_passed_here_is_no_answer_of_the_server() {
+        let expired = || Status::from_error(Box::new(TimeoutExpired(())));
+        assert_eq!(from_status(&expired(), Kind::Read, "a:1"), Error::TimedOut);
+        assert!(from_status(&expired(), Kind::Write, "a:1").is_outcome_unknown());
+    }
+
+    #[test]
     fn a_request_that_never_left_was_not_executed_and_says_why() {
         let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "nobody listens");
         let status = Status::from_error(Box::new(ConnectError(Box::new(io))));
-        let error = from_status(&status, Kind::Write);
+        let error = from_status(&status, Kind::Write, "a:1");
         assert!(!error.is_outcome_unknown());
-        assert!(error.to_string().contains("nobody listens"), "{error}");
+        assert_eq!(error.to_string(), "a:1: nobody listens (code 14)");
     }
 }

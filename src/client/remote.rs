@@ -75,7 +75,11 @@ impl Remote {
     }
 
     /// Runs `call` until it succeeds, fails for good, or the deadline passes.
-    async fn run<T, F>(&self, kind: Kind, call: impl Fn(Connection, Duration) -> F) -> Result<Answer<T>, Error>
+    async fn run<T, F>(
+        &self,
+        kind: Kind,
+        call: impl Fn(Connection, Duration) -> F,
+    ) -> Result<Answer<T>, Error>
     where
         F: Future<Output = Result<Answer<T>, Error>>,
     {
@@ -111,7 +115,9 @@ impl Remote {
     /// A read may be tried elsewhere when a member is silent, so one attempt does not get all the time. A write may not.
     fn attempt_limit(&self, kind: Kind, left: Duration) -> Duration {
         match kind {
-            Kind::Read if self.0.connections.len() > 1 => left.min((left / 2).max(limits::CALLER_ATTEMPT_MIN)),
+            Kind::Read if self.0.connections.len() > 1 => {
+                left.min((left / 2).max(limits::CALLER_ATTEMPT_MIN))
+            }
             _ => left,
         }
     }

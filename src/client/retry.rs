@@ -19,7 +19,9 @@ pub(super) fn is_safe(error: &Error, kind: Kind) -> bool {
             Code::Unavailable => true,
             Code::ResourceExhausted => says_nothing_proposed(text),
             // A connection that broke while a read was under way comes as one of these.
-            Code::Unknown | Code::Cancelled | Code::Internal => kind == Kind::Read && is_broken_connection(text),
+            Code::Unknown | Code::Cancelled | Code::Internal => {
+                kind == Kind::Read && is_broken_connection(text)
+            }
             _ => false,
         },
         // One member was too slow for a read; another may not be.
@@ -84,7 +86,11 @@ mod tests {
             (remote(Code::Unavailable, "etcdserver: leader changed", true), Write, false),
             (remote(Code::Unavailable, "etcdserver: no leader", false), Write, true),
             (remote(Code::ResourceExhausted, "etcdserver: too many requests", false), Write, true),
-            (remote(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", false), Write, false),
+            (
+                remote(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", false),
+                Write,
+                false,
+            ),
             (remote(Code::Unknown, "transport error", false), Read, true),
             (remote(Code::Unknown, "panic", false), Read, false),
             (remote(Code::Unknown, "transport error", false), Write, false),

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
 use crate::mvcc::KeyValue;
 use crate::mvcc::command::{
-    Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, SortOrder,
-    SortTarget, Txn, TxnOp, TxnResult,
+    Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
+    SortOrder, SortTarget, Txn, TxnOp, TxnResult,
 };
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
@@ -117,6 +117,7 @@ pub(super) fn key_value(kv: mvccpb::KeyValue) -> KeyValue {
 
 pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
     RangeResult {
+        revision: response.header.map_or(0, |header| header.revision),
         kvs: response.kvs.into_iter().map(key_value).collect(),
         more: response.more,
         revision: response.header.map_or(0, |header| header.revision),
@@ -126,6 +127,7 @@ pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
 
 pub(super) fn deleted(response: pb::DeleteRangeResponse) -> Deleted {
     Deleted {
+        revision: response.header.map_or(0, |header| header.revision),
         deleted: response.deleted,
         revision: response.header.map_or(0, |header| header.revision),
         previous: response.prev_kvs.into_iter().map(key_value).collect(),

@@ -84,14 +84,16 @@ fn load(plan: &Arc<Plan>, endpoints: &[Endpoint], global: &Global, what: &str) -
     bar.finish_and_clear();
     let mut measured = Measured::new()?;
     for thread in threads {
-        let part = thread.join().map_err(|_| Failure::new(Exit::Failed, "a thread of the load panicked"))??;
+        let part =
+            thread.join().map_err(|_| Failure::new(Exit::Failed, "a thread of the load panicked"))??;
         measured.merge(&part)?;
     }
     Ok(measured)
 }
 
 fn progress_bar(plan: &Plan, what: &str) -> ProgressBar {
-    let length = plan.total.unwrap_or_else(|| plan.duration.map_or(0, |duration| duration.as_millis() as u64));
+    let length =
+        plan.total.unwrap_or_else(|| plan.duration.map_or(0, |duration| duration.as_millis() as u64));
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
         bar.set_style(style);

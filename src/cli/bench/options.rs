@@ -17,9 +17,9 @@ Examples:
   setstone bench mixed --reads 90 --rate 5000 --json
   setstone bench put --endpoints etcd-0:2379,etcd-1:2379 --total 200000
 
-With --rate, requests start at fixed times, and a latency counts from the time at which its request was due: a server
-that stalls is not spared the requests that had to wait. Without it, each client sends its next request when the last was
-answered. A failed request is not repeated.")]
+With --rate, requests start at fixed times, and a latency counts from the time at which its
+request was due: a server that stalls is not spared the requests that had to wait. Without it,
+each client sends its next request when the last was answered. A failed request is not repeated.")]
 pub(in crate::cli) struct Arguments {
     #[command(subcommand)]
     operation: OperationArguments,
@@ -168,7 +168,7 @@ pub(super) struct Plan {
 
 impl Arguments {
     /// The plan. Errors: keys too short for the prefix and all numbers, requests larger than they may be.
-    pub fn plan(&self) -> Result<Plan, String> {
+    pub(super) fn plan(&self) -> Result<Plan, String> {
         let (operation, load) = match &self.operation {
             OperationArguments::Put(load) => (Operation::Put, load),
             OperationArguments::Get { load, serializable } => {
@@ -185,7 +185,10 @@ impl Arguments {
         let digits = (load.key_space - 1).to_string().len();
         let needed = load.key_prefix.len() + digits;
         if load.key_size < needed {
-            return Err(format!("--key-size {}: {needed} bytes are needed for prefix and number", load.key_size));
+            return Err(format!(
+                "--key-size {}: {needed} bytes are needed for prefix and number",
+                load.key_size
+            ));
         }
         if load.key_size.saturating_add(load.value_size) > REQUEST_BYTES {
             return Err(format!("key and value are larger than a request may be, {REQUEST_BYTES} bytes"));

@@ -17,7 +17,8 @@ pub(super) struct Report<'a> {
 }
 
 /// Percentiles that are reported, with their names in JSON.
-const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
+const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
 
 impl<'a> Report<'a> {
     /// The report of a load.
@@ -53,7 +54,8 @@ impl<'a> Report<'a> {
         )?;
         let mut parts = vec![format!("mean {}", time(measured.latency_us.mean()))];
         for (name, percentile) in PERCENTILES {
-            parts.push(format!("{name} {}", time(measured.latency_us.value_at_percentile(percentile) as f64)));
+            parts
+                .push(format!("{name} {}", time(measured.latency_us.value_at_percentile(percentile) as f64)));
         }
         writeln!(out, "latency: {}", parts.join(", "))?;
         if measured.empty > 0 {

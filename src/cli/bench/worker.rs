@@ -143,7 +143,8 @@ impl Worker {
         measured.from = Some(self.tickets.measure_from());
         if let Some(end) = self.tickets.end() {
             // A load that was not interrupted was measured for all of its time, even if nothing was answered at its end.
-            measured.to = if measured.to.is_some() && !self.tickets.is_stopped() { Some(end) } else { measured.to };
+            measured.to =
+                if measured.to.is_some() && !self.tickets.is_stopped() { Some(end) } else { measured.to };
         }
         Ok(measured)
     }
@@ -180,7 +181,8 @@ impl Worker {
 
     /// This thread's connections; at least one, on endpoints that no other thread began with if there are enough.
     fn connections(&self, options: &Options) -> Vec<Connection> {
-        let wanted = if self.plan.connections == 0 { self.endpoints.len() as u32 } else { self.plan.connections };
+        let wanted =
+            if self.plan.connections == 0 { self.endpoints.len() as u32 } else { self.plan.connections };
         let mine = share(wanted, self.plan.threads, self.thread).max(1);
         let skip = self.thread as usize % self.endpoints.len().max(1);
         let endpoints = self.endpoints.iter().cycle().skip(skip);
@@ -254,7 +256,9 @@ async fn request(
     let key = shared.payload.key(number);
     match plan.operation {
         Operation::Put => put(shared, connection, rng, key).await,
-        Operation::Get { serializable } => get(connection, Range { key, ..Range::default() }, serializable).await,
+        Operation::Get { serializable } => {
+            get(connection, Range { key, ..Range::default() }, serializable).await
+        }
         Operation::Range { serializable, limit } => {
             let range = Range { key, range_end: shared.payload.end(), limit, ..Range::default() };
             get(connection, range, serializable).await
