@@ -117,7 +117,6 @@ pub(super) fn key_value(kv: mvccpb::KeyValue) -> KeyValue {
 
 pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
     RangeResult {
-        revision: response.header.map_or(0, |header| header.revision),
         kvs: response.kvs.into_iter().map(key_value).collect(),
         more: response.more,
         revision: response.header.map_or(0, |header| header.revision),
@@ -129,7 +128,6 @@ pub(super) fn deleted(response: pb::DeleteRangeResponse) -> Deleted {
     Deleted {
         revision: response.header.map_or(0, |header| header.revision),
         deleted: response.deleted,
-        revision: response.header.map_or(0, |header| header.revision),
         previous: response.prev_kvs.into_iter().map(key_value).collect(),
     }
 }
