@@ -55,6 +55,9 @@ pub const LOG_ENTRIES_KEPT: u64 = 1_000;
 /// Bytes of one history record: sled keeps a page beyond 128 KiB in a file that it never syncs, and a larger record
 /// would be rewritten as a whole by compaction.
 pub const RECORD_BYTES: usize = 8 << 10;
+/// Longest entry of history that is put together from its parts: far above [`REQUEST_BYTES`], and a bound for a length that
+/// damage made up.
+pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
 pub const ENGINE_CACHE_BYTES: u64 = 32 << 20;
 /// Records that one step of physical compaction looks at: bounds the time that it holds the state.

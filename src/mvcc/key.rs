@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 const INLINE: usize = 22;
 
 /// An owned key, ordered as its bytes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) enum Key {
     Inline { length: u8, bytes: [u8; INLINE] },
     Heap(Box<[u8]>),

@@ -47,15 +47,22 @@ pub fn small_span() -> (Vec<u8>, Vec<u8>) {
 }
 
 pub(super) fn record_key(revision: Revision) -> [u8; RECORD_KEY] {
-    let [a, b, c, d, e, f, g, h] = u64::try_from(revision.main).unwrap_or(0).to_be_bytes();
-    let [s, t, u, v] = u32::try_from(revision.sub).unwrap_or(u32::MAX).to_be_bytes();
-    [HISTORY, a, b, c, d, e, f, g, h, s, t, u, v]
+    let main = u64::try_from(revision.main).unwrap_or(0);
+    let sub = u32::try_from(revision.sub).unwrap_or(u32::MAX);
+    let number = u128::from(HISTORY) << 96 | u128::from(main) << 32 | u128::from(sub);
+    let [_, _, _, key @ ..] = number.to_be_bytes();
+    key
 }
 
 pub(super) fn part_key(head: Revision, part: u32) -> [u8; PART_KEY] {
-    let [k, a, b, c, d, e, f, g, h, s, t, u, v] = record_key(head);
-    let [w, x, y, z] = part.to_be_bytes();
-    [k, a, b, c, d, e, f, g, h, s, t, u, v, w, x, y, z]
+    let mut key = [0; PART_KEY];
+    if let Some(begin) = key.first_chunk_mut() {
+        *begin = record_key(head);
+    }
+    if let Some(end) = key.last_chunk_mut() {
+        *end = part.to_be_bytes();
+    }
+    key
 }
 
 pub(super) fn mark_key(node: NodeId) -> Vec<u8> {
