@@ -93,12 +93,19 @@ pub const CLIENT_PING_INTERVAL: Duration = Duration::from_secs(60);
 pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that one connection may leave unread before its further requests are refused.
 pub const UNREAD_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of unread answers on all connections from which on a connection that does not read is refused at
+/// [`UNREAD_ANSWER_BYTES_WHEN_SCARCE`] already: many such connections must not add up.
+pub const UNREAD_ANSWER_BYTES_OF_ALL: usize = 256 << 20;
+/// See [`UNREAD_ANSWER_BYTES_OF_ALL`]. What a client that does read may have under way.
+pub const UNREAD_ANSWER_BYTES_WHEN_SCARCE: usize = 1 << 20;
 /// Answers below this are not counted towards [`UNREAD_ANSWER_BYTES`]: the number of streams bounds them, and counting costs
 /// an allocation.
 pub const UNCOUNTED_ANSWER_BYTES: usize = 4 << 10;
-/// Reads of ranges that one connection executes at the same time; more wait. Bounds by how much their answers can pass
-/// [`UNREAD_ANSWER_BYTES`].
-pub const RANGE_READS_PER_CONNECTION: usize = 32;
+/// Requests with an answer as large as a value that one connection executes at the same time; more wait. An answer counts
+/// only once it is there, so this bounds by how much [`UNREAD_ANSWER_BYTES`] can be passed.
+pub const ANSWERS_IN_THE_MAKING: u32 = 256;
+/// How many of [`ANSWERS_IN_THE_MAKING`] a request counts for whose answer can be of any size, as that to a range.
+pub const LARGE_ANSWER_SHARE: u32 = 8;
 /// Time to connect to a server, as a client.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings to a server, as a client, while calls are waiting: etcd takes one every five seconds.

@@ -292,7 +292,7 @@ async fn the_admin_port_tells_why_a_member_is_not_ready() {
 }
 
 #[tokio::test]
-async fn health_and_reflection_are_served() {
+async fn health_follows_the_readiness_of_the_member() {
     use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
     let server = fake::serve().await;
     let channel = channel(server.client).await;
@@ -305,10 +305,16 @@ async fn health_and_reflection_are_served() {
     assert_eq!(answer.status(), ServingStatus::NotServing);
     let status = unary::<_, HealthCheckResponse>(&channel, path, check("nobody")).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
+}
 
+#[tokio::test]
+async fn reflection_names_the_services() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+
+    let server = fake::serve().await;
+    let channel = channel(server.client).await;
     let list = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -409,10 +415,11 @@ async fn a_client_that_never_reads_takes_bounded_memory_and_harms_nobody() {
         text.lines().find_map(|line| line.strip_prefix(refused)?.parse::<u32>().ok()).unwrap()
     };
     // A megabyte each: what may be left unread, what took its turn meanwhile, what the kernel took; the rest is refused.
-    let allowed = (limits::UNREAD_ANSWER_BYTES >> 20) + limits::RANGE_READS_PER_CONNECTION + 16;
+    let at_once = (limits::ANSWERS_IN_THE_MAKING / limits::LARGE_ANSWER_SHARE) as usize;
+    let allowed = (limits::UNREAD_ANSWER_BYTES >> 20) + at_once + 16;
     eventually("most are refused", || count() as usize >= calls as usize - allowed).await;
     let grown = resident().saturating_sub(before);
-    assert!(grown < 2 * allowed << 20, "{} MiB for one client", grown >> 20);
+    assert!(grown < (2 * allowed) << 20, "{} MiB for one client", grown >> 20);
 
     let served: pb::RangeResponse = unary(&other, "/etcdserverpb.KV/Range", all_keys()).await.unwrap();
     assert_eq!(served.count, 8);
@@ -459,4 +466,74 @@ async fn idle(address: SocketAddr) -> TcpStream {
     until(&mut stream, DATA).await;
     until(&mut stream, HEADERS).await;
     stream
+}
+
+#[tokio::test]
+async fn serializable_reads_need_no_quorum_and_linearizable_ones_wait_for_it() {
+    let server = fake::serve().await;
+    let channel = channel(server.client).await;
+    put(&channel, "k", 1).await.unwrap();
+    let taken = server.store.gate.forget_permits(usize::MAX);
+    let waiting = {
+        let channel = channel.clone();
+        tokio::spawn(async move {
+            unary::<_, pb::RangeResponse>(&channel, "/etcdserverpb.KV/Range", all_keys()).await
+        })
+    };
+    let members = {
+        let channel = channel.clone();
+        let request = pb::MemberListRequest { linearizable: true };
+        tokio::spawn(async move {
+            unary::<_, pb::MemberListResponse>(&channel, "/etcdserverpb.Cluster/MemberList", request).await
+        })
+    };
+    let started = "grpc_server_started_total{grpc_method=\"MemberList\",grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"} 1";
+    eventually("both arrived", || server.metrics.encode().contains(started)).await;
+    let local = pb::RangeRequest { serializable: true, ..all_keys() };
+    let answer: pb::RangeResponse = unary(&channel, "/etcdserverpb.KV/Range", local).await.unwrap();
+    assert_eq!(answer.count, 1);
+    assert!(!waiting.is_finished() && !members.is_finished());
+    server.store.gate.add_permits(taken);
+    assert_eq!(waiting.await.unwrap().unwrap().count, 1);
+    assert_eq!(members.await.unwrap().unwrap().members.len(), 1);
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_a_closed_one_makes_room() {
+    use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+    use setstone::env::Network;
+    use setstone::transport::{AnswerBody, Port, serve};
+
+    let listener =
+        setstone::env::network::Tcp::default().bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_address().unwrap();
+    let port = Port {
+        name: "test",
+        connections: 2,
+        drain: Duration::ZERO,
+        open: Gauge::default(),
+        accepted: Counter::default(),
+        refused: Counter::default(),
+    };
+    let (open, refused) = (port.open.clone(), port.refused.clone());
+    let service = |_| {
+        hyper::service::service_fn(async |_| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(AnswerBody::Plain("x".into())))
+        })
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let task = tokio::spawn(serve(listener, port, stop.clone(), service));
+    let first = TcpStream::connect(address).await.unwrap();
+    let second = TcpStream::connect(address).await.unwrap();
+    eventually("two are open", || open.get() == 2).await;
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
+    assert_eq!((open.get(), refused.get()), (2, 1));
+    drop(first);
+    eventually("one has left", || open.get() == 1).await;
+    assert_eq!(fake::get(address, "/").await, (200, String::new(), "x".into()));
+    stop.cancel();
+    task.await.unwrap();
+    drop(second);
+    assert_eq!(open.get(), 0);
 }
