@@ -249,10 +249,14 @@ impl Consensus {
         let metrics = metrics.borrow_watched();
         match metrics.current_leader {
             None => false,
-            Some(leader) if leader == self.inner.mine.node => metrics
-                .last_quorum_acked
-                .as_ref()
-                .is_some_and(|acked| acked.elapsed() < self.inner.election_max),
+            // A leader that votes alone is its own quorum.
+            Some(leader) if leader == self.inner.mine.node => {
+                metrics.membership_config.voter_ids().all(|id| id == leader)
+                    || metrics
+                        .last_quorum_acked
+                        .as_ref()
+                        .is_some_and(|acked| acked.elapsed() < self.inner.election_max)
+            }
             // A follower forgets its leader when the election time-out passes.
             Some(_) => true,
         }
