@@ -162,7 +162,11 @@ fn what_is_wrong_is_named_with_its_place_and_value() {
             "SETSTONE_PEERS (or --peers) is not set: an ordinal means nothing without the list of members",
         ),
         (&["--peers", "a:1,a:1", "--ordinal", "0"], &[], "--peers=\"a:1,a:1\": names \"a:1\" twice"),
-        (&["--peers", "a:1,b", "--ordinal", "0"], &[], "--peers=\"a:1,b\": endpoint \"b\": has no port from 1 to 65535"),
+        (
+            &["--peers", "a:1,b", "--ordinal", "0"],
+            &[],
+            "--peers=\"a:1,b\": endpoint \"b\": has no port from 1 to 65535",
+        ),
         (
             &["--peers", "http://a:1", "--ordinal", "0"],
             &[],

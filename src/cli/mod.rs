@@ -14,6 +14,7 @@
 
 mod admin;
 mod bench;
+mod check;
 mod compact;
 mod completion;
 mod config;
@@ -23,6 +24,8 @@ pub mod exit;
 mod get;
 mod members;
 mod output;
+#[cfg(feature = "playground")]
+mod playground;
 mod put;
 mod serve;
 mod settings;
@@ -99,6 +102,9 @@ enum Command {
     Status(status::Arguments),
     Members(members::Arguments),
     Bench(bench::Arguments),
+    Check(check::Arguments),
+    #[cfg(feature = "playground")]
+    Playground(Box<playground::Arguments>),
     Completion(completion::Arguments),
 }
 
@@ -128,7 +134,15 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, global, out),
+        Command::Check(arguments) => check::run(&arguments, global, out),
         Command::Completion(arguments) => completion::run(&arguments, out),
+        #[cfg(feature = "playground")]
+        Command::Playground(arguments) => wait_on_all_cores(async {
+            playground::run(*arguments)
+                .await
+                .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            Ok(Exit::Ok)
+        }),
         Command::Get(arguments) => wait(get::run(arguments, global, out)),
         Command::Put(arguments) => wait(put::run(arguments, global, out)),
         Command::Del(arguments) => wait(del::run(arguments, global, out)),
@@ -142,6 +156,12 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
 /// Runs a client command in a runtime of its own.
 fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
+
+/// Runs a command that itself serves others.
+#[cfg(feature = "playground")]
+fn wait_on_all_cores(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }
 
 #[cfg(test)]

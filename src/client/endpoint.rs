@@ -69,7 +69,9 @@ impl FromStr for Endpoint {
                 Err(fail("has a user; host:port is all there may be"))
             }
             Some(authority) if authority.host().is_empty() => Err(fail("has no host")),
-            Some(authority) if authority.port_u16().unwrap_or(0) == 0 => Err(fail("has no port from 1 to 65535")),
+            Some(authority) if authority.port_u16().unwrap_or(0) == 0 => {
+                Err(fail("has no port from 1 to 65535"))
+            }
             Some(_) => Ok(Self { uri }),
         }
     }
@@ -115,6 +117,9 @@ mod tests {
         ] {
             assert_eq!(Endpoint::list(text).unwrap_err().reason, reason, "{text:?}");
         }
-        assert_eq!(Endpoint::list("a:1,b").unwrap_err().to_string(), "endpoint \"b\": has no port from 1 to 65535");
+        assert_eq!(
+            Endpoint::list("a:1,b").unwrap_err().to_string(),
+            "endpoint \"b\": has no port from 1 to 65535"
+        );
     }
 }

@@ -119,7 +119,6 @@ pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
     RangeResult {
         kvs: response.kvs.into_iter().map(key_value).collect(),
         more: response.more,
-        revision: response.header.map_or(0, |header| header.revision),
         count: response.count,
     }
 }
