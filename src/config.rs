@@ -23,12 +23,33 @@ pub struct Config {
     pub listen_admin: Option<SocketAddr>,
     /// URLs that clients are told to use.
     pub advertise_client: Vec<String>,
+    /// Name server to ask instead of the system's.
+    pub dns_server: Option<SocketAddr>,
     /// Knobs that have good defaults.
     pub tuning: Tuning,
     /// Time between SIGTERM and the first refusal, for load balancers to notice.
     pub drain_delay: Duration,
     /// Time in which the stop must be done.
     pub grace_period: Duration,
+}
+
+impl Config {
+    /// A member that is alone and keeps everything in memory, on free loopback ports. For tests and first steps.
+    pub fn in_memory(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            data: Data::Memory,
+            cluster: Cluster::Single,
+            listen_client: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen_admin: None,
+            advertise_client: Vec::new(),
+            dns_server: None,
+            tuning: Tuning::default(),
+            drain_delay: Duration::ZERO,
+            grace_period: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Where the data lives.

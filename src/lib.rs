@@ -28,6 +28,7 @@ pub mod limits;
 pub mod membership;
 pub mod metrics;
 pub mod mvcc;
+pub mod node;
 #[cfg(feature = "playground")]
 pub mod playground;
 pub mod proto;
@@ -37,3 +38,4 @@ pub mod transport;
 
 pub use config::Config;
 pub use error::Error;
+pub use node::Node;

@@ -55,6 +55,9 @@ pub const LOG_ENTRIES_KEPT: u64 = 1_000;
 /// Bytes of one history record: sled keeps a page beyond 128 KiB in a file that it never syncs, and a larger record
 /// would be rewritten as a whole by compaction.
 pub const RECORD_BYTES: usize = 8 << 10;
+/// Longest entry of history that is put together from its parts: far above [`REQUEST_BYTES`], and a bound for a length that
+/// damage made up.
+pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
 pub const ENGINE_CACHE_BYTES: u64 = 32 << 20;
 /// Records that one step of physical compaction looks at: bounds the time that it holds the state.
@@ -90,12 +93,19 @@ pub const CLIENT_PING_INTERVAL: Duration = Duration::from_secs(60);
 pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that one connection may leave unread before its further requests are refused.
 pub const UNREAD_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of unread answers on all connections from which on a connection that does not read is refused at
+/// [`UNREAD_ANSWER_BYTES_WHEN_SCARCE`] already: many such connections must not add up.
+pub const UNREAD_ANSWER_BYTES_OF_ALL: usize = 256 << 20;
+/// See [`UNREAD_ANSWER_BYTES_OF_ALL`]. What a client that does read may have under way.
+pub const UNREAD_ANSWER_BYTES_WHEN_SCARCE: usize = 1 << 20;
 /// Answers below this are not counted towards [`UNREAD_ANSWER_BYTES`]: the number of streams bounds them, and counting costs
 /// an allocation.
 pub const UNCOUNTED_ANSWER_BYTES: usize = 4 << 10;
-/// Reads of ranges that one connection executes at the same time; more wait. Bounds by how much their answers can pass
-/// [`UNREAD_ANSWER_BYTES`].
-pub const RANGE_READS_PER_CONNECTION: usize = 32;
+/// Requests with an answer as large as a value that one connection executes at the same time; more wait. An answer counts
+/// only once it is there, so this bounds by how much [`UNREAD_ANSWER_BYTES`] can be passed.
+pub const ANSWERS_IN_THE_MAKING: u32 = 256;
+/// How many of [`ANSWERS_IN_THE_MAKING`] a request counts for whose answer can be of any size, as that to a range.
+pub const LARGE_ANSWER_SHARE: u32 = 8;
 /// Time to connect to a server, as a client.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings to a server, as a client, while calls are waiting: etcd takes one every five seconds.
@@ -104,6 +114,12 @@ pub const CHANNEL_PING_INTERVAL: Duration = Duration::from_secs(10);
 pub const CHANNEL_PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait after the system refused a new connection (no file descriptors left, for example).
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Time for a leader that stops to hand over: several tries of one election time-out each.
+pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time without a finished write, while one waits, after which the disk counts as stuck and the process as not live.
+pub const STORAGE_STUCK: Duration = Duration::from_secs(30);
 
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;
@@ -206,3 +222,18 @@ pub const SNAPSHOT_MEMBERSHIP_BYTES: usize = 32 << 10;
 /// A snapshot that is written or received is synced this often, in bytes, so that the disk is not handed all of it at
 /// once while the log waits for its own fdatasync.
 pub const SNAPSHOT_SYNC_BYTES: usize = 4 << 20;
+/// Pods of a playground: their fixed client addresses begin at host 200 of a /24.
+pub const PLAYGROUND_PODS: u16 = 50;
+/// Bytes of a pod's log in a playground, after which it is set aside in place of the one before: enough for some hours of
+/// a talkative pod, and little enough to leave running.
+pub const PLAYGROUND_LOG_BYTES: u64 = 16 << 20;
+/// Connections through one proxy of a playground. More wait in the kernel's queue until one ends.
+pub const PLAYGROUND_PROXY_CONNECTIONS: usize = 32_768;
+/// Messages that may wait for a playground's driver: some probes and exits of each pod. Senders wait when it is full.
+pub const PLAYGROUND_MESSAGES: usize = 256;
+/// Connections to a playground's control socket.
+pub const PLAYGROUND_CONTROL_CONNECTIONS: usize = 16;
+/// Bytes of one request on a playground's control socket; the longest that means anything has some 40.
+pub const PLAYGROUND_CONTROL_REQUEST_BYTES: usize = 4 << 10;
+/// Bytes of one response of a playground; that of [`PLAYGROUND_PODS`] pods with long names has some 50 KiB.
+pub const PLAYGROUND_CONTROL_RESPONSE_BYTES: usize = 1 << 20;

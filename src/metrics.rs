@@ -28,6 +28,7 @@ pub struct PeerLabel {
 
 /// One method and the code that it answered with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(clippy::struct_field_names)] // They are the names of the labels.
 struct HandledLabels {
     grpc_code: &'static str,
     grpc_method: &'static str,
@@ -37,6 +38,7 @@ struct HandledLabels {
 
 /// One method.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(clippy::struct_field_names)]
 struct StartedLabels {
     grpc_method: &'static str,
     grpc_service: &'static str,
@@ -357,7 +359,7 @@ impl Metrics {
     }
 }
 
-/// Turns OpenMetrics text into Prometheus text: there, a counter's `HELP` and `TYPE` carry its whole name (with `_total`),
+/// Turns `OpenMetrics` text into Prometheus text: there, a counter's `HELP` and `TYPE` carry its whole name (with `_total`),
 /// an info is a gauge, and neither units nor an end mark exist.
 fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);

@@ -187,3 +187,31 @@ fn headers_inside_a_transaction_have_a_revision_only() {
     let odd = command::TxnResult { succeeded: true, revision: 1, outcomes: vec![command::Outcome::Compact] };
     assert_eq!(txn_response(header, odd).unwrap_err().code, Code::Internal);
 }
+
+#[test]
+fn a_transaction_that_is_nested_too_deep_is_not_even_decoded() {
+    let nested = |depth: usize| {
+        let mut txn = pb::TxnRequest::default();
+        for _ in 0..depth {
+            let success = vec![op(OpRequest::RequestTxn(txn))];
+            txn = pb::TxnRequest { success, ..pb::TxnRequest::default() };
+        }
+        txn.encode_to_vec()
+    };
+    assert_eq!(told(txn(pb::TxnRequest::decode(nested(40).as_slice()).unwrap())), "");
+    assert!(pb::TxnRequest::decode(nested(120).as_slice()).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_a_conversion_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        // Bytes that mean something more often than chance would have it: small fields, small lengths.
+        let likely: Vec<u8> = bytes.iter().map(|byte| if byte % 3 == 0 { byte % 8 } else { *byte % 0x53 }).collect();
+        for bytes in [&bytes, &likely] {
+            let _ = pb::TxnRequest::decode(bytes.as_slice()).map(txn);
+            let _ = pb::RangeRequest::decode(bytes.as_slice()).map(range);
+            let _ = pb::PutRequest::decode(bytes.as_slice()).map(put);
+            let _ = pb::DeleteRangeRequest::decode(bytes.as_slice()).map(delete_range);
+        }
+    }
+}

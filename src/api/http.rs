@@ -48,15 +48,14 @@ pub(super) async fn answer<B>(
         None => (path.get(1..).unwrap_or_default(), None),
     };
     let known = match (root, check) {
-        ("health" | "version" | "metrics" | "livez" | "readyz", None) => true,
+        ("health" | "version" | "metrics", None) | ("livez" | "readyz", _) => true,
         ("status", None) => port == PortKind::Admin,
-        ("livez" | "readyz", Some(_)) => true,
         _ => false,
     };
     if !known {
         return error(StatusCode::NOT_FOUND, "404 page not found");
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if request.method() != Method::GET {
         let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return response;

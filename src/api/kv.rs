@@ -1,9 +1,13 @@
 //! etcd's KV service.
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Shared, convert, texts};
-use crate::mvcc::command::{Command, Compact, Outcome, Range, Request, Txn, TxnOp};
+use crate::limits;
+#[cfg(test)]
+use crate::mvcc::command::Put;
+use crate::mvcc::command::{Command, Compact, DeleteRange, Outcome, Range, Request, Txn, TxnOp};
 use crate::proto::etcdserverpb as pb;
 use crate::transport::answers::Answers;
 use crate::transport::{Failure, grpc};
@@ -19,7 +23,8 @@ pub(super) async fn range(
     if !serializable {
         api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     }
-    let _turn = if is_large(&range) { Some(turn(api, answers).await?) } else { None };
+    // Asked after the wait, because all that wait are let through at once.
+    let _turn = turn(api, answers, range_share(&range)).await?;
     let (result, revision) = api.store.range(range).await.map_err(|error| texts::failure(&error))?;
     let header = api.headers.at(&api.store.position(), revision, 0);
     Ok(answers.count(grpc::encode(&convert::range_response(header, result))))
@@ -34,6 +39,7 @@ pub(super) async fn put(
 ) -> Result<Bytes, Failure> {
     let put = convert::put(request)?;
     convert::check_size(size)?;
+    let _turn = if put.prev_kv { turn(api, answers, 1).await? } else { None };
     let (header, outcome) = propose(api, Command::Put(put)).await?;
     let Outcome::Put(previous) = outcome else { return Err(convert::unexpected()) };
     let response = pb::PutResponse { header: Some(header), prev_kv: previous.map(convert::key_value) };
@@ -49,8 +55,7 @@ pub(super) async fn delete_range(
 ) -> Result<Bytes, Failure> {
     let delete = convert::delete_range(request)?;
     convert::check_size(size)?;
-    let large = delete.prev_kv && !delete.range_end.is_empty();
-    let _turn = if large { Some(turn(api, answers).await?) } else { None };
+    let _turn = turn(api, answers, delete_share(&delete)).await?;
     let (header, outcome) = propose(api, Command::DeleteRange(delete)).await?;
     let Outcome::DeleteRange(deleted) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::delete_response(header, deleted))))
@@ -65,7 +70,8 @@ pub(super) async fn txn(
 ) -> Result<Bytes, Failure> {
     let txn = convert::txn(request)?;
     convert::check_size(size)?;
-    let _turn = if is_large_txn(&txn) { Some(turn(api, answers).await?) } else { None };
+    let share = txn_share(&txn).min(limits::LARGE_ANSWER_SHARE);
+    let _turn = turn(api, answers, share).await?;
     let (header, outcome) = propose(api, Command::Txn(txn)).await?;
     let Outcome::Txn(result) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
@@ -89,25 +95,67 @@ async fn propose(api: &Shared, command: Command) -> Result<(pb::ResponseHeader, 
     Ok((api.headers.at(&api.store.position(), reply.revision, term), reply.outcome))
 }
 
-/// Waits for the turn to make an answer of any size.
-async fn turn(api: &Shared, answers: &Answers) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
-    answers.turn().await.ok_or_else(|| {
+/// Waits for the turn to make an answer, if it needs one.
+async fn turn(api: &Shared, answers: &Answers, share: u32) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    if share == 0 {
+        return Ok(None);
+    }
+    let turn = answers.turn(share).await;
+    if turn.is_none() {
         api.metrics.answers_refused.inc();
-        texts::TOO_MANY_REQUESTS.into()
-    })
+        return Err(texts::TOO_MANY_REQUESTS.into());
+    }
+    Ok(turn)
 }
 
-/// Its answer can be of any size.
-fn is_large(range: &Range) -> bool {
-    !range.range_end.is_empty() && !range.count_only
+/// How much room the answer to a range may take.
+fn range_share(range: &Range) -> u32 {
+    if range.count_only {
+        0
+    } else if range.range_end.is_empty() {
+        1
+    } else {
+        limits::LARGE_ANSWER_SHARE
+    }
 }
 
-/// As [`is_large`].
-fn is_large_txn(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match op {
-        TxnOp::Range(range) => is_large(range),
-        TxnOp::DeleteRange(delete) => delete.prev_kv && !delete.range_end.is_empty(),
-        TxnOp::Put(_) => false,
-        TxnOp::Txn(nested) => is_large_txn(nested),
-    })
+/// As [`range_share`].
+fn delete_share(delete: &DeleteRange) -> u32 {
+    match (delete.prev_kv, delete.range_end.is_empty()) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => limits::LARGE_ANSWER_SHARE,
+    }
+}
+
+/// As [`range_share`]; of both branches together, because nobody knows yet which one runs.
+fn txn_share(txn: &Txn) -> u32 {
+    let shares = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        TxnOp::Range(range) => range_share(range),
+        TxnOp::Put(put) => u32::from(put.prev_kv),
+        TxnOp::DeleteRange(delete) => delete_share(delete),
+        TxnOp::Txn(nested) => txn_share(nested),
+    });
+    shares.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_may_be_large_take_turns() {
+        let one = || TxnOp::Range(Range::default());
+        let many = || TxnOp::Range(Range { range_end: "\0".into(), ..Range::default() });
+        let counted = TxnOp::Range(Range { range_end: "\0".into(), count_only: true, ..Range::default() });
+        let txn = |success| Txn { success, ..Txn::default() };
+        assert_eq!(txn_share(&txn(vec![TxnOp::Put(Put::default()), counted])), 0);
+        assert_eq!(txn_share(&txn(vec![one()])), 1);
+        assert_eq!(
+            txn_share(&txn(vec![one(), TxnOp::Txn(txn(vec![many()]))])),
+            1 + limits::LARGE_ANSWER_SHARE
+        );
+        let deleted = DeleteRange { prev_kv: true, ..DeleteRange::default() };
+        assert_eq!(txn_share(&txn(vec![TxnOp::DeleteRange(deleted)])), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! The gRPC methods that there are, and how a call finds its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -113,7 +114,7 @@ pub(super) async fn call(
 }
 
 async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -> Result<Bytes, Failure> {
-    if api.stopping.is_cancelled() {
+    if api.stopped.load(Ordering::Relaxed) {
         return Err(texts::STOPPED.into());
     }
     if answers.is_exhausted() {
@@ -153,7 +154,7 @@ async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<
 
 /// A call of a streaming service, or of nothing that there is.
 async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
-    if api.stopping.is_cancelled() {
+    if api.stopped.load(Ordering::Relaxed) {
         return grpc::failure(&texts::STOPPED.into());
     }
     let path = request.uri().path();

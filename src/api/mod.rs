@@ -24,6 +24,7 @@ pub mod texts;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -39,7 +40,7 @@ use crate::env::Listener;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::raft::store::SharedStore;
-use crate::transport::answers::Answers;
+use crate::transport::answers::{AllAnswers, Answers};
 use crate::transport::{self, AnswerBody, Port, grpc};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -63,8 +64,17 @@ struct Shared {
     /// Services that stream.
     streams: tonic::service::Routes,
     quota_bytes: i64,
-    /// No new calls.
+    unread: AllAnswers,
     stopping: CancellationToken,
+    /// No new calls. The same as `stopping`, which takes a lock to look at.
+    stopped: AtomicBool,
+}
+
+/// One connection.
+struct Connection {
+    api: Api,
+    port: PortKind,
+    answers: Answers,
 }
 
 impl Api {
@@ -85,7 +95,9 @@ impl Api {
             probe,
             metrics,
             quota_bytes,
+            unread: AllAnswers::default(),
             stopping,
+            stopped: AtomicBool::new(false),
         }))
     }
 
@@ -101,7 +113,12 @@ impl Api {
             accepted: metrics.client_connections_accepted.clone(),
             refused: metrics.client_connections_refused.clone(),
         };
-        self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
+        let stopped = async {
+            self.0.stopping.cancelled().await;
+            self.0.stopped.store(true, Ordering::Relaxed);
+        };
+        let served = self.serve(listener, port, PortKind::Client, self.0.stopping.clone());
+        tokio::join!(biased; stopped, served);
     }
 
     /// Serves probes, metrics and status in plain HTTP until `stopping`, which comes after that of the client port: probes
@@ -132,27 +149,26 @@ impl Api {
     ) {
         let api = self.clone();
         let open = move |_from| {
-            let (api, answers) = (api.clone(), Answers::new());
+            let answers = Answers::new(&api.0.unread);
+            let connection = Arc::new(Connection { api: api.clone(), port: kind, answers });
             service_fn(move |request| {
-                let (api, answers) = (api.clone(), answers.clone());
-                async move { Ok::<_, Infallible>(api.call(kind, answers, request).await) }
+                let connection = Arc::clone(&connection);
+                async move { Ok::<_, Infallible>(connection.call(request).await) }
             })
         };
         transport::serve(listener, port, stopping, open).await;
     }
+}
 
+impl Connection {
     /// Answers one request. gRPC is told apart first: it is what there is most of.
-    async fn call(
-        &self,
-        port: PortKind,
-        answers: Answers,
-        request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
-        if port == PortKind::Client && grpc::is_grpc(&request) {
-            methods::call(&self.0, &answers, request).await
+    async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let api = &self.api.0;
+        if self.port == PortKind::Client && grpc::is_grpc(&request) {
+            methods::call(api, &self.answers, request).await
         } else {
             // In a box, because it is rare and would make every call's future larger.
-            Box::pin(http::answer(&self.0, port, &answers, &request)).await
+            Box::pin(http::answer(api, self.port, &self.answers, &request)).await
         }
     }
 }

@@ -114,7 +114,9 @@ pub fn failure(error: &Error) -> Failure {
         Error::NoLeader | Error::NotServing(_) => NO_LEADER.into(),
         Error::TooManyRequests => TOO_MANY_REQUESTS.into(),
         Error::TimedOut | Error::OutcomeUnknown(_) => TIMED_OUT.into(),
-        Error::Stopped | Error::Storage(_) | Error::Start(_) => STOPPED.into(),
+        Error::Stopped | Error::Storage(_) | Error::Start(_) | Error::Disk(_) | Error::Locked(_) => {
+            STOPPED.into()
+        }
         Error::Remote { code, text, .. } => Failure::new(Code::from(*code), text.clone()),
     }
 }

@@ -23,10 +23,6 @@ const GRACE_PERIOD: Duration = Duration::from_secs(25);
 pub(super) struct Settings {
     /// The node's configuration.
     pub config: Config,
-    /// Address that outgoing connections come from.
-    pub source: Option<IpAddr>,
-    /// Name server to ask instead of the system's.
-    pub dns_server: Option<SocketAddr>,
     /// What to log.
     pub log: String,
     /// How to log.
@@ -105,6 +101,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         listen_peer,
         listen_admin,
         advertise_client,
+        dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
         drain_delay,
         grace_period: texts.get("grace-period", duration::parse)?.unwrap_or(GRACE_PERIOD),
@@ -112,8 +109,6 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
     config.validate().map_err(ConfigError::Contradiction)?;
     Ok(Settings {
         config,
-        source,
-        dns_server: texts.get("dns-server", address)?,
         log: texts.find("log")?.map_or_else(|| "info".into(), |(text, _)| text),
         log_format: texts.get("log-format", log_format)?.unwrap_or(LogFormat::Text),
         exit_with_stdin: texts.get("exit-with-stdin", truth)?.unwrap_or(false),

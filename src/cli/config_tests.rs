@@ -53,7 +53,7 @@ fn nothing_given_is_one_member_on_disk() {
     assert_eq!(config.listen_admin.unwrap().to_string(), "0.0.0.0:2381");
     assert_eq!(config.advertise_client, ["http://127.0.0.1:2379"]);
     assert_eq!(config.drain_delay, Duration::ZERO);
-    assert_eq!((settings.source, settings.dns_server), (None, None));
+    assert_eq!(config.dns_server, None);
     assert_eq!((settings.log.as_str(), settings.log_format), ("info", LogFormat::Text));
     assert!(!settings.exit_with_stdin);
 }
@@ -71,8 +71,7 @@ fn a_pod_is_described_by_its_environment() {
     assert_eq!(config.listen_admin.unwrap().to_string(), "10.1.2.3:2381");
     assert_eq!(config.advertise_client, ["http://setstone-2.peers.shop.svc.k8s.example:2379"]);
     assert_eq!(config.drain_delay, Duration::from_secs(3));
-    assert_eq!(settings.source.unwrap().to_string(), "10.1.2.3");
-    assert_eq!(settings.dns_server.unwrap().to_string(), "10.96.0.10:53");
+    assert_eq!(config.dns_server.unwrap().to_string(), "10.96.0.10:53");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::identity::Ordinal;
-use crate::playground::addresses::PODS_MAX;
+use crate::limits::PLAYGROUND_PODS;
 use crate::playground::{Options, Playground, PodManagement, PodStatus, Request, Response, Status, control};
 
 /// What goes wrong here is told and ends the program.
@@ -31,7 +31,7 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 struct Start {
     /// How many pods.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(PODS_MAX)))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(PLAYGROUND_PODS)))]
     replicas: Ordinal,
     /// Keep volumes and logs in this directory. Without it they are in a temporary one that is removed at the end.
     #[arg(long, value_name = "DIR")]
@@ -319,5 +319,135 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use clap::Parser;
+
+    use super::*;
+    use crate::playground::Phase;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        let words = std::iter::once("playground").chain(line.split_whitespace());
+        Program::try_parse_from(words).map(|parsed| parsed.arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments() {
+        let Arguments { command: None, start } = parse("").unwrap() else { panic!("a command") };
+        assert_eq!(
+            (start.replicas, start.name.as_str(), start.namespace.as_str()),
+            (3, "setstone", "default")
+        );
+        assert_eq!((start.data, start.run, start.pod_management), (None, None, PodManagement::OrderedReady));
+        let start = parse("--replicas 5 --data d --run r --pod-management parallel").unwrap().start;
+        assert_eq!((start.replicas, start.data, start.run), (5, Some("d".into()), Some("r".into())));
+        assert_eq!(start.pod_management, PodManagement::Parallel);
+
+        let command = |line: &str| parse(line).unwrap().command.unwrap();
+        assert!(matches!(command("status --json"), Command::Status { json: true, .. }));
+        assert!(matches!(command("kill 2"), Command::Kill { ordinal: 2, .. }));
+        assert!(matches!(
+            command("restart 0 --run r"),
+            Command::Restart { chosen: Chosen { run: Some(_) }, .. }
+        ));
+        for bad in [
+            "--replicas 0",
+            "--replicas 51",
+            "--replicas x",
+            "kill",
+            "kill -1",
+            "kill 65536",
+            "dance",
+            "--replicas 3 status",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn status() -> Status {
+        let pod = |ordinal: Ordinal, phase, ready, restarts| PodStatus {
+            ordinal,
+            name: format!("setstone-{ordinal}"),
+            fqdn: format!("setstone-{ordinal}.setstone-peers.default.svc.playground.local"),
+            phase,
+            ready,
+            uid: Some(1),
+            address: (phase != Phase::Absent).then_some([127, 70, 80, 10 + ordinal as u8].into()),
+            client_address: Some(([127, 70, 80, 200 + ordinal as u8], 2379).into()),
+            restarts,
+            pid: None,
+            last_exit: (restarts > 0).then(|| "SIGKILL".to_owned()),
+        };
+        Status {
+            name: "setstone".to_owned(),
+            namespace: "default".to_owned(),
+            replicas: 3,
+            stopping: false,
+            service: ([127, 70, 80, 2], 2379).into(),
+            dns: ([127, 70, 80, 53], 5300).into(),
+            headless_service: "setstone-peers.default.svc.playground.local".to_owned(),
+            data: "/tmp/x".into(),
+            temporary: true,
+            run: "/tmp/y".into(),
+            pods: vec![
+                pod(0, Phase::Running, true, 0),
+                pod(1, Phase::CrashLoopBackOff, false, 2),
+                pod(2, Phase::Absent, false, 0),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_table_and_lines_say_how_the_pods_are() {
+        let table = table(&status());
+        let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            words[1],
+            ["setstone-0", "Running", "yes", "127.70.80.10", "0", "127.70.80.200:2379", "-"]
+        );
+        assert_eq!(
+            words[2],
+            ["setstone-1", "CrashLoopBackOff", "no", "127.70.80.11", "2", "127.70.80.201:2379", "SIGKILL"]
+        );
+        assert_eq!(words[3], ["setstone-2", "Absent", "no", "-", "0", "127.70.80.202:2379", "-"]);
+        let lines: Vec<String> = status().pods.iter().map(line).collect();
+        assert_eq!(
+            lines,
+            [
+                "setstone-0  Running  ready  127.70.80.10",
+                "setstone-1  CrashLoopBackOff  not ready  127.70.80.11  restarts 2  last exit: SIGKILL",
+                "setstone-2  Absent  not ready",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_introduction_names_every_way_in() {
+        let text = introduction(&status());
+        for needed in [
+            "etcdctl --endpoints=http://127.70.80.2:2379 put a 1",
+            "127.70.80.53:5300",
+            "/tmp/x (removed at the end)",
+            "/tmp/y",
+            "setstone playground status | kill N | restart N",
+        ] {
+            assert!(text.contains(needed), "{needed:?} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_read_back_as_it_was() {
+        let json = serde_json::to_string(&status()).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status());
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::config::{self, LogFormat, Settings, World};
@@ -10,6 +11,7 @@ use super::exit::{Exit, Failure};
 use super::settings::Flags;
 use super::signals::Signals;
 use crate::error::Error;
+use crate::node::Node;
 
 /// Runs a member
 #[derive(Args, Clone, Debug)]
@@ -66,13 +68,44 @@ async fn serve(settings: Settings) -> Result<Exit, Failure> {
     run_node(settings, &mut signals).await
 }
 
-/// The node joins here.
+/// Runs the member until a signal stops it or it cannot go on.
 async fn run_node(settings: Settings, signals: &mut Signals) -> Result<Exit, Failure> {
-    let _ = signals;
-    Err(start_failure(&Error::Start(format!("{}: this build has no node", settings.config.name))))
+    let node = Node::start(settings.config).await.map_err(|error| start_failure(&error))?;
+    let addresses = node.addresses();
+    tracing::info!(client = %addresses.client, peer = ?addresses.peer, admin = ?addresses.admin, "listening");
+    let failure = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping; a second signal hurries");
+            None
+        }
+        error = node.failed() => Some(error),
+    };
+    let hurry = CancellationToken::new();
+    if failure.is_some() {
+        hurry.cancel();
+    }
+    let stopped = node.stop(&hurry);
+    tokio::pin!(stopped);
+    tokio::select! {
+        () = &mut stopped => {}
+        signal = signals.next() => {
+            tracing::info!(signal, "hurrying");
+            hurry.cancel();
+            stopped.await;
+        }
+    }
+    match failure {
+        Some(error) => Err(start_failure(&error)),
+        None => Ok(Exit::Ok),
+    }
 }
 
-/// The failure of a node that could not start.
+/// The failure of a node that could not start, or could not go on.
 fn start_failure(error: &Error) -> Failure {
-    Failure::new(Exit::Failed, error.to_string())
+    let exit = match error {
+        Error::Locked(_) => Exit::Locked,
+        Error::Disk(_) => Exit::Disk,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
 }

@@ -297,12 +297,12 @@ impl Files for SimulatedFiles {
         let mut disk = self.disk.lock();
         let mut node = ROOT;
         for name in names(directory)? {
-            node = match disk.directory(node)?.names.get(name) {
-                Some(child) => *child,
-                None => {
-                    disk.changing()?;
-                    disk.link(node, name.to_owned(), Node::Directory(Directory::default()))?
-                }
+            let child = disk.directory(node)?.names.get(name).copied();
+            node = if let Some(child) = child {
+                child
+            } else {
+                disk.changing()?;
+                disk.link(node, name.to_owned(), Node::Directory(Directory::default()))?
             };
         }
         disk.directory(node).map(|_| ())

@@ -197,3 +197,136 @@ impl<'a> Intervals<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::command::{Compare, CompareResult, Operand};
+    use super::*;
+
+    fn put(key: &'static str) -> TxnOp {
+        TxnOp::Put(Put { key: key.into(), ..Put::default() })
+    }
+
+    fn delete(key: &'static str, range_end: &'static str) -> TxnOp {
+        TxnOp::DeleteRange(DeleteRange { key: key.into(), range_end: range_end.into(), prev_kv: false })
+    }
+
+    fn nested(success: Vec<TxnOp>, failure: Vec<TxnOp>) -> TxnOp {
+        TxnOp::Txn(Txn { compares: vec![], success, failure })
+    }
+
+    fn both(ops: Vec<TxnOp>) -> Result<(), Invalid> {
+        let success = Txn { success: ops.clone(), ..Txn::default() };
+        let failure = Txn { failure: ops, ..Txn::default() };
+        assert_eq!(txn(&success, 128), txn(&failure, 128));
+        txn(&success, 128)
+    }
+
+    #[test]
+    fn a_put_says_one_thing() {
+        let of = |key: &'static str, value: &'static str, lease, ignore_value, ignore_lease| {
+            let (key, value) = (key.into(), value.into());
+            super::put(&Put { key, value, lease, ignore_value, ignore_lease, prev_kv: false })
+        };
+        assert_eq!(of("", "", 0, false, false), Err(Invalid::EmptyKey));
+        assert_eq!(of("k", "v", 0, true, false), Err(Invalid::ValueProvided));
+        assert_eq!(of("k", "", 5, false, true), Err(Invalid::LeaseProvided));
+        assert_eq!(of("k", "v", 5, false, false), Ok(()));
+        assert_eq!(of("k", "", 0, true, true), Ok(()));
+    }
+
+    #[test]
+    fn overlaps_are_found_as_in_etcd() {
+        let duplicate = Err(Invalid::DuplicateKey);
+        assert_eq!(both(vec![put("x"), put("x")]), duplicate);
+        assert_eq!(both(vec![put("x"), put("y")]), Ok(()));
+        assert_eq!(both(vec![put("x"), delete("x", "")]), duplicate);
+        assert_eq!(both(vec![delete("x", "y"), put("x1")]), duplicate);
+        assert_eq!(both(vec![delete("x", "y"), put("y")]), Ok(()));
+        assert_eq!(both(vec![delete("y", "x"), put("x1")]), Ok(()), "an inverted range is empty");
+        assert_eq!(both(vec![delete("x", ""), delete("x", ""), delete("a", "z")]), Ok(()));
+        assert_eq!(both(vec![put("x"), delete("a", "\0")]), Ok(()), "etcd does not see this one");
+        // Nested: with this level, with each other, but not the two branches of one.
+        assert_eq!(both(vec![nested(vec![put("x")], vec![]), put("x")]), duplicate);
+        assert_eq!(both(vec![nested(vec![], vec![put("x")]), put("x")]), duplicate);
+        assert_eq!(both(vec![nested(vec![put("x")], vec![put("x")])]), Ok(()));
+        assert_eq!(both(vec![nested(vec![put("x")], vec![]), nested(vec![], vec![put("x")])]), duplicate);
+        assert_eq!(both(vec![nested(vec![put("x")], vec![]), delete("a", "z")]), duplicate);
+        assert_eq!(both(vec![nested(vec![delete("a", "z")], vec![]), put("x")]), duplicate);
+        assert_eq!(
+            both(vec![nested(vec![delete("a", "z")], vec![]), nested(vec![], vec![put("x")])]),
+            duplicate
+        );
+        assert_eq!(
+            both(vec![nested(vec![put("x")], vec![]), nested(vec![delete("x", "")], vec![])]),
+            Ok(()),
+            "etcd does not see this one"
+        );
+        assert_eq!(
+            both(vec![nested(vec![nested(vec![put("x")], vec![put("x")])], vec![]), put("x")]),
+            duplicate
+        );
+    }
+
+    #[test]
+    fn the_budget_shrinks_with_each_level() {
+        let puts = |count: usize| {
+            let key = |number| TxnOp::Put(Put { key: format!("{number}").into(), ..Put::default() });
+            (0..count).map(key).collect::<Vec<_>>()
+        };
+        assert_eq!(both(puts(128)), Ok(()));
+        assert_eq!(both(puts(129)), Err(Invalid::TooManyOperations));
+        let inner = |count| TxnOp::Txn(Txn { success: puts(count), ..Txn::default() });
+        assert_eq!(both(vec![inner(127)]), Ok(()));
+        assert_eq!(both(vec![inner(128)]), Err(Invalid::TooManyOperations));
+        let compare = Compare {
+            key: "k".into(),
+            range_end: Bytes::new(),
+            result: CompareResult::Equal,
+            operand: Operand::Version(0),
+        };
+        let many = Txn { compares: vec![compare.clone(); 129], ..Txn::default() };
+        assert_eq!(txn(&many, 128), Err(Invalid::TooManyOperations));
+        let unnamed = Txn { compares: vec![Compare { key: Bytes::new(), ..compare }], ..Txn::default() };
+        assert_eq!(txn(&unnamed, 128), Err(Invalid::EmptyKey));
+        let mut deep = Txn::default();
+        for _ in 0..128 {
+            deep = Txn { success: vec![TxnOp::Txn(deep)], ..Txn::default() };
+        }
+        assert_eq!(txn(&deep, 128), Ok(()));
+        deep = Txn { success: vec![TxnOp::Txn(deep)], ..Txn::default() };
+        assert_eq!(txn(&deep, 128), Err(Invalid::TooManyOperations));
+    }
+
+    #[test]
+    fn operations_are_checked_inside() {
+        assert_eq!(both(vec![TxnOp::Range(Range::default())]), Err(Invalid::EmptyKey));
+        assert_eq!(both(vec![delete("", "z")]), Err(Invalid::EmptyKey));
+        let bad = TxnOp::Put(Put { key: "k".into(), lease: 1, ignore_lease: true, ..Put::default() });
+        assert_eq!(both(vec![nested(vec![], vec![bad])]), Err(Invalid::LeaseProvided));
+        assert!(Txn::default().is_read_only());
+        assert!(!Txn { failure: vec![put("k")], ..Txn::default() }.is_read_only());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn intervals_are_a_set(ranges in prop::collection::vec(("[a-f]{0,2}", "[a-f]{0,2}"), 0..12)) {
+            let mut intervals = Intervals::default();
+            for (from, to) in &ranges {
+                intervals.insert(from.as_bytes(), Cow::Borrowed(to.as_bytes()));
+            }
+            let names = ["", "a", "b", "c", "d", "e", "f", "aa", "ab", "ba", "bf", "ca", "cc", "da", "ef", "fa", "ff"];
+            for name in names {
+                let expected = ranges.iter().any(|(from, to)| from.as_str() <= name && name < to.as_str());
+                prop_assert_eq!(intervals.contains(name.as_bytes()), expected, "{}", name);
+            }
+        }
+    }
+}

@@ -62,6 +62,11 @@ impl Index {
         span: Span<'a>,
         revision: i64,
     ) -> impl Iterator<Item = (&'a [u8], Found)> {
+        self.entries(span).filter_map(move |(key, versions)| Some((key, versions.at(revision)?)))
+    }
+
+    /// All keys of `span` that are known, in order.
+    pub(super) fn entries<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = (&'a [u8], &'a Versions)> {
         let bounds = match span {
             Span::One(key) => Some((Bound::Included(key), Bound::Included(key))),
             Span::From(key) => Some((Bound::Included(key), Bound::Unbounded)),
@@ -71,7 +76,7 @@ impl Index {
         bounds
             .into_iter()
             .flat_map(|bounds| self.map.range::<[u8], _>(bounds))
-            .filter_map(move |(key, versions)| Some((key.as_slice(), versions.at(revision)?)))
+            .map(|(key, versions)| (key.as_slice(), versions))
     }
 
     /// Add a write of `key`, above all its revisions. Its create revision and version.
@@ -95,8 +100,7 @@ impl Index {
 
     /// Let `versions` be all that is known of `key`; `None` forgets it. For loading.
     pub(super) fn set(&mut self, key: &[u8], versions: Option<Versions>) {
-        let is_live = |versions: &Versions| versions.at(i64::MAX).is_some();
-        let now = versions.as_ref().is_some_and(is_live);
+        let now = versions.as_ref().is_some_and(Versions::is_live);
         let before = match versions {
             Some(versions) => match self.map.get_mut(key) {
                 Some(place) => Some(std::mem::replace(place, versions)),
@@ -105,7 +109,7 @@ impl Index {
             None => self.map.remove(key),
         };
         self.live += usize::from(now);
-        self.live -= usize::from(before.as_ref().is_some_and(is_live));
+        self.live -= usize::from(before.as_ref().is_some_and(Versions::is_live));
     }
 
     /// Forget the revisions of `key` that compaction at `compacted` kills.

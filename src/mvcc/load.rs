@@ -241,7 +241,8 @@ impl Loader {
             Some(before) => create > before.modified.main,
             None => true,
         };
-        let plausible = create <= found.main && version >= 1 && (version > 1 || create == found.main);
+        // A first version is the one that created the key.
+        let plausible = version > 1 || version == 1 && create == found.main;
         if !follows || !plausible {
             return Err(Reason::Version { found, create, version });
         }

@@ -15,7 +15,7 @@ use super::command::{Range, RangeResult, Refusal, SortOrder, SortTarget};
 use super::history::History;
 use super::index::Span;
 use super::read::Reader;
-use super::versions::Found;
+use super::versions::{Found, Versions};
 use super::{KeyValue, Revision, State};
 
 /// A read that was planned at one revision. It stays valid while the state changes; only compaction can take records away
@@ -66,7 +66,9 @@ impl State {
             by_value: None,
         };
         if range.count_only {
-            plan.result.count = self.index.range(span, revision).count() as i64;
+            let keys = self.index.entries(span);
+            plan.result.count =
+                keys.filter(|(_, versions)| is_there(versions, revision, newest)).count() as i64;
             return Ok(plan);
         }
         if let Span::One(key) = span
@@ -80,11 +82,11 @@ impl State {
             }
             return Ok(plan);
         }
-        self.plan_many(range, span, revision, &mut plan);
+        self.plan_many(range, span, (revision, newest), &mut plan);
         Ok(plan)
     }
 
-    fn plan_many(&self, range: &Range, span: Span<'_>, revision: i64, plan: &mut RangePlan) {
+    fn plan_many(&self, range: &Range, span: Span<'_>, (revision, newest): (i64, i64), plan: &mut RangePlan) {
         let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let order = order(range);
         let filtered = has_filter(range);
@@ -93,10 +95,14 @@ impl State {
         let stop = if order.is_none() || cut_early { limit.saturating_add(1) } else { usize::MAX };
         let mut count = 0;
         let mut picked: Vec<(&[u8], Found)> = Vec::new();
-        for (key, found) in self.index.range(span, revision) {
-            count += 1;
-            if picked.len() < stop && (!filtered || passes(range, &found)) {
-                picked.push((key, found));
+        for (key, versions) in self.index.entries(span) {
+            if picked.len() >= stop {
+                count += i64::from(is_there(versions, revision, newest));
+            } else if let Some(found) = versions.at(revision) {
+                count += 1;
+                if !filtered || passes(range, &found) {
+                    picked.push((key, found));
+                }
             }
         }
         plan.result.count = count;
@@ -185,6 +191,11 @@ impl RangePlan {
         }
         self.result
     }
+}
+
+/// Whether a key was there at `revision`; cheaper at the newest.
+fn is_there(versions: &Versions, revision: i64, newest: i64) -> bool {
+    if revision == newest { versions.is_live() } else { versions.at(revision).is_some() }
 }
 
 fn key_only(key: &[u8], found: &Found) -> KeyValue {

@@ -8,9 +8,8 @@ use super::command::Refusal;
 use super::history::{History, HistoryError};
 use super::record::{self, Damage, Entry, Kind, Raw, Walk};
 use super::{Revision, layout};
+use crate::limits;
 
-/// Longest large entry that is put together: far above the largest request, and a bound for damaged lengths.
-const LARGE_BYTES: usize = 64 << 20;
 /// A record that starts further below a revision than this is not searched for it before the engine is asked.
 const NEAR: i64 = 1_024;
 
@@ -85,7 +84,7 @@ impl Near {
 /// Put a large entry together; `body` is its head's.
 pub(super) fn large(history: &dyn History, head: Revision, body: &[u8]) -> Result<Entry, Refusal> {
     let (total, first) = record::large_head(body)?;
-    if total > LARGE_BYTES {
+    if total > limits::LARGE_ENTRY_BYTES {
         return Err(Refusal::Unreadable);
     }
     let mut whole = BytesMut::with_capacity(total);

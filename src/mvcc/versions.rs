@@ -37,8 +37,6 @@ struct Generation {
     /// Version of the first revision that compaction left.
     first_version: i64,
     revisions: Vec<Slot>,
-    /// The last revision is a tombstone.
-    ended: bool,
 }
 
 impl Generation {
@@ -55,34 +53,61 @@ impl Generation {
         self.revisions.partition_point(|slot| slot.main <= revision).checked_sub(1)
     }
 
-    fn is_tombstone(&self, position: usize) -> bool {
-        self.ended && position + 1 == self.revisions.len()
+    fn is_last(&self, position: usize) -> bool {
+        position + 1 == self.revisions.len()
+    }
+
+    /// Forget what is before `position`, where `tombstone` says what is.
+    fn cut(&mut self, position: usize, tombstone: bool) {
+        self.revisions.drain(..position);
+        self.first_version += position as i64;
+        if tombstone {
+            // As loading finds it, which sees no more.
+            (self.create, self.first_version) = (0, 0);
+        }
+        if self.revisions.capacity() > 4 * self.revisions.len() {
+            self.revisions.shrink_to_fit();
+        }
     }
 }
 
 /// Generations of a key that has more than one revision, or a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Generations {
+    /// Each ended with a tombstone.
     older: Vec<Generation>,
     current: Generation,
 }
 
 impl Generations {
-    /// The generation that `revision` falls into, or the one that ended before it.
-    fn around(&self, revision: i64) -> Option<&Generation> {
-        if self.current.first_main() <= revision {
-            return Some(&self.current);
-        }
-        let following = self.older.partition_point(|generation| generation.first_main() <= revision);
-        self.older.get(following.checked_sub(1)?)
+    /// The last revision up to `revision`: its generation, its position there, and whether that generation ended, if the
+    /// current one did or not is `ended`.
+    fn last_at(&self, revision: i64, ended: bool) -> Option<(&Generation, usize, bool)> {
+        let (generation, ended) = if self.current.first_main() <= revision {
+            (&self.current, ended)
+        } else {
+            let following = self.older.partition_point(|generation| generation.first_main() <= revision);
+            (self.older.get(following.checked_sub(1)?)?, true)
+        };
+        let position = generation.position(revision)?;
+        Some((generation, position, ended && generation.is_last(position)))
     }
 }
 
 /// All revisions of one key that compaction left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
-    One { main: i64, create: i64, version: i64, sub: u32 },
-    Many(Box<Generations>),
+    One {
+        main: i64,
+        create: i64,
+        version: i64,
+        sub: u32,
+    },
+    /// `ended`: the current generation ended. It is here so that counting keys follows no pointer.
+    Many {
+        ended: bool,
+        generations: Box<Generations>,
+    },
 }
 
 impl Versions {
@@ -94,8 +119,13 @@ impl Versions {
 
     /// A key of which only its deletion is known.
     pub(super) fn deleted(at: Revision) -> Self {
-        let current = Generation { create: 0, first_version: 0, revisions: vec![Slot::new(at)], ended: true };
-        Self::Many(Box::new(Generations { older: Vec::new(), current }))
+        let current = Generation { create: 0, first_version: 0, revisions: vec![Slot::new(at)] };
+        Self::Many { ended: true, generations: Box::new(Generations { older: Vec::new(), current }) }
+    }
+
+    /// The key is there now.
+    pub(super) fn is_live(&self) -> bool {
+        !matches!(self, Self::Many { ended: true, .. })
     }
 
     /// What the key was at `revision`; nothing if it was not there.
@@ -106,10 +136,9 @@ impl Versions {
                 create: *create,
                 version: *version,
             }),
-            Self::Many(generations) => {
-                let generation = generations.around(revision)?;
-                let position = generation.position(revision)?;
-                if generation.is_tombstone(position) {
+            Self::Many { ended, generations } => {
+                let (generation, position, tombstone) = generations.last_at(revision, *ended)?;
+                if tombstone {
                     return None;
                 }
                 Some(Found {
@@ -125,10 +154,9 @@ impl Versions {
     pub(super) fn last_at(&self, revision: i64) -> Option<(Revision, bool)> {
         match self {
             Self::One { .. } => self.at(revision).map(|found| (found.modified, false)),
-            Self::Many(generations) => {
-                let generation = generations.around(revision)?;
-                let position = generation.position(revision)?;
-                Some((generation.revisions.get(position)?.revision(), generation.is_tombstone(position)))
+            Self::Many { ended, generations } => {
+                let (generation, position, tombstone) = generations.last_at(revision, *ended)?;
+                Some((generation.revisions.get(position)?.revision(), tombstone))
             }
         }
     }
@@ -140,18 +168,20 @@ impl Versions {
             Self::One { main, create, version, sub } => {
                 let (create, first_version) = (*create, *version);
                 let revisions = vec![Slot { main: *main, sub: *sub }, slot];
-                let current = Generation { create, first_version, revisions, ended: false };
-                *self = Self::Many(Box::new(Generations { older: Vec::new(), current }));
+                let current = Generation { create, first_version, revisions };
+                let generations = Box::new(Generations { older: Vec::new(), current });
+                *self = Self::Many { ended: false, generations };
                 (create, first_version + 1, true)
             }
-            Self::Many(generations) if generations.current.ended => {
+            Self::Many { ended, generations } if *ended => {
                 let create = revision.main;
-                let new = Generation { create, first_version: 1, revisions: vec![slot], ended: false };
+                let new = Generation { create, first_version: 1, revisions: vec![slot] };
                 let old = std::mem::replace(&mut generations.current, new);
                 generations.older.push(old);
+                *ended = false;
                 (create, 1, false)
             }
-            Self::Many(generations) => {
+            Self::Many { generations, .. } => {
                 let current = &mut generations.current;
                 current.revisions.push(slot);
                 (current.create, current.first_version + current.revisions.len() as i64 - 1, true)
@@ -161,53 +191,54 @@ impl Versions {
 
     /// Add a deletion; `revision` is above all others. Whether the key was there.
     pub(super) fn delete(&mut self, revision: Revision) -> bool {
-        if matches!(self, Self::Many(generations) if generations.current.ended) {
+        if !self.is_live() {
             return false;
         }
         self.put(revision);
-        if let Self::Many(generations) = self {
-            generations.current.ended = true;
+        if let Self::Many { ended, .. } = self {
+            *ended = true;
         }
         true
     }
 
     /// Forget what compaction at `compacted` kills (see [`super::compaction`]). `false` if nothing is left.
     pub(super) fn trim(&mut self, compacted: i64) -> bool {
-        let Self::Many(generations) = self else { return true };
+        let Self::Many { ended, generations } = self else { return true };
+        let ended = *ended;
         let Generations { older, current } = &mut **generations;
-        let mut all: Vec<Generation> = std::mem::take(older);
-        all.push(std::mem::replace(
-            current,
-            Generation { create: 0, first_version: 0, revisions: Vec::new(), ended: false },
-        ));
-        let dead = all.partition_point(|generation| generation.first_main() <= compacted).saturating_sub(1);
-        all.drain(..dead);
-        if let Some(first) = all.first_mut()
-            && let Some(position) = first.position(compacted)
+        let dead = older.partition_point(|generation| generation.first_main() <= compacted);
+        let in_current = current.first_main() <= compacted;
+        // The last generation that begins at or before `compacted` is cut, and those before it are dead.
+        older.drain(..if in_current { dead } else { dead.saturating_sub(1) });
+        let cut = if in_current { Some(&mut *current) } else { older.first_mut() };
+        let mut gone = false;
+        if let Some(generation) = cut
+            && let Some(position) = generation.position(compacted)
         {
-            let gone = first.is_tombstone(position)
-                && first.revisions.get(position).is_none_or(|slot| slot.main != compacted);
-            if gone {
-                all.remove(0);
-            } else {
-                first.revisions.drain(..position);
-                first.first_version += position as i64;
-                if first.is_tombstone(0) {
-                    // As loading finds it, which sees no more.
-                    (first.create, first.first_version) = (0, 0);
-                }
-                if first.revisions.capacity() > 4 * first.revisions.len() {
-                    first.revisions.shrink_to_fit();
-                }
-            }
+            let tombstone = (ended || !in_current) && generation.is_last(position);
+            let main = generation.revisions.get(position).map_or(0, |slot| slot.main);
+            gone = tombstone && main != compacted;
+            generation.cut(position, tombstone);
         }
-        let Some(newest) = all.pop() else { return false };
-        if let (true, false, [slot]) = (all.is_empty(), newest.ended, newest.revisions.as_slice()) {
-            *self = Self::live(slot.revision(), newest.create, newest.first_version);
-        } else {
-            *older = all;
-            *current = newest;
+        match (gone, in_current) {
+            (true, true) => return false,
+            (true, false) => drop(older.remove(0)),
+            (false, _) => {}
+        }
+        older.shrink_to_fit();
+        if let (true, false, [slot]) = (older.is_empty(), ended, current.revisions.as_slice()) {
+            *self = Self::live(slot.revision(), current.create, current.first_version);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_with_one_revision_takes_four_words() {
+        assert_eq!(size_of::<Versions>(), 32);
     }
 }

@@ -199,7 +199,7 @@ impl LocalDisk {
         let mut inner = self.inner.lock();
         if inner.opened.is_none() {
             match Log::create(&self.env, &self.directory.log(), self.options) {
-                Ok(()) | Err(crate::storage::log::OpenError::Exists { .. }) => {}
+                Ok(()) | Err(crate::storage::log::OpenError::Exists(_)) => {}
                 Err(error) => return Err(failed(&error)),
             }
             let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;

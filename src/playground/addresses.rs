@@ -20,9 +20,7 @@ use rand::RngExt;
 
 use super::naming::{ADMIN_PORT, CLIENT_PORT, PEER_PORT};
 use crate::identity::Ordinal;
-
-/// Most pods of a playground: the fixed client addresses end at 254.
-pub const PODS_MAX: Ordinal = 50;
+use crate::limits::PLAYGROUND_PODS;
 
 /// Port of the name server: not 53, because that may need privileges.
 const DNS_PORT: u16 = 5300;
@@ -125,9 +123,9 @@ impl Subnet {
         self.host(SERVICE_HOST)
     }
 
-    /// The address at which clients reach the pod of this ordinal in every life. `None` from [`PODS_MAX`] on.
+    /// The address at which clients reach the pod of this ordinal in every life. `None` from [`PLAYGROUND_PODS`] on.
     pub fn client(&self, ordinal: Ordinal) -> Option<Ipv4Addr> {
-        let ordinal = u8::try_from(ordinal).ok().filter(|_| ordinal < PODS_MAX)?;
+        let ordinal = u8::try_from(ordinal).ok().filter(|_| ordinal < PLAYGROUND_PODS)?;
         Some(self.host(CLIENT_HOST + ordinal))
     }
 
@@ -222,8 +220,8 @@ mod tests {
     fn client_addresses_are_fixed_and_end() {
         let subnet = Subnet::new(70, 80);
         assert_eq!(subnet.client(0), Some(Ipv4Addr::new(127, 70, 80, 200)));
-        assert_eq!(subnet.client(PODS_MAX - 1), Some(Ipv4Addr::new(127, 70, 80, 249)));
-        assert_eq!(subnet.client(PODS_MAX), None);
+        assert_eq!(subnet.client(PLAYGROUND_PODS - 1), Some(Ipv4Addr::new(127, 70, 80, 249)));
+        assert_eq!(subnet.client(PLAYGROUND_PODS), None);
         assert_eq!(subnet.client(300), None);
     }
 }

@@ -19,17 +19,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::run_directory::{RunError, sockets};
 use super::status::{CommandError, Request, Response};
+use crate::limits::{
+    PLAYGROUND_CONTROL_CONNECTIONS, PLAYGROUND_CONTROL_REQUEST_BYTES as REQUEST_BYTES,
+    PLAYGROUND_CONTROL_RESPONSE_BYTES as RESPONSE_BYTES,
+};
 
-/// Longest request: the longest that means anything has some 40 bytes.
-const REQUEST_BYTES: usize = 4 << 10;
-/// Longest response: [`super::addresses::PODS_MAX`] pods with long names have some 50 KiB.
-const RESPONSE_BYTES: usize = 1 << 20;
-/// Connections at a time.
-const CONNECTIONS: usize = 16;
 /// Wait after an accept that failed.
 const RETRY: Duration = Duration::from_millis(50);
 /// Time for an answer: a container that is killed is gone long before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time that a connection may stay silent: nobody types requests by hand.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers a request.
 pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
@@ -53,12 +53,15 @@ pub enum ControlError {
     Refused(#[from] CommandError),
 }
 
-/// Answers on a new socket at this path until the handle is dropped. A file that is there already is replaced: the
-/// directory is ours alone.
+/// Answers on a new socket at this path until the handle is dropped. The socket of a playground that was killed is
+/// replaced: the directory is ours alone.
 ///
 /// # Errors
-/// If the socket cannot be bound.
+/// If a playground that runs has this socket, or it cannot be bound.
 pub fn serve(socket: &Path, handler: Handler) -> io::Result<AbortOnDropHandle<()>> {
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -68,7 +71,7 @@ pub fn serve(socket: &Path, handler: Handler) -> io::Result<AbortOnDropHandle<()
 }
 
 async fn accept(listener: UnixListener, handler: Handler) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(PLAYGROUND_CONTROL_CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         match listener.accept().await {
@@ -94,7 +97,8 @@ async fn answer(mut stream: UnixStream, handler: Handler) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader);
     loop {
-        let (response, go_on) = match read_line(&mut reader, REQUEST_BYTES).await {
+        let request = tokio::time::timeout(IDLE_TIMEOUT, read_line(&mut reader, REQUEST_BYTES)).await;
+        let (response, go_on) = match request.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(None) => return Ok(()),
             Ok(Some(request)) => (handler(request).await, true),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -115,7 +119,6 @@ async fn answer(mut stream: UnixStream, handler: Handler) -> io::Result<()> {
 /// # Errors
 /// If there is none, it does not answer in time, or it refuses.
 pub async fn ask(chosen: Option<&Path>, request: Request) -> Result<Response, ControlError> {
-    let mut last = None;
     for socket in sockets(chosen)? {
         // One that cannot be connected to was killed; the next one may be alive.
         match UnixStream::connect(&socket).await {
@@ -127,10 +130,11 @@ pub async fn ask(chosen: Option<&Path>, request: Request) -> Result<Response, Co
                     Err(source) => Err(ControlError::Unreachable { socket, source }),
                 };
             }
-            Err(source) => last = last.or(Some(ControlError::Unreachable { socket, source })),
+            Err(source) if chosen.is_some() => return Err(ControlError::Unreachable { socket, source }),
+            Err(error) => tracing::debug!(socket = %socket.display(), %error, "a dead playground's"),
         }
     }
-    Err(last.unwrap_or_else(|| RunError::NoneRuns(super::run_directory::base()).into()))
+    Err(RunError::NoneRuns(super::run_directory::base()).into())
 }
 
 async fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Response> {
@@ -244,8 +248,9 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let error = ask(Some(directory.path()), Request::Status).await.unwrap_err();
         assert!(matches!(&error, ControlError::Unreachable { socket: at, .. } if *at == socket), "{error}");
-        // The next playground takes its place.
+        // The next playground takes its place, and only that of one that is dead.
         let _server = serve(&socket, refuses()).unwrap();
+        assert_eq!(serve(&socket, refuses()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let error = ask(Some(directory.path()), Request::Status).await.unwrap_err();
         assert!(matches!(error, ControlError::Refused(CommandError::Stopping)), "{error}");
     }

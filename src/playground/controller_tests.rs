@@ -1,6 +1,6 @@
 //! The controller against tables and against every order of events that proptest finds.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -403,7 +403,7 @@ fn messages_about_what_is_gone_do_nothing() {
 }
 
 /// What the world may do next; numbers choose among what is possible.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Move {
     Probe(usize, bool),
     Exit(usize, u16),
@@ -521,7 +521,7 @@ proptest! {
         after in prop::collection::vec(moves(), 0..30),
     ) {
         let management = if parallel { PodManagement::Parallel } else { PodManagement::OrderedReady };
-        let mut world = World::new(Spec { management, first, ..Spec::new(replicas) });
+        let mut world = World::new(Spec { first, management, ..Spec::new(replicas) });
         world.step(Event::Sync);
         let mut old = Vec::new();
         for step in steps {
@@ -548,7 +548,7 @@ proptest! {
         let (mut one, mut other) =
             (World::with(3, PodManagement::OrderedReady), World::with(3, PodManagement::OrderedReady));
         for step in steps {
-            one.play(step.clone(), &[]);
+            one.play(step, &[]);
             other.play(step, &[]);
             prop_assert_eq!(&one.said, &other.said);
         }

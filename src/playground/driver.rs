@@ -286,7 +286,7 @@ impl Driver {
     }
 
     /// Brings proxies and status in line with the controller's state.
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         for ordinal in self.set.spec().ordinals() {
             if let Some(address) = self.subnet.client(ordinal) {
                 let start = || Proxy::start(SocketAddr::from((address, CLIENT_PORT)));

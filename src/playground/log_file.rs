@@ -1,4 +1,4 @@
-//! A pod's log: appended to, and never more than two files of [`LOG_BYTES`]. An edge.
+//! A pod's log: appended to, and never more than two files of [`PLAYGROUND_LOG_BYTES`], the older one as `<name>.1`. An edge.
 //!
 //! What the container runtime does with a container's output. Called by `process`.
 
@@ -6,9 +6,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes after which a log is set aside as `<name>.1`, in place of the one that was there: enough for some hours of a
-/// talkative pod, and little enough to leave running.
-pub const LOG_BYTES: u64 = 16 << 20;
+use crate::limits::PLAYGROUND_LOG_BYTES;
+
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// A log that is rotated.
@@ -26,7 +25,7 @@ impl LogFile {
     /// # Errors
     /// If the file system refuses.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::with_limit(path, LOG_BYTES)
+        Self::with_limit(path, PLAYGROUND_LOG_BYTES)
     }
 
     fn with_limit(path: &Path, limit: u64) -> io::Result<Self> {

@@ -48,7 +48,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::addresses::{AddressError, PODS_MAX, Subnet};
+use self::addresses::{AddressError, Subnet};
 use self::controller::{Event, Spec, StatefulSet};
 use self::dns::NameServer;
 use self::driver::{Driver, Message, Pods, Program, Reply};
@@ -58,13 +58,11 @@ use self::run_directory::{RunDirectory, RunError};
 use self::volumes::{VolumeError, Volumes};
 use self::zone::Zone;
 use crate::identity::Ordinal;
+use crate::limits;
 
 pub use self::controller::PodManagement;
 pub use self::pod::{BackOff, Phase};
 pub use self::status::{CommandError, Endpoints, PodStatus, Request, Response, Status};
-
-/// Messages that may wait for the driver: some probes and exits of each pod. Senders wait when it is full.
-const INBOX_MESSAGES: usize = 256;
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -75,7 +73,7 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// Variables for every pod, on top of (and before) what `environment` sets.
     pub environment: Vec<(OsString, OsString)>,
-    /// How many pods, 1 to [`PODS_MAX`].
+    /// How many pods, 1 to [`limits::PLAYGROUND_PODS`].
     pub replicas: Ordinal,
     /// Their order.
     pub management: PodManagement,
@@ -122,7 +120,7 @@ pub enum StartError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// Too many pods, or none.
-    #[error("{0} replicas: 1 to {PODS_MAX} are possible")]
+    #[error("{0} replicas: 1 to {most} are possible", most = limits::PLAYGROUND_PODS)]
     Replicas(Ordinal),
     /// No loopback network is free.
     #[error(transparent)]
@@ -183,7 +181,7 @@ impl Playground {
     #[allow(clippy::unused_async)]
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let naming = Naming::new(&options.name, &options.namespace)?;
-        if !(1..=PODS_MAX).contains(&options.replicas) {
+        if !(1..=limits::PLAYGROUND_PODS).contains(&options.replicas) {
             return Err(StartError::Replicas(options.replicas));
         }
         let volumes = Volumes::open(options.data.as_deref())?;
@@ -197,7 +195,7 @@ impl Playground {
             back_off: options.back_off,
             ..Spec::new(options.replicas)
         };
-        let (messages, inbox) = mpsc::channel(INBOX_MESSAGES);
+        let (messages, inbox) = mpsc::channel(limits::PLAYGROUND_MESSAGES);
         let service = Proxy::start(SocketAddr::from((subnet.service(), CLIENT_PORT)));
         let (status, changes) = watch::channel(Status {
             name: options.name,
@@ -215,7 +213,7 @@ impl Playground {
         let handle = Handle { messages: messages.clone(), status: changes, ended: CancellationToken::new() };
         let control = control::serve(&run.socket(), handle.clone().into_handler())
             .map_err(serving("the control socket"))?;
-        let driver = Driver {
+        let mut driver = Driver {
             pods: Pods::default(),
             set: StatefulSet::new(spec),
             naming,
@@ -238,6 +236,8 @@ impl Playground {
             run,
             volumes,
         };
+        // So that the endpoints are known from the first moment.
+        driver.refresh();
         let abandoned = CancellationToken::new();
         let (ended, orphaned) = (handle.ended.clone().drop_guard(), abandoned.clone());
         tokio::spawn(async move {

@@ -77,8 +77,8 @@ impl Default for BackOff {
     fn default() -> Self {
         Self {
             initial: Duration::from_secs(10),
-            max: Duration::from_secs(300),
-            reset_after: Duration::from_secs(600),
+            max: Duration::from_mins(5),
+            reset_after: Duration::from_mins(10),
         }
     }
 }

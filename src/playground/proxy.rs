@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Connections through one proxy at a time. More wait in the kernel's queue until one ends.
-const CONNECTIONS: usize = 32_768;
+use crate::limits::PLAYGROUND_PROXY_CONNECTIONS;
+
 /// Time to reach a backend, which is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Wait after an accept or a bind that failed, for example for want of file descriptors.
@@ -54,7 +54,7 @@ impl Proxy {
 }
 
 async fn serve(address: SocketAddr, mut backends: watch::Receiver<Vec<SocketAddr>>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(PLAYGROUND_PROXY_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut turn = 0usize;
     loop {

@@ -7,8 +7,9 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
 
@@ -41,32 +42,44 @@ pub enum RunError {
     },
 }
 
+/// Age from which a socket that nobody listens on is taken for a dead playground's, and not for one that starts.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+
 /// The directory of this run. Dropping it removes it.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
+    /// A directory that was there before stays.
+    created: bool,
 }
 
 impl RunDirectory {
-    /// Creates one: the one given, or a new one where [`newest`] will find it.
+    /// Creates one: the one given, or a new one where [`sockets`] will find it.
     ///
     /// # Errors
     /// If the file system refuses, or another user could write to it.
     pub fn create(chosen: Option<&Path>) -> Result<Self, RunError> {
-        let path = match chosen {
-            Some(path) => path.to_owned(),
-            None => base().join(format!("{}-{:08x}", std::process::id(), rand::rng().random::<u32>())),
-        };
+        match chosen {
+            Some(path) => Self::at(path.to_owned()),
+            None => Self::below(&base()),
+        }
+    }
+
+    fn below(base: &Path) -> Result<Self, RunError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(failed("create", base))?;
+        check(base)?;
+        remove_dead(base);
+        Self::at(base.join(format!("{}-{:08x}", std::process::id(), rand::rng().random::<u32>())))
+    }
+
+    fn at(path: PathBuf) -> Result<Self, RunError> {
         if path.join(SOCKET).as_os_str().len() > SOCKET_PATH_BYTES {
             return Err(RunError::TooLong(path.join(SOCKET)));
         }
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&path).map_err(failed("create", &path))?;
-        if chosen.is_none() {
-            check(&base())?;
-        }
+        let created = !path.exists();
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("create", &path))?;
         check(&path)?;
-        Ok(Self { path })
+        Ok(Self { path, created })
     }
 
     /// Where it is.
@@ -82,8 +95,10 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // A directory that the user chose may hold other things: then it stays.
-        let removed = fs::remove_file(self.socket()).and_then(|()| fs::remove_dir(&self.path));
+        let mut removed = fs::remove_file(self.socket());
+        if self.created {
+            removed = removed.and(fs::remove_dir(&self.path));
+        }
         if let Err(error) = removed {
             tracing::debug!(path = %self.path.display(), %error, "the run directory was not removed");
         }
@@ -99,20 +114,25 @@ pub fn sockets(chosen: Option<&Path>) -> Result<Vec<PathBuf>, RunError> {
     if let Some(path) = chosen {
         return Ok(vec![path.join(SOCKET)]);
     }
-    let base = base();
-    let entries = match fs::read_dir(&base) {
+    sockets_below(&base())
+}
+
+fn sockets_below(base: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let entries = match fs::read_dir(base) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(RunError::NoneRuns(base)),
-        Err(error) => return Err(failed("read", &base)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(RunError::NoneRuns(base.to_owned()));
+        }
+        Err(error) => return Err(failed("read", base)(error)),
     };
-    check(&base)?;
+    check(base)?;
     let mut found: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path().join(SOCKET))
         .filter_map(|socket| Some((fs::symlink_metadata(&socket).ok()?.modified().ok()?, socket)))
         .collect();
     if found.is_empty() {
-        return Err(RunError::NoneRuns(base));
+        return Err(RunError::NoneRuns(base.to_owned()));
     }
     found.sort();
     Ok(found.into_iter().rev().map(|(_, socket)| socket).collect())
@@ -120,9 +140,32 @@ pub fn sockets(chosen: Option<&Path>) -> Result<Vec<PathBuf>, RunError> {
 
 /// Where the run directories are.
 pub fn base() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+    match std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute() && path.is_dir())
+    {
         Some(runtime) => runtime.join("setstone-playground"),
         None => PathBuf::from(format!("/tmp/setstone-playground-{}", rustix::process::getuid().as_raw())),
+    }
+}
+
+/// Removes what playgrounds that were killed left behind. Best effort: it only saves the next look a few attempts.
+fn remove_dead(base: &Path) {
+    let sockets = sockets_below(base).unwrap_or_default();
+    for socket in sockets {
+        let age = fs::symlink_metadata(&socket).and_then(|metadata| metadata.modified()).ok();
+        let old = age.and_then(|since| since.elapsed().ok()).is_some_and(|age| age > DEAD_AFTER);
+        if old
+            && UnixStream::connect(&socket)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            tracing::debug!(socket = %socket.display(), "a dead playground's");
+            let removed =
+                fs::remove_file(&socket).and_then(|()| socket.parent().map_or(Ok(()), fs::remove_dir));
+            if let Err(error) = removed {
+                tracing::debug!(socket = %socket.display(), %error, "it was not removed");
+            }
+        }
     }
 }
 
@@ -141,8 +184,9 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunError
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -171,5 +215,41 @@ mod tests {
         assert_eq!(sockets(Some(&path)).unwrap(), [run.socket()]);
         drop(run);
         assert!(!path.exists());
+        // One that was there before stays.
+        let run = RunDirectory::create(Some(parent.path())).unwrap();
+        fs::write(run.socket(), b"").unwrap();
+        drop(run);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_the_dead_are_cleared_away() {
+        let parent = tempfile::tempdir().unwrap();
+        let base = parent.path().join("base");
+        assert!(matches!(sockets_below(&base), Err(RunError::NoneRuns(path)) if path == base));
+        let runs: Vec<RunDirectory> = (0..3).map(|_| RunDirectory::below(&base).unwrap()).collect();
+        assert!(matches!(sockets_below(&base), Err(RunError::NoneRuns(_))));
+        let mut listeners: Vec<UnixListener> =
+            runs.iter().map(|run| UnixListener::bind(run.socket()).unwrap()).collect();
+        for (run, minutes) in runs.iter().zip([2, 1, 3]) {
+            let then = SystemTime::now() - Duration::from_mins(minutes);
+            let times =
+                rustix::fs::Timestamps { last_access: timespec(then), last_modification: timespec(then) };
+            rustix::fs::utimensat(rustix::fs::CWD, run.socket(), &times, rustix::fs::AtFlags::empty())
+                .unwrap();
+        }
+        let newest_first = [&runs[1], &runs[0], &runs[2]].map(RunDirectory::socket);
+        assert_eq!(sockets_below(&base).unwrap(), newest_first);
+        // They live, so they stay; then the last of them dies.
+        let next = RunDirectory::below(&base).unwrap();
+        assert_eq!(sockets_below(&base).unwrap(), newest_first);
+        drop((next, listeners.pop()));
+        let _next = RunDirectory::below(&base).unwrap();
+        assert_eq!(sockets_below(&base).unwrap(), newest_first[..2]);
+    }
+
+    fn timespec(at: SystemTime) -> rustix::fs::Timespec {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        rustix::fs::Timespec { tv_sec: since.as_secs() as i64, tv_nsec: i64::from(since.subsec_nanos()) }
     }
 }

@@ -8,8 +8,14 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rand::RngExt;
+
+/// Attempts to remove a temporary directory.
+const REMOVALS: u32 = 10;
+/// Wait between two of them.
+const REMOVAL_RETRY: Duration = Duration::from_millis(20);
 
 /// Why there is no data directory.
 #[derive(Debug, thiserror::Error)]
@@ -43,19 +49,15 @@ impl Volumes {
     /// # Errors
     /// If another playground has it, or the file system refuses.
     pub fn open(data: Option<&Path>) -> Result<Self, VolumeError> {
-        let (root, temporary) = match data {
-            Some(data) => {
-                create(data)?;
-                let root = fs::canonicalize(data).map_err(failed("find", data))?;
-                (root, false)
-            }
-            None => {
-                let name = format!("setstone-playground-{:016x}", rand::rng().random::<u64>());
-                let root = std::env::temp_dir().join(name);
-                // Not recursive: a directory of that name that is there already is not ours.
-                DirBuilder::new().mode(0o700).create(&root).map_err(failed("create", &root))?;
-                (root, true)
-            }
+        let (root, temporary) = if let Some(data) = data {
+            create(data)?;
+            (fs::canonicalize(data).map_err(failed("find", data))?, false)
+        } else {
+            let name = format!("setstone-playground-{:016x}", rand::rng().random::<u64>());
+            let root = std::env::temp_dir().join(name);
+            // Not recursive: a directory of that name that is there already is not ours.
+            DirBuilder::new().mode(0o700).create(&root).map_err(failed("create", &root))?;
+            (root, true)
         };
         let path = root.join("playground.lock");
         let lock = File::create(&path).map_err(failed("create", &path))?;
@@ -94,9 +96,17 @@ impl Volumes {
 
 impl Drop for Volumes {
     fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = fs::remove_dir_all(&self.root)
-        {
+        if !self.temporary {
+            return;
+        }
+        // When a whole runtime is dropped, pods that were killed a moment ago may still write.
+        for _ in 1..REMOVALS {
+            if fs::remove_dir_all(&self.root).is_ok() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_RETRY);
+        }
+        if let Err(error) = fs::remove_dir_all(&self.root) {
             tracing::warn!(path = %self.root.display(), %error, "the temporary directory was not removed");
         }
     }

@@ -6,9 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::MissedTickBehavior;
 
 use super::handle::Consensus;
-use super::store::Store;
 use crate::metrics::Metrics;
-use crate::mvcc::State;
 
 /// How often the size of the log is looked at.
 const LOG_SIZE_INTERVAL: Duration = Duration::from_millis(500);
@@ -51,10 +49,7 @@ pub(crate) async fn compact(consensus: Consensus) {
     }
 }
 
-/// How often the gauges are brought up to date, at most.
-const GAUGE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Keeps the gauges of consensus, and says when the leader changes.
+/// Counts and tells the changes of the leader. Gauges are read when they are asked for.
 pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
     let mut changes = consensus.raft().metrics();
     let mut leader = None;
@@ -64,31 +59,12 @@ pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
             if now.is_some() {
                 metrics.leader_changes.inc();
             }
-            tracing::info!(leader = now.map(|id| id.to_string()), "the leader changed");
+            let text = now.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+            tracing::info!(leader = text, "the leader changed");
             leader = now;
         }
-        set_gauges(&consensus, &metrics);
-        // Every entry is a change, and so is every heartbeat.
-        let changed = async {
-            while consensus.leader() == leader && changes.changed().await.is_ok() {}
-        };
-        let _ = tokio::time::timeout(GAUGE_INTERVAL, changed).await;
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
-}
-
-fn set_gauges(consensus: &Consensus, metrics: &Metrics) {
-    let position = consensus.position();
-    metrics.has_leader.set(i64::from(position.leader.is_some()));
-    metrics.is_leader.set(i64::from(position.leader == Some(position.member)));
-    metrics.is_learner.set(i64::from(position.is_learner));
-    metrics.proposals_committed.set(position.committed_index as i64);
-    metrics.proposals_applied.set(position.applied_index as i64);
-    metrics.revision.set(position.revision);
-    metrics.compacted_revision.set(position.compacted);
-    metrics.keys.set(consensus.machine().with_state(State::keys) as i64);
-    let used = consensus.disk_use();
-    metrics.db_bytes.set(used.state as i64);
-    metrics.db_bytes_in_use.set(used.state as i64);
-    metrics.log_bytes.set(used.log as i64);
-    metrics.snapshot_bytes.set(used.snapshots as i64);
 }

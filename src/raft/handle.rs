@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, Instant as _, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +74,7 @@ struct Inner {
     proposals: mpsc::Sender<Pending>,
     forwards: mpsc::Sender<Forwarded>,
     reads: mpsc::Sender<Waiter>,
+    election_max: std::time::Duration,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -136,6 +137,7 @@ impl Consensus {
             proposals,
             forwards,
             reads,
+            election_max: parts.tuning.election_max,
             tasks,
             cancel,
         };
@@ -232,6 +234,42 @@ impl Consensus {
     /// The marks in the applied state.
     pub fn marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
         self.inner.machine.with_state(|state| state.cluster().marks.clone())
+    }
+
+    /// Takes a read index: what must be applied here to have seen everything that was acknowledged before the call.
+    pub async fn read_index(&self) -> Result<u64, Error> {
+        let (waiter, index) = oneshot::channel();
+        self.join_read_round(waiter)?;
+        index.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Whether the leader was heard from, or acknowledged by a quorum, within one election time-out.
+    pub fn leader_is_alive(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        match metrics.current_leader {
+            None => false,
+            // A leader that votes alone is its own quorum.
+            Some(leader) if leader == self.inner.mine.node => {
+                metrics.membership_config.voter_ids().all(|id| id == leader)
+                    || metrics
+                        .last_quorum_acked
+                        .as_ref()
+                        .is_some_and(|acked| acked.elapsed() < self.inner.election_max)
+            }
+            // A follower forgets its leader when the election time-out passes.
+            Some(_) => true,
+        }
+    }
+
+    /// Waits until the log holds an entry.
+    pub async fn wait_for_first_entry(&self) {
+        let mut metrics = self.inner.raft.metrics();
+        while self.inner.log.last().is_none() && self.inner.log.purged().is_none() {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The leader, if one is known.

@@ -75,7 +75,7 @@ pub fn open(
 ) -> Result<Opened, OpenError> {
     let refused = |error: &dyn std::fmt::Display| OpenError::Refused(error.to_string());
     let (log, found) = Log::open(env, &directory.log(), options).map_err(|error| match error {
-        LogError::Damaged(_) | LogError::Missing { .. } => OpenError::Lost(error.to_string()),
+        LogError::Damaged(_) | LogError::Missing(_) => OpenError::Lost(error.to_string()),
         _ => refused(&error),
     })?;
     if found.cut > 0 {

@@ -1,6 +1,9 @@
 //! Says of a data directory, offline, whether log and snapshots are sound. Opens nothing for writing and takes no lock, so
 //! a directory that is in use may look torn; stop the process first.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use super::log::{self, OpenError, Tail};

@@ -7,6 +7,9 @@
 //! What a disk *is* (blank, member, lost …) is decided elsewhere; this tells what is there. Nothing here deletes anything
 //! but by name of the caller.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

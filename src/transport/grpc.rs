@@ -232,33 +232,42 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::proto::etcdserverpb::PutRequest;
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Sample {
+        #[prost(bytes = "bytes", tag = "1")]
+        key: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        value: Bytes,
+        #[prost(int64, tag = "3")]
+        lease: i64,
+    }
 
     fn pieces(pieces: Vec<Vec<u8>>) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
         StreamBody::new(stream::iter(pieces.into_iter().map(|piece| Ok(Frame::data(Bytes::from(piece))))))
     }
 
-    fn put() -> PutRequest {
-        PutRequest { key: "k".into(), value: vec![7; 300].into(), lease: -1, ..PutRequest::default() }
+    fn sample() -> Sample {
+        Sample { key: "k".into(), value: vec![7; 300].into(), lease: -1 }
     }
 
     #[tokio::test]
     async fn a_message_arrives_however_it_is_cut() {
-        let wire = encode(&put());
+        let wire = encode(&sample());
         for cut in 0..=wire.len() {
             let body = pieces(vec![wire[..cut].to_vec(), Vec::new(), wire[cut..].to_vec()]);
-            let (got, size) = receive::<PutRequest, _>(body).await.unwrap();
-            assert_eq!((got, size), (put(), wire.len() - PREFIX_BYTES));
+            let (got, size) = receive::<Sample, _>(body).await.unwrap();
+            assert_eq!((got, size), (sample(), wire.len() - PREFIX_BYTES));
         }
         let bytes = wire.iter().map(|byte| vec![*byte]).collect();
-        assert_eq!(receive::<PutRequest, _>(pieces(bytes)).await.unwrap().0, put());
+        assert_eq!(receive::<Sample, _>(pieces(bytes)).await.unwrap().0, sample());
     }
 
     #[tokio::test]
     async fn a_message_that_is_cut_short_fails() {
-        let wire = encode(&put());
+        let wire = encode(&sample());
         for cut in 0..wire.len() {
-            let failure = receive::<PutRequest, _>(pieces(vec![wire[..cut].to_vec()])).await.unwrap_err();
+            let failure = receive::<Sample, _>(pieces(vec![wire[..cut].to_vec()])).await.unwrap_err();
             assert_eq!(failure, cut_short());
         }
     }
@@ -270,21 +279,21 @@ mod tests {
             bytes.extend_from_slice(&(length as u32).to_be_bytes());
             bytes
         };
-        let failure = receive::<PutRequest, _>(pieces(vec![claim(2_200_010)])).await.unwrap_err();
+        let failure = receive::<Sample, _>(pieces(vec![claim(2_200_010)])).await.unwrap_err();
         let text = "grpc: received message larger than max (2200010 vs. 2097152)";
         assert_eq!(failure, Failure::new(Code::ResourceExhausted, text));
 
-        let failure = receive::<PutRequest, _>(pieces(vec![vec![1, 0, 0, 0, 0]])).await.unwrap_err();
+        let failure = receive::<Sample, _>(pieces(vec![vec![1, 0, 0, 0, 0]])).await.unwrap_err();
         assert_eq!(failure.code, Code::Unimplemented);
-        let failure = receive::<PutRequest, _>(pieces(vec![vec![9, 0, 0, 0, 0]])).await.unwrap_err();
+        let failure = receive::<Sample, _>(pieces(vec![vec![9, 0, 0, 0, 0]])).await.unwrap_err();
         assert_eq!(failure.code, Code::Internal);
-        let failure = receive::<PutRequest, _>(pieces(vec![vec![0, 0, 0, 0, 1, 255]])).await.unwrap_err();
+        let failure = receive::<Sample, _>(pieces(vec![vec![0, 0, 0, 0, 1, 255]])).await.unwrap_err();
         assert_eq!(failure.code, Code::Internal);
 
-        let twice = [encode(&put()), encode(&put())].concat();
-        assert!(receive::<PutRequest, _>(pieces(vec![twice])).await.is_err());
-        let twice = vec![encode(&put()).to_vec(), encode(&put()).to_vec()];
-        assert!(receive::<PutRequest, _>(pieces(twice)).await.is_err());
+        let twice = [encode(&sample()), encode(&sample())].concat();
+        assert!(receive::<Sample, _>(pieces(vec![twice])).await.is_err());
+        let twice = vec![encode(&sample()).to_vec(), encode(&sample()).to_vec()];
+        assert!(receive::<Sample, _>(pieces(twice)).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,7 +301,7 @@ mod tests {
         let half =
             stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0, 0, 0, 0, 9, 1])))]);
         let body = StreamBody::new(futures::StreamExt::chain(half, stream::pending()));
-        let failure = receive::<PutRequest, _>(body).await.unwrap_err();
+        let failure = receive::<Sample, _>(body).await.unwrap_err();
         assert_eq!(failure.code, Code::DeadlineExceeded);
     }
 
@@ -307,8 +316,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored() {
-        let mut bytes = put().encode_to_vec();
+        let mut bytes = sample().encode_to_vec();
         bytes.extend_from_slice(&[0xf8, 0x7f, 0x05]);
-        assert_eq!(PutRequest::decode(bytes.as_slice()).unwrap(), put());
+        assert_eq!(Sample::decode(bytes.as_slice()).unwrap(), sample());
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn not_found() -> io::Error {
 }
 
 impl Disk {
-    /// SplitMix64.
+    /// The generator `SplitMix64`.
     pub(super) fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.random;
@@ -311,12 +311,12 @@ pub(super) fn names(path: &Path) -> io::Result<Vec<&str>> {
 }
 
 impl Data {
-    pub(super) fn set_sector(&mut self, sector: u64, bytes: Sector) {
-        self.dirty.entry(sector).or_default().push(bytes);
-        if bytes == ZEROS {
+    pub(super) fn set_sector(&mut self, sector: u64, bytes: &Sector) {
+        self.dirty.entry(sector).or_default().push(*bytes);
+        if *bytes == ZEROS {
             self.sectors.remove(&sector);
         } else {
-            self.sectors.insert(sector, Box::new(bytes));
+            self.sectors.insert(sector, Box::new(*bytes));
         }
     }
 
@@ -329,7 +329,7 @@ impl Data {
             if let Some(place) = content.get_mut(at..at + count) {
                 place.copy_from_slice(now);
             }
-            self.set_sector(sector, content);
+            self.set_sector(sector, &content);
             offset += count as u64;
             bytes = rest;
         }
@@ -343,12 +343,12 @@ impl Data {
         if length < self.length {
             let beyond: Vec<u64> = self.sectors.range(length.div_ceil(SECTOR)..).map(|(at, _)| *at).collect();
             for sector in beyond {
-                self.set_sector(sector, ZEROS);
+                self.set_sector(sector, &ZEROS);
             }
             if let Some(last) = self.sectors.get(&(length / SECTOR)) {
                 let mut content = **last;
                 content.iter_mut().skip((length % SECTOR) as usize).for_each(|byte| *byte = 0);
-                self.set_sector(length / SECTOR, content);
+                self.set_sector(length / SECTOR, &content);
             }
         }
         self.length = length;
@@ -382,4 +382,3 @@ impl Data {
         self.durable_length = self.length;
     }
 }
-

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::env::real_files::RealFiles;
 
 fn content(files: &SimulatedFiles, path: &str) -> Option<Vec<u8>> {
     let file = files.open(Path::new(path), Open::Read).ok()?;
@@ -74,7 +75,7 @@ fn the_same_seeds_give_the_same_disk() {
         let files = SimulatedFiles::new(7);
         let file = create(&files, "/a");
         files.sync_dir(Path::new("/")).unwrap();
-        file.write_at(&[9; 20_000], 100).unwrap();
+        file.write_at(&vec![9; 20_000], 100).unwrap();
         files.crash(Crash::Seeded(3));
         content(&files, "/a").unwrap()
     };
@@ -163,4 +164,66 @@ fn directories_are_made_moved_and_removed() {
     files.remove_dir_all(Path::new("/z")).unwrap();
     assert_eq!(files.list(Path::new("/")).unwrap(), Vec::<String>::new());
     assert!(files.remove_file(Path::new("/z")).is_err());
+}
+
+/// What does not concern crashes is the same as on the real file system.
+#[test]
+fn both_file_systems_answer_alike() {
+    let temporary = tempfile::tempdir().unwrap();
+    answers_as_files_do(&RealFiles, temporary.path());
+    let simulated = SimulatedFiles::new(1);
+    simulated.create_dir_all(Path::new("/tmp/x")).unwrap();
+    answers_as_files_do(&simulated, Path::new("/tmp/x"));
+}
+
+fn answers_as_files_do(files: &dyn Files, root: &Path) {
+    let kind = |result: io::Result<()>| result.unwrap_err().kind();
+    let open = |name: &str, how| files.open(&root.join(name), how);
+    assert_eq!(kind(open("a", Open::Read).map(drop)), io::ErrorKind::NotFound);
+    assert_eq!(kind(open("a", Open::Write).map(drop)), io::ErrorKind::NotFound);
+    assert_eq!(kind(open("no/a", Open::Create).map(drop)), io::ErrorKind::NotFound);
+    let file = open("a", Open::Create).unwrap();
+    assert_eq!(kind(open("a", Open::Create).map(drop)), io::ErrorKind::AlreadyExists);
+    file.write_at(b"abc", 1000).unwrap();
+    assert_eq!(file.length().unwrap(), 1003);
+    let mut buffer = [9; 10];
+    assert_eq!(file.read_at(&mut buffer, 998).unwrap(), 5);
+    assert_eq!(&buffer, b"\0\0abc\x09\x09\x09\x09\x09");
+    assert_eq!(file.read_at(&mut buffer, 2000).unwrap(), 0);
+    file.allocate(500).unwrap();
+    assert_eq!(file.length().unwrap(), 1003, "an allocation does not shorten");
+    file.allocate(5000).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(file.length().unwrap(), 5000);
+    file.set_length(1).unwrap();
+    assert_eq!(file.length().unwrap(), 1);
+    assert!(open("a", Open::Read).unwrap().write_at(b"x", 0).is_err(), "opened for reading");
+
+    files.create_dir_all(&root.join("d/e")).unwrap();
+    files.create_dir_all(&root.join("d/e")).unwrap();
+    assert_eq!(kind(open("d", Open::Write).map(drop)), io::ErrorKind::IsADirectory);
+    assert_eq!(kind(files.create_dir_all(&root.join("a/b"))), io::ErrorKind::NotADirectory);
+    open("d/e/f", Open::Create).unwrap();
+    files.rename(&root.join("a"), &root.join("d/e/f")).unwrap();
+    assert!(!files.exists(&root.join("a")).unwrap());
+    assert_eq!(open("d/e/f", Open::Read).unwrap().length().unwrap(), 1, "a rename replaces");
+    assert_eq!(kind(files.rename(&root.join("a"), &root.join("b"))), io::ErrorKind::NotFound);
+    open("z", Open::Create).unwrap();
+    assert_eq!(files.list(root).unwrap(), ["d", "z"]);
+    assert_eq!(kind(files.list(&root.join("no")).map(drop)), io::ErrorKind::NotFound);
+    files.sync_dir(&root.join("d")).unwrap();
+    assert_eq!(kind(files.remove_file(&root.join("no"))), io::ErrorKind::NotFound);
+    files.remove_file(&root.join("z")).unwrap();
+    let held = open("d/e/f", Open::Read).unwrap();
+    files.remove_dir_all(&root.join("d")).unwrap();
+    files.sync_dir(root).unwrap();
+    assert_eq!(held.length().unwrap(), 1, "an open file outlives its name");
+    assert_eq!(files.list(root).unwrap(), Vec::<String>::new());
+
+    let lock = files.lock(&root.join("lock")).unwrap();
+    assert_eq!(kind(files.lock(&root.join("lock")).map(drop)), io::ErrorKind::WouldBlock);
+    drop(lock);
+    files.lock(&root.join("lock")).unwrap();
+    let space = files.space(root).unwrap();
+    assert!(space.free <= space.total && space.total > 0);
 }

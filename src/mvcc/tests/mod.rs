@@ -14,7 +14,9 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
-use super::command::{Command, Compact, DeleteRange, Outcome, Put, Range, RangeResult, Refusal, Reply, Request};
+use super::command::{
+    Command, Compact, DeleteRange, Outcome, Put, Range, RangeResult, Refusal, Reply, Request,
+};
 use super::{Applied, Changes, Event, History, HistoryError, State};
 
 /// An engine in memory.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::mvcc::command::{
-    Command, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Refusal,
-    Reply, SortOrder, SortTarget, Txn, TxnOp, TxnResult,
+    Command, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
+    Refusal, Reply, SortOrder, SortTarget, Txn, TxnOp, TxnResult,
 };
 use crate::mvcc::{Event, EventKind, KeyValue};
 

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::{Memory, Store};
 use crate::mvcc::command::{
-    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder, SortTarget,
-    Txn, TxnOp,
+    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
+    SortTarget, Txn, TxnOp,
 };
 use crate::mvcc::read;
 use crate::mvcc::{Revision, State};
@@ -34,15 +34,15 @@ const REVISIONS: std::ops::Range<i64> = -2..40;
 fn key() -> impl Strategy<Value = Bytes> {
     let long = Bytes::from(vec![b'b'; 9_000]);
     prop_oneof![
-        8 => "[a-d]{1,2}".prop_map(Bytes::from),
-        1 => Just(Bytes::from_static(b"\0")),
+        8 => "[a-c]{1,2}".prop_map(Bytes::from),
+        2 => Just(Bytes::from_static(b"\0")),
         1 => Just(Bytes::from_static(b"b-is-longer-than-the-inline-keys-are")),
         1 => Just(long),
     ]
 }
 
 fn range_end() -> impl Strategy<Value = Bytes> {
-    prop_oneof![3 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 2 => key()]
+    prop_oneof![3 => Just(Bytes::new()), 2 => Just(Bytes::from_static(b"\0")), 2 => key()]
 }
 
 fn value() -> impl Strategy<Value = Bytes> {
@@ -189,7 +189,8 @@ impl Trio {
                 let read = self.store.state.read_txn(&self.store.engine, txn);
                 let (reply, events) = self.model.apply(&Command::Txn(txn.clone()));
                 prop_assert_eq!(events.len(), 0);
-                let outcome = read.map(|result| crate::mvcc::command::Outcome::Txn(result.expect("reads only")));
+                let outcome =
+                    read.map(|result| crate::mvcc::command::Outcome::Txn(result.expect("reads only")));
                 prop_assert_eq!(outcome, reply.map(|reply| reply.outcome));
             }
         }
@@ -269,7 +270,8 @@ proptest! {
 
         // What was trimmed in steps is what loading finds; and the small state is all that is not a record.
         let loaded = State::load(&trio.store.engine).unwrap();
-        prop_assert!(loaded.index == trio.store.state.index);
+        prop_assert_eq!(&loaded.index, &trio.store.state.index);
+        prop_assert_eq!(&State::load(&trio.lazy.engine).unwrap().index, &loaded.index, "cleaned or not");
         trio.store.reload();
         trio.check_all()?;
         let small: Vec<_> = trio.store.engine.0.iter().filter(|(key, _)| key[0] == b's').collect();

@@ -30,6 +30,7 @@ impl MemoryEngine {
     }
 
     /// A copy as of now, which lives on its own. The simulation lets a node come back with one.
+    #[must_use]
     pub fn fork(&self) -> Self {
         Self { map: RwLock::new(self.map.read().clone()) }
     }

@@ -186,7 +186,11 @@ fn damaged_files_are_an_error_or_an_engine_but_never_a_panic() {
             let mut bytes = std::fs::read(&path).unwrap();
             let from = (bytes.len() as f64 * at) as usize;
             let rest = &mut bytes[from..];
-            if zeros { rest.fill(0) } else { rest.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55) }
+            if zeros {
+                rest.fill(0);
+            } else {
+                rest.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
+            }
             std::fs::write(&path, &bytes).unwrap();
             if let Ok(opened) = open_state(&RealFiles, &state, DISK) {
                 let _ = opened.engine.scan(b"", b"", &mut |_, _| ControlFlow::Continue(()));
@@ -219,16 +223,13 @@ proptest! {
         for changes in batches {
             let mut batch = Batch::default();
             for (key, value) in changes {
-                match value {
-                    Some(value) => {
-                        let value = Bytes::from(vec![value; 3]);
-                        model.insert(key.clone(), value.clone());
-                        batch.puts.push((key, value));
-                    }
-                    None => {
-                        model.remove(&key);
-                        batch.deletes.push(key);
-                    }
+                if let Some(value) = value {
+                    let value = Bytes::from(vec![value; 3]);
+                    model.insert(key.clone(), value.clone());
+                    batch.puts.push((key, value));
+                } else {
+                    model.remove(&key);
+                    batch.deletes.push(key);
                 }
             }
             for engine in &engines {

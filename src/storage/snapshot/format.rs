@@ -133,7 +133,12 @@ fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
 pub(super) fn block_header(bytes: &[u8]) -> Option<BlockHeader> {
     let length = read_u32(bytes, 4)? as usize;
     (length <= limits::SNAPSHOT_BLOCK_BYTES).then_some(())?;
-    Some(BlockHeader { crc: read_u32(bytes, 0)?, length, ordinal: read_u32(bytes, 8)?, kind: *bytes.get(12)? })
+    Some(BlockHeader {
+        crc: read_u32(bytes, 0)?,
+        length,
+        ordinal: read_u32(bytes, 8)?,
+        kind: *bytes.get(12)?,
+    })
 }
 
 /// What the block is, if header and payload are as they were written, in their place.
@@ -181,7 +186,9 @@ pub(super) fn push_pair_lengths(out: &mut Vec<u8>, key: usize, value: usize) {
 /// If its lengths are beyond the limits.
 pub(super) fn take_pair(stream: &mut BytesMut) -> Result<Option<(bytes::Bytes, bytes::Bytes)>, String> {
     let mut at = 0;
-    let (Some(key), Some(value)) = (varint(stream, &mut at), varint(stream, &mut at)) else { return Ok(None) };
+    let (Some(key), Some(value)) = (varint(stream, &mut at), varint(stream, &mut at)) else {
+        return Ok(None);
+    };
     if key > limits::SNAPSHOT_KEY_BYTES || value > limits::SNAPSHOT_VALUE_BYTES {
         return Err(format!("a pair with a key of {key} and a value of {value} bytes"));
     }

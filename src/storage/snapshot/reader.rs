@@ -93,7 +93,11 @@ impl SnapshotReader {
         match format::version(prefix.get(..count).unwrap_or_default()) {
             Some(format::VERSION) => {}
             Some(found) => {
-                return Err(SnapshotError::Version { file: path.to_owned(), found, supported: format::VERSION });
+                return Err(SnapshotError::Version {
+                    file: path.to_owned(),
+                    found,
+                    supported: format::VERSION,
+                });
             }
             None => return Err(Damage::new(path, 0, "not a snapshot").into()),
         }
@@ -175,7 +179,8 @@ impl SnapshotReader {
     /// # Errors
     /// [`SnapshotError::Invalid`] if [`next_pair`](Self::next_pair) has not returned `None`.
     pub fn into_verified(self) -> Result<Verified> {
-        let digest = self.end.ok_or_else(|| SnapshotError::Invalid("it was not read to its end".to_owned()))?;
+        let digest =
+            self.end.ok_or_else(|| SnapshotError::Invalid("it was not read to its end".to_owned()))?;
         Ok(Verified { header: self.header, pairs: self.pairs, length: self.blocks.position, digest })
     }
 }

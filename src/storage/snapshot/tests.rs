@@ -18,7 +18,8 @@ fn header(term: u64, index: u64) -> SnapshotHeader {
 }
 
 fn open(files: &SimulatedFiles) -> Snapshots {
-    Snapshots::open(Arc::new(files.clone()), Path::new("/data/snapshots"), Path::new("/data/incoming")).unwrap()
+    Snapshots::open(Arc::new(files.clone()), Path::new("/data/snapshots"), Path::new("/data/incoming"))
+        .unwrap()
 }
 
 /// Pairs of all sizes: empty, small, and over several blocks.
@@ -28,7 +29,11 @@ fn pairs(count: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
     (0..count).map(|number| (number.to_be_bytes().to_vec(), value(number))).collect()
 }
 
-fn write(snapshots: &Snapshots, header: &SnapshotHeader, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<SnapshotFile> {
+fn write(
+    snapshots: &Snapshots,
+    header: &SnapshotHeader,
+    pairs: &[(Vec<u8>, Vec<u8>)],
+) -> Result<SnapshotFile> {
     let mut writer = snapshots.write(header)?;
     for (key, value) in pairs {
         writer.pair(key, value)?;
@@ -142,7 +147,9 @@ fn bytes_behind_the_end_blocks_of_another_snapshot_and_other_versions_are_refuse
     };
     put(&sound).unwrap();
     let longer = [&sound[..], &[0]].concat();
-    assert!(matches!(put(&longer), Err(SnapshotError::Damaged(damage)) if damage.offset == sound.len() as u64));
+    assert!(
+        matches!(put(&longer), Err(SnapshotError::Damaged(damage)) if damage.offset == sound.len() as u64)
+    );
     // Every block is sound, but one is left out: its ordinal is missing.
     let block = |at: usize| 16 + u32::from_le_bytes(sound[at + 4..at + 8].try_into().unwrap()) as usize;
     let first = 16 + block(16);
@@ -282,7 +289,8 @@ fn an_incoming_snapshot_is_bounded_checked_and_forgotten_for_another() {
 #[test]
 fn what_version_1_wrote_is_read() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-v1/snapshots");
-    let pairs: Vec<_> = (0..50u32).map(|number| (number.to_be_bytes().to_vec(), vec![number as u8; 40])).collect();
+    let pairs: Vec<_> =
+        (0..50u32).map(|number| (number.to_be_bytes().to_vec(), vec![number as u8; 40])).collect();
     if std::env::var_os("SETSTONE_WRITE_FIXTURES").is_some() {
         let _ = RealFiles.remove_dir_all(&fixture);
         let incoming = tempfile::tempdir().unwrap();

@@ -273,9 +273,7 @@ fn call_of(step: &Step, model: &Model, term: &mut u64) -> Option<Call> {
                 None => Some(Call::Truncate(None)),
             }
         }
-        Step::Purge(ahead) => {
-            model.entries.values().nth(*ahead as usize).map(|entry| Call::Purge(entry.id))
-        }
+        Step::Purge(ahead) => model.entries.values().nth(*ahead as usize).map(|entry| Call::Purge(entry.id)),
         Step::PurgeBeyond => Some(Call::Purge(id(*term, next + 5))),
         _ => None,
     }

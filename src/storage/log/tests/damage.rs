@@ -70,7 +70,10 @@ fn in_the_last_segment_a_flipped_bit_before_the_last_write_is_damage_and_in_it_a
         } else {
             let (log, recovered) = opened.unwrap();
             let lost = recovered.last.unwrap().index + 2 == whole.index;
-            assert!(lost || recovered.last == Some(whole), "a bit at {offset}: a write is whole or not there");
+            assert!(
+                lost || recovered.last == Some(whole),
+                "a bit at {offset}: a write is whole or not there"
+            );
             assert!(recovered.cut > 0);
             assert_eq!(all(&log).len() as u64, recovered.last.unwrap().index + 1);
         }

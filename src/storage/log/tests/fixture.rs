@@ -52,7 +52,9 @@ fn what_version_1_wrote_is_read() {
     }
     let (log, recovered) = Log::open(&world.env, &directory(), SMALL).unwrap();
     let mut model = Model::default();
-    fixture_calls().iter().for_each(|call| model.apply(call));
+    for call in fixture_calls() {
+        model.apply(&call);
+    }
     assert_eq!(Model::of(&log), model);
     assert_eq!((recovered.committed, recovered.cut), (Some(id(3, 4)), 0));
 }

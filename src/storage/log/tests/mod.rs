@@ -33,9 +33,12 @@ fn entry(term: u64, index: u64, size: usize) -> Entry {
     Entry { id: id(term, index), payload: Bytes::from(payload) }
 }
 
+/// The number of a call, and what it was told.
+type Answer = (u64, Result<(), String>);
+
 /// Collects the answers of calls, in the order in which they came.
 #[derive(Clone, Default)]
-struct Answers(Arc<Mutex<Vec<(u64, Result<(), String>)>>>);
+struct Answers(Arc<Mutex<Vec<Answer>>>);
 
 impl Answers {
     fn done(&self, number: u64) -> Done {
@@ -43,7 +46,7 @@ impl Answers {
         Box::new(move |result| answers.lock().push((number, result.map_err(|error| error.to_string()))))
     }
 
-    fn take(&self) -> Vec<(u64, Result<(), String>)> {
+    fn take(&self) -> Vec<Answer> {
         std::mem::take(&mut self.0.lock())
     }
 }
@@ -218,7 +221,11 @@ fn reads_are_bounded_and_come_from_cache_or_disk() {
     let world = World::new(1);
     let (log, _) = created(&world);
     log.append((0..40).map(|index| entry(1, index, 100)).collect(), ignore());
-    assert_eq!(log.read_cached(0..40, usize::MAX).unwrap().unwrap().len(), 40, "nothing is dropped unwritten");
+    assert_eq!(
+        log.read_cached(0..40, usize::MAX).unwrap().unwrap().len(),
+        40,
+        "nothing is dropped unwritten"
+    );
     world.tasks.run();
     assert!(log.read_cached(0..40, usize::MAX).unwrap().is_none());
     assert_eq!(log.read_cached(36..50, usize::MAX).unwrap().unwrap().len(), 4);

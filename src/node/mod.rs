@@ -1,0 +1,385 @@
+//! One member: builds the parts, owns their tasks, starts and stops them in order. The composition root.
+//!
+//! Start: data directory and lock, identity, log and state; then the ports, which answer *describe* and probes; then the
+//! starter, which asks the others; consensus runs only when the start table says so. Stop: not ready, drain, hand over,
+//! finish what is in flight, consensus, log and state, exit.
+//!
+//! * `world`: the real implementations of `env`
+//! * `disk`: this node's own disk
+//! * `dial`: connections to peers, for consensus
+//! * `health`: ready, live, and why
+//! * `run`: the task that carries out what the starter decides
+
+mod dial;
+mod disk;
+mod health;
+mod run;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::disk::LocalDisk;
+use self::health::Health;
+use crate::api::Api;
+use crate::client::Embedded;
+use crate::config::{Cluster, Config, Data};
+use crate::discovery::{AddressBook, Directory, PeerChannels};
+use crate::env::{Env, Listener};
+use crate::error::Error;
+use crate::identity::Ordinal;
+use crate::limits;
+use crate::membership::{Desired, Own, Starter, StarterConfig};
+use crate::metrics::Metrics;
+use crate::raft::{Gate, Service};
+use crate::storage::DataDirectory;
+use crate::storage::directory::DirectoryError;
+
+/// A running member. Dropping it stops its tasks without handing over; call [`Node::shutdown`].
+pub struct Node {
+    gate: Gate,
+    health: Arc<Health>,
+    disk: Arc<LocalDisk>,
+    metrics: Metrics,
+    config: Config,
+    addresses: Addresses,
+    tasks: TaskTracker,
+    /// New client requests are refused.
+    refusing: CancellationToken,
+    /// The peer and admin ports close, and the starter ends.
+    closing: CancellationToken,
+    failed: watch::Receiver<Option<Error>>,
+}
+
+/// The ports that a node has bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For members; a node that is alone has none.
+    pub peer: Option<SocketAddr>,
+    /// For probes.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Who this node is among others, and how it reaches them.
+struct Place {
+    ordinal: Ordinal,
+    own: Own,
+    expected: u16,
+    channels: Option<PeerChannels>,
+}
+
+impl Node {
+    /// Starts a member. Returns when its ports are bound; [`Node::ready`] waits until it serves. It founds a cluster, resumes
+    /// in its own, or waits for the others, as the start table says.
+    ///
+    /// # Errors
+    /// [`Error::Start`] for a wrong configuration or a port that is taken, [`Error::Locked`] and [`Error::Disk`] for a data
+    /// directory that cannot be used.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let env = world::real(&config)?;
+        Self::start_in(config, env).await
+    }
+
+    /// Starts a member in a world of the caller's.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_in(config: Config, env: Env) -> Result<Self, Error> {
+        let metrics = Metrics::new();
+        let ports = Ports::bind(&config, &env).await?;
+        let place = place(&config, &env, &ports)?;
+        let gate = Gate::new("the member is starting");
+        let disk = open_disk(&config, &env, &place, &metrics, &gate).await?;
+        let (ready, ready_watch) = watch::channel(false);
+        let starter = Starter::new(
+            StarterConfig {
+                own: place.own.clone(),
+                expected: place.expected,
+                desired: watch::channel(Desired::NotUsed).1,
+                may_found_alone: true,
+                // Only a StatefulSet starts pods by their readiness.
+                ready: matches!(config.cluster, Cluster::StatefulSet { .. }).then_some(ready_watch),
+                channels: place.channels.clone(),
+                random: env.random.clone(),
+            },
+            disk.clone(),
+        );
+        let (starter, state) = starter;
+        let health = Arc::new(Health::new(gate.clone(), disk.clone(), state.clone(), config.name.clone(), ready));
+        let (refusing, closing) = (CancellationToken::new(), CancellationToken::new());
+        let api = Api::new(
+            Arc::new(gate.clone()),
+            health.clone(),
+            metrics.clone(),
+            limits::QUOTA_BYTES,
+            refusing.clone(),
+        );
+        let tasks = TaskTracker::new();
+        let addresses = ports.addresses()?;
+        let service = Service::new();
+        if let Some(listener) = ports.peer {
+            let membership = starter.service();
+            let (service, closing) = (service.clone(), closing.clone());
+            tasks.spawn(run::serve_peers(listener, service, membership, closing));
+        }
+        let grace = config.grace_period;
+        let client_api = api.clone();
+        tasks.spawn(async move { client_api.serve_client(ports.client, grace).await });
+        if let Some(listener) = ports.admin {
+            let closing = closing.clone();
+            tasks.spawn(async move { api.serve_admin(listener, closing, std::time::Duration::ZERO).await });
+        }
+        tasks.spawn(starter.run(closing.clone()));
+        let (failure, failed) = watch::channel(None);
+        let runner = run::Runner {
+            disk: disk.clone(),
+            gate: gate.clone(),
+            service,
+            channels: place.channels,
+            tuning: config.tuning.clone(),
+            metrics: metrics.clone(),
+            state,
+            failure,
+        };
+        tasks.spawn(runner.run(closing.clone()));
+        tasks.spawn(health.clone().keep(closing.clone()));
+        Ok(Self { gate, health, disk, metrics, config, addresses, tasks, refusing, closing, failed })
+    }
+
+    /// The store, for programs in the same process. Cheap to clone, and usable as long as the node runs.
+    pub fn client(&self) -> Embedded {
+        Embedded::new(Arc::new(self.gate.clone()))
+    }
+
+    /// The bound ports.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The numbers of this member.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Ready, live, and why.
+    pub fn health(&self) -> crate::api::Report {
+        crate::api::Probe::report(&*self.health)
+    }
+
+    /// Waits until the member serves.
+    ///
+    /// # Errors
+    /// Why it does not, at the deadline; why it cannot go on.
+    pub async fn ready(&self, deadline: Instant) -> Result<(), Error> {
+        let mut serving = self.health.watch_serving();
+        let ready = async {
+            // The sender lives as long as the node.
+            let _ = serving.wait_for(|serving| *serving).await;
+        };
+        tokio::select! {
+            result = tokio::time::timeout_at(deadline, ready) => {
+                result.map_err(|_| Error::NotServing(self.health.why_not()))
+            }
+            error = self.failed() => Err(error),
+        }
+    }
+
+    /// Waits until the member cannot go on, and says why. Restarting the process is then the remedy.
+    pub async fn failed(&self) -> Error {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or(Error::Stopped),
+            Err(_) => Error::Stopped,
+        }
+    }
+
+    /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Changes nothing in
+    /// the membership: stopping is not leaving. Ends within the grace period of the configuration, or soon after `hurry` is
+    /// cancelled.
+    pub async fn stop(&self, hurry: &CancellationToken) {
+        let deadline = Instant::now() + self.config.grace_period;
+        self.health.drain();
+        tokio::select! {
+            () = tokio::time::sleep(self.config.drain_delay) => {}
+            () = hurry.cancelled() => {}
+        }
+        if let Some(consensus) = self.gate.consensus() {
+            let until = deadline.min(Instant::now() + limits::HANDOVER_TIMEOUT);
+            tokio::select! {
+                moved = consensus.hand_over(until) => {
+                    if !moved {
+                        tracing::info!("there is nobody to hand leadership over to");
+                    }
+                }
+                () = hurry.cancelled() => {}
+            }
+        }
+        self.refusing.cancel();
+        self.closing_time(deadline, hurry).await;
+        self.closing.cancel();
+        if let Some(consensus) = self.gate.consensus() {
+            consensus.shutdown().await;
+        }
+        self.tasks.close();
+        let ended = tokio::time::timeout_at(deadline, self.tasks.wait());
+        tokio::select! {
+            result = ended => {
+                if result.is_err() {
+                    tracing::warn!("some tasks did not end within the grace period");
+                }
+            }
+            () = hurry.cancelled() => {}
+        }
+        self.disk.close().await;
+        tracing::info!("stopped");
+    }
+
+    /// Waits until the client port has answered what was in flight.
+    async fn closing_time(&self, deadline: Instant, hurry: &CancellationToken) {
+        let open = self.metrics.client_connections.clone();
+        let closed = async {
+            let mut looks = tokio::time::interval(std::time::Duration::from_millis(10));
+            while open.get() > 0 {
+                looks.tick().await;
+            }
+        };
+        let until = deadline.min(Instant::now() + limits::REQUEST_TIMEOUT);
+        tokio::select! {
+            _ = tokio::time::timeout_at(until, closed) => {}
+            () = hurry.cancelled() => {}
+        }
+    }
+
+    /// [`Node::stop`], without a reason to hurry.
+    pub async fn shutdown(&self) {
+        self.stop(&CancellationToken::new()).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.refusing.cancel();
+        self.closing.cancel();
+    }
+}
+
+/// Bound ports.
+struct Ports {
+    client: Box<dyn Listener>,
+    peer: Option<Box<dyn Listener>>,
+    admin: Option<Box<dyn Listener>>,
+}
+
+impl Ports {
+    async fn bind(config: &Config, env: &Env) -> Result<Self, Error> {
+        let bind = async |name: &str, at: SocketAddr| {
+            env.network
+                .bind(at)
+                .await
+                .map_err(|error| Error::Start(format!("the {name} port {at} cannot be bound: {error}")))
+        };
+        let peer = match config.cluster {
+            Cluster::Single => None,
+            _ => Some(bind("peer", config.listen_peer).await?),
+        };
+        let admin = match config.listen_admin {
+            Some(at) => Some(bind("admin", at).await?),
+            None => None,
+        };
+        Ok(Self { client: bind("client", config.listen_client).await?, peer, admin })
+    }
+
+    fn addresses(&self) -> Result<Addresses, Error> {
+        let of = |listener: &dyn Listener| {
+            listener.local_address().map_err(|error| Error::Start(format!("a port has no address: {error}")))
+        };
+        Ok(Addresses {
+            client: of(&*self.client)?,
+            peer: self.peer.as_deref().map(of).transpose()?,
+            admin: self.admin.as_deref().map(of).transpose()?,
+        })
+    }
+}
+
+fn place(config: &Config, env: &Env, ports: &Ports) -> Result<Place, Error> {
+    let client_urls = if config.advertise_client.is_empty() {
+        vec![format!("http://{}", ports.addresses()?.client)]
+    } else {
+        config.advertise_client.clone()
+    };
+    let directory = match &config.cluster {
+        Cluster::Single => {
+            let own = Own {
+                ordinal: 0,
+                name: config.name.clone(),
+                member_name: config.name.clone(),
+                peer_address: config.listen_peer.to_string(),
+                client_urls,
+                reachable_at: None,
+            };
+            return Ok(Place { ordinal: 0, own, expected: 1, channels: None });
+        }
+        Cluster::StatefulSet { pod, .. } => Directory::Pods(pod.clone()),
+        Cluster::Fixed { ordinal, peers } => {
+            Directory::fixed(*ordinal, peers).map_err(|error| Error::Start(error.to_string()))?
+        }
+    };
+    let expected = match &config.cluster {
+        Cluster::StatefulSet { expected, .. } => *expected,
+        Cluster::Fixed { peers, .. } => peers.len() as u16,
+        Cluster::Single => 1,
+    };
+    let peer = directory.own();
+    let reachable_at = match &config.cluster {
+        Cluster::StatefulSet { pod, .. } => pod.pod_ip.map(|ip| SocketAddr::new(ip, peer.port)),
+        _ => None,
+    };
+    let own = Own {
+        ordinal: peer.ordinal,
+        name: directory.name_of(&peer),
+        member_name: config.name.clone(),
+        peer_address: peer.to_string(),
+        client_urls,
+        reachable_at,
+    };
+    let channels = PeerChannels::new(AddressBook::new(env, directory));
+    Ok(Place { ordinal: peer.ordinal, own, expected, channels: Some(channels) })
+}
+
+async fn open_disk(
+    config: &Config,
+    env: &Env,
+    place: &Place,
+    metrics: &Metrics,
+    gate: &Gate,
+) -> Result<Arc<LocalDisk>, Error> {
+    let root = match &config.data {
+        Data::Memory => "/memory".into(),
+        Data::Directory(root) => root.clone(),
+    };
+    let (env, config, ordinal) = (env.clone(), config.clone(), place.ordinal);
+    let (metrics, gate) = (metrics.clone(), gate.clone());
+    let (result, opened) = tokio::sync::oneshot::channel();
+    let tasks = env.tasks.clone();
+    tasks
+        .blocking(Box::new(move || {
+            let disk = DataDirectory::open(env.files.clone(), &root)
+                .map_err(|error| match error {
+                    DirectoryError::Locked { .. } => Error::Locked(error.to_string()),
+                    _ => Error::Disk(error.to_string()),
+                })
+                .and_then(|directory| LocalDisk::open(&env, &config, directory, ordinal, metrics, gate));
+            // The caller waits for it.
+            let _ = result.send(disk);
+        }))
+        .await;
+    let disk = opened.await.map_err(|_| Error::Start("the data directory was not opened".into()))??;
+    Ok(Arc::new(disk))
+}

@@ -1,0 +1,189 @@
+//! Carries out what the starter decides: starts consensus, stores that the disk is lost, ends the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use super::dial::{DialNobody, DialPods};
+use super::disk::{self, LocalDisk};
+use crate::config::Tuning;
+use crate::discovery::PeerChannels;
+use crate::env::{Listener, Stream};
+use crate::error::Error;
+use crate::limits;
+use crate::membership::{Action, MembershipService, Prepared, StartState, Step};
+use crate::metrics::Metrics;
+use crate::proto::peer::membership_server::MembershipServer;
+use crate::raft::boots::Boots;
+use crate::raft::{Consensus, Dial, Gate, Parts, Service};
+
+/// The task that starts consensus.
+pub(super) struct Runner {
+    pub(super) disk: Arc<LocalDisk>,
+    pub(super) gate: Gate,
+    pub(super) service: Service,
+    pub(super) channels: Option<PeerChannels>,
+    pub(super) tuning: Tuning,
+    pub(super) metrics: Metrics,
+    pub(super) state: watch::Receiver<StartState>,
+    pub(super) failure: watch::Sender<Option<Error>>,
+}
+
+impl Runner {
+    /// Runs until `cancel`, or until this member cannot go on.
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        tokio::select! {
+            result = self.follow() => {
+                if let Err(error) = result {
+                    self.failure.send_replace(Some(error));
+                }
+            }
+            () = cancel.cancelled() => {}
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), Error> {
+        loop {
+            let state = self.state.borrow_and_update().clone();
+            self.gate.explain(&state.text);
+            match &state.step {
+                Step::Wait | Step::Refuse | Step::Hold => {}
+                Step::BecomeLost => {
+                    let reason = match &state.action {
+                        Action::BecomeLost { reason } => reason.as_str(),
+                        _ => &state.text,
+                    };
+                    self.disk.lose(reason)?;
+                    if self.gate.consensus().is_some() {
+                        return Err(Error::Disk(format!("the disk is lost: {reason}")));
+                    }
+                }
+                Step::Stop => return Err(Error::Disk(state.text.clone())),
+                Step::Release => self.start(None).await?,
+                Step::Initialise(prepared) => self.start(Some(prepared)).await?,
+            }
+            let changed = self.state.changed();
+            match self.gate.consensus() {
+                Some(consensus) => tokio::select! {
+                    changed = changed => changed.map_err(|_| Error::Stopped)?,
+                    reason = consensus.failed() => return Err(Error::Storage(reason)),
+                },
+                None => changed.await.map_err(|_| Error::Stopped)?,
+            }
+        }
+    }
+
+    /// Starts consensus, once; initialises the cluster if this member founds it.
+    async fn start(&self, founding: Option<&Prepared>) -> Result<(), Error> {
+        if self.gate.consensus().is_some() {
+            return Ok(());
+        }
+        let (Some(mine), Some(opened)) = (self.disk.sender(), self.disk.opened()) else {
+            return Err(Error::Start("the disk has no identity".into()));
+        };
+        let dial: Arc<dyn Dial> = match &self.channels {
+            Some(channels) => Arc::new(DialPods(channels.clone())),
+            None => Arc::new(DialNobody),
+        };
+        let consensus = Consensus::start(Parts {
+            mine,
+            log: opened.log.clone(),
+            committed: opened.committed,
+            machine: opened.machine.clone(),
+            snapshots: opened.snapshots.clone(),
+            dial,
+            boots: Boots::default(),
+            tuning: self.tuning.clone(),
+            metrics: self.metrics.clone(),
+        })
+        .await?;
+        self.service.set(consensus.clone());
+        self.gate.open(consensus.clone());
+        if let Some(prepared) = founding {
+            consensus.initialise(disk::peer_nodes(&prepared.voters)).await?;
+        }
+        consensus.wait_for_first_entry().await;
+        self.disk.settle()
+    }
+}
+
+/// A connection from a peer.
+struct PeerStream(Box<dyn Stream>);
+
+impl Connected for PeerStream {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl tokio::io::AsyncRead for PeerStream {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl tokio::io::AsyncWrite for PeerStream {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Serves the peer port until `cancel`.
+pub(super) async fn serve_peers(
+    listener: Box<dyn Listener>,
+    service: Service,
+    membership: MembershipServer<MembershipService>,
+    cancel: CancellationToken,
+) {
+    let accepted = futures::stream::unfold(listener, |listener| async move {
+        let connection = listener.accept().await;
+        if connection.is_err() {
+            // Out of file descriptors, most often: trying at once again would only burn the processor.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Some((connection, listener))
+    });
+    // A connection that broke while it was accepted ends nothing.
+    let streams = accepted.filter_map(|connection| connection.ok().map(|(stream, _)| Ok::<_, std::io::Error>(PeerStream(stream))));
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))
+        .http2_keepalive_timeout(Some(limits::PEER_KEEPALIVE))
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+        .add_service(service.into_server())
+        .add_service(membership)
+        .serve_with_incoming(streams);
+    tokio::select! {
+        result = served => {
+            if let Err(error) = result {
+                tracing::error!(%error, "the peer port is closed; this member hears nobody until it is restarted");
+            }
+        }
+        () = cancel.cancelled() => {}
+    }
+}
