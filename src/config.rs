@@ -21,7 +21,7 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
-    /// URLs that clients are told to use.
+    /// URLs that clients are told to use. Empty: the address that is bound for them.
     pub advertise_client: Vec<String>,
     /// Name server to ask instead of the system's.
     pub dns_server: Option<SocketAddr>,
@@ -124,15 +124,14 @@ impl Config {
         if self.name.is_empty() {
             return Err("the name is empty".into());
         }
-        if self.advertise_client.is_empty() {
-            return Err("no client URL is advertised".into());
-        }
         self.cluster.validate()?;
         self.tuning.validate()?;
-        let mut listeners = vec![("client", self.listen_client), ("peer", self.listen_peer)];
+        let mut listeners = vec![("client", self.listen_client)];
+        listeners.extend((!matches!(self.cluster, Cluster::Single)).then_some(("peer", self.listen_peer)));
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));
         for (index, (one, address)) in listeners.iter().enumerate() {
-            let taken = listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
+            let taken =
+                listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
             if let Some((other, _)) = taken {
                 return Err(format!("the {one} and the {other} listener are both at {address}"));
             }
@@ -153,9 +152,10 @@ impl Cluster {
             Self::Single => Ok(()),
             Self::StatefulSet { expected: 0, .. } => Err("0 pods are expected; at least 1 is needed".into()),
             Self::StatefulSet { .. } => Ok(()),
-            Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => {
-                Err(format!("ordinal {ordinal} is not in the list of {} peers, which counts from 0", peers.len()))
-            }
+            Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => Err(format!(
+                "ordinal {ordinal} is not in the list of {} peers, which counts from 0",
+                peers.len()
+            )),
             Self::Fixed { .. } => Ok(()),
         }
     }
