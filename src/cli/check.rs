@@ -215,12 +215,18 @@ impl Findings {
     }
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 fn log_line(log: &check::LogReport) -> String {
     let mut text = match &log.first_last {
-        Some((first, last)) => format!("{} entries, {first} to {last}", log.entries),
+        Some((first, last)) => {
+            format!("{}, {first} to {}", counted(log.entries, "entry", "entries"), last.index)
+        }
         None => "no entries".to_owned(),
     };
-    text.push_str(&format!("; {} segments, {} bytes", log.segments, log.bytes));
+    text.push_str(&format!("; {}, {} bytes", counted(log.segments, "segment", "segments"), log.bytes));
     if let Some(purged) = &log.purged {
         text.push_str(&format!("; purged up to {purged}"));
     }

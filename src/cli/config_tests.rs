@@ -54,7 +54,7 @@ fn nothing_given_is_one_member_on_disk() {
     assert_eq!(config.advertise_client, ["http://127.0.0.1:2379"]);
     assert_eq!(config.drain_delay, Duration::ZERO);
     assert_eq!(config.dns_server, None);
-    assert_eq!((settings.log.as_str(), settings.log_format), ("info", LogFormat::Text));
+    assert_eq!((settings.log.as_str(), settings.log_format), (LOG, LogFormat::Text));
     assert!(!settings.exit_with_stdin);
 }
 

@@ -1,5 +1,6 @@
 //! `setstone serve`: runs a member until a signal stops it.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -55,7 +56,10 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
         Failure::new(Exit::Config, format!("the log filter {:?} cannot be read: {error}", settings.log))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let started = match settings.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
