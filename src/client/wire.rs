@@ -117,6 +117,7 @@ pub(super) fn key_value(kv: mvccpb::KeyValue) -> KeyValue {
 
 pub(super) fn range_result(response: pb::RangeResponse) -> RangeResult {
     RangeResult {
+        revision: response.header.map_or(0, |header| header.revision),
         kvs: response.kvs.into_iter().map(key_value).collect(),
         more: response.more,
         count: response.count,
