@@ -243,8 +243,13 @@ impl AddressBook {
 
     async fn ask(&self, peer: &Peer) -> Result<(), String> {
         let fixed = matches!(self.directory, Directory::Fixed { .. });
-        if !fixed && let Err(reason) = self.confirm_own(Duration::MAX).await {
-            // An address that is known already is worth a try.
+        // The own name first. While it is not right, another's address is still worth dialling, because whoever answers there says
+        // who it is; and the hello that reaches it lends this pod's address long before a name server's cache forgets that
+        // this pod was absent. Only an absence must not be believed then.
+        if !fixed
+            && let Err(reason) = self.confirm_own(Duration::MAX).await
+            && !self.state.lock().own.was_asked()
+        {
             return if self.presence(peer) == Presence::At { Ok(()) } else { Err(reason) };
         }
         let mut answer = match timeout(limits::DNS_TIMEOUT, self.names.lookup(&peer.fqdn)).await {

@@ -80,15 +80,21 @@ async fn a_young_pod_asks_nobody() {
 }
 
 #[tokio::test]
-async fn nobody_is_asked_before_the_own_name_is_right() {
-    let (zone, book, _listener, peer) = setup().await;
+async fn while_the_own_name_is_wrong_absence_is_not_believed_and_addresses_are_dialled() {
+    let (zone, book, listener, peer) = setup().await;
     let own = book.directory().own().fqdn;
     zone.say(&own, at("127.0.0.9"));
     let reason = why_not(&book, &peer).await;
     assert!(reason.contains("127.0.0.9"), "{reason}");
-    why_not(&book, &peer).await;
-    assert_eq!(zone.take_asked(), ["s-0"], "asked once, and nobody else");
+    assert_eq!(zone.take_asked(), ["s-0", "s-1"], "the own name first, and once");
     assert!(matches!(book.presence(&peer), Presence::Unknown(_)));
+    assert!(matches!(book.service().await, ServiceAnswer::Unknown(_)));
+    let other = book.directory().peer(2).unwrap();
+    zone.say(&other.fqdn, at(OWN_IP));
+    let (dialled, accepted) = tokio::join!(book.dial(&other), listener.accept());
+    dialled.unwrap();
+    accepted.unwrap();
+    assert_eq!(zone.take_asked(), ["s-2"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The starter against fake disks, over loopback sockets and a fixed list.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,8 +13,8 @@ use super::super::disk::{ConsensusView, Disk, Held, LogId, Vote, What};
 use super::super::local::PrepareRefusal;
 use super::*;
 use crate::discovery::{AddressBook, Directory};
-use crate::env::Env;
-use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId};
+use crate::env::{Env, Lookup, Names};
+use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId, PodFacts};
 use crate::proto::peer;
 use crate::proto::peer::membership_client::MembershipClient;
 
@@ -125,21 +125,22 @@ async fn ports(count: usize) -> (Vec<TcpListener>, Vec<String>) {
 
 fn start(ordinal: u16, list: &[String], listener: TcpListener, local: Arc<Fake>) -> Pod {
     let directory = Directory::fixed(ordinal, list).unwrap();
-    let own = Own {
-        ordinal,
-        name: directory.name_of(&directory.own()),
-        member_name: format!("s-{ordinal}"),
-        peer_address: directory.own().to_string(),
-        client_urls: vec![format!("http://s-{ordinal}:2379")],
-        reachable_at: None,
-    };
+    let own = Own { member_name: format!("s-{ordinal}"), ..Own::new(&directory, urls(ordinal)) };
+    launch(own, list.len() as u16, AddressBook::new(&env(), directory), listener, local)
+}
+
+fn urls(ordinal: u16) -> Vec<String> {
+    vec![format!("http://s-{ordinal}:2379")]
+}
+
+fn launch(own: Own, expected: u16, book: Arc<AddressBook>, listener: TcpListener, local: Arc<Fake>) -> Pod {
     let config = StarterConfig {
         own,
-        expected: list.len() as u16,
+        expected,
         desired: watch::channel(Desired::NotUsed).1,
         may_found_alone: true,
         ready: None,
-        channels: Some(PeerChannels::new(AddressBook::new(&env(), directory))),
+        channels: Some(PeerChannels::new(book)),
         random: Arc::new(crate::env::random::SystemRandom),
     };
     let (starter, state) = Starter::new(config, Arc::clone(&local) as _);
@@ -418,4 +419,74 @@ async fn describe_answers_before_anything_is_decided_and_says_who() {
     let description = answer.description.unwrap();
     assert_eq!(description.kind, i32::from(peer::description::Kind::Blank));
     assert_eq!(description.ordinal, 1);
+}
+
+/// A name server whose cache says of one pod that it is absent.
+#[derive(Debug)]
+struct Zone {
+    pods: Vec<IpAddr>,
+    cached_absent: Option<usize>,
+}
+
+impl Names for Zone {
+    fn lookup<'a>(&'a self, fqdn: &'a str) -> BoxFuture<'a, Lookup> {
+        let first = fqdn.split('.').next().unwrap();
+        let said = match first.strip_prefix("s-") {
+            None => Lookup::At(self.pods.clone()),
+            Some(ordinal) => match ordinal.parse::<usize>().unwrap() {
+                ordinal if Some(ordinal) == self.cached_absent => Lookup::Absent,
+                ordinal => self.pods.get(ordinal).map_or(Lookup::Absent, |ip| Lookup::At(vec![*ip])),
+            },
+        };
+        Box::pin(async move { said })
+    }
+}
+
+async fn pods(count: u16, cached_absent: Option<usize>) -> Vec<Pod> {
+    // One port, an address each, as in Kubernetes; the third number keeps tests apart that run at once.
+    let net = cached_absent.map_or(61, |_| 62);
+    let first = TcpListener::bind(SocketAddr::from(([127, 0, net, 1], 0))).await.unwrap();
+    let port = first.local_addr().unwrap().port();
+    let ips: Vec<IpAddr> = (1..=count).map(|last| IpAddr::from([127, 0, net, last as u8])).collect();
+    let mut listeners = vec![first];
+    for ip in &ips[1..] {
+        listeners.push(TcpListener::bind(SocketAddr::new(*ip, port)).await.unwrap());
+    }
+    let mut pods = Vec::new();
+    for (listener, ordinal) in listeners.into_iter().zip(0..count) {
+        let ip = ips[usize::from(ordinal)];
+        let set = [
+            ("SETSTONE_POD_NAME", format!("s-{ordinal}")),
+            ("SETSTONE_POD_NAMESPACE", "shop".into()),
+            ("SETSTONE_SERVICE_NAME", "peers".into()),
+            ("SETSTONE_POD_IP", ip.to_string()),
+        ];
+        let lookup = |name: &str| set.iter().find(|(of, _)| *of == name).map(|(_, value)| value.clone());
+        let facts = PodFacts { peer_port: port, ..PodFacts::from(lookup, "").unwrap() };
+        let directory = Directory::Pods(facts);
+        let names = Arc::new(Zone { pods: ips.clone(), cached_absent });
+        let book = AddressBook::new(&Env { names, ..env() }, directory.clone());
+        let own = Own::new(&directory, urls(ordinal));
+        pods.push(launch(own, 3, book, listener, Fake::blank()));
+    }
+    pods
+}
+
+#[tokio::test]
+async fn nobody_behind_the_service_is_overlooked() {
+    // Three are expected, and four are there.
+    let mut pods = pods(4, None).await;
+    let founded = prepared_of(&pods[0].until(|state| matches!(state.step, Step::Initialise(_))).await);
+    let members: Vec<_> = founded.voters.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(members, ["s-0", "s-1", "s-2", "s-3"]);
+    assert!(founded.voters.members[3].peer_address.starts_with("s-3.peers.shop.svc.cluster.local:"));
+    assert_eq!(pods[3].local.disk().cluster, founded.cluster);
+}
+
+#[tokio::test]
+async fn a_pod_that_a_cache_calls_absent_is_found_by_its_hello() {
+    let mut pods = pods(3, Some(2)).await;
+    // The service lists everyone, so nobody needs the name of 2; and 2 says hello although its own name is absent.
+    let state = pods[0].until(|state| matches!(state.step, Step::Initialise(_))).await;
+    assert_eq!(prepared_of(&state).voters.members.len(), 3);
 }
