@@ -175,7 +175,7 @@ pub const DNS_LOST: Duration = Duration::from_secs(5);
 pub const DNS_ABSENT: Duration = Duration::from_secs(15);
 /// First time between two questions for a name that could not be asked; doubles up to [`DNS_BACKOFF_MAX`].
 pub const DNS_RETRY: Duration = Duration::from_millis(500);
-/// Longest time between two questions for a name: what a name server caches, CoreDNS as kubeadm configures it.
+/// Longest time between two questions for a name: what a name server caches as kubeadm configures it.
 pub const DNS_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Time for one question to the name servers.
 pub const DNS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -195,7 +195,7 @@ pub const PEER_REDIAL_MAX: Duration = Duration::from_millis(400);
 /// evidence that the disk was replaced.
 pub const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 /// Time that a disk that knows no other voter waits for the silent pods of the first install, from when its pod was ready.
-pub const LONE_VOTER_PATIENCE: Duration = Duration::from_secs(60);
+pub const LONE_VOTER_PATIENCE: Duration = Duration::from_mins(1);
 /// Time without a leader after which a pod is ready for the sake of an absent one, although a quorum could do without it.
 pub const LEADERLESS_PATIENCE: Duration = Duration::from_secs(15);
 /// Time between two rounds of asking everybody, until this pod takes part.
