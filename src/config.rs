@@ -132,7 +132,8 @@ impl Config {
         let mut listeners = vec![("client", self.listen_client), ("peer", self.listen_peer)];
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));
         for (index, (one, address)) in listeners.iter().enumerate() {
-            let taken = listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
+            let taken =
+                listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
             if let Some((other, _)) = taken {
                 return Err(format!("the {one} and the {other} listener are both at {address}"));
             }
@@ -150,12 +151,12 @@ impl Config {
 impl Cluster {
     fn validate(&self) -> Result<(), String> {
         match self {
-            Self::Single => Ok(()),
             Self::StatefulSet { expected: 0, .. } => Err("0 pods are expected; at least 1 is needed".into()),
-            Self::StatefulSet { .. } => Ok(()),
-            Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => {
-                Err(format!("ordinal {ordinal} is not in the list of {} peers, which counts from 0", peers.len()))
-            }
+            Self::Single | Self::StatefulSet { .. } => Ok(()),
+            Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => Err(format!(
+                "ordinal {ordinal} is not in the list of {} peers, which counts from 0",
+                peers.len()
+            )),
             Self::Fixed { .. } => Ok(()),
         }
     }

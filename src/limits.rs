@@ -37,9 +37,9 @@ pub const APPEND_BYTES: usize = 1 << 20;
 /// Bytes of one snapshot chunk between members.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Time to connect to a peer.
-pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keep-alive of peer connections, interval and answer: a dead peer is noticed within the sum.
-pub const PEER_KEEPALIVE: Duration = Duration::from_millis(1_000);
+pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 /// Time for one question between members that is not consensus (describe, prepare).
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -88,7 +88,7 @@ pub const REQUEST_HEADER_BYTES: u32 = 16 << 10;
 pub const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 /// Interval of HTTP/2 pings to a client. One that stopped in the middle of a frame, or vanished, is noticed within this and
 /// [`CLIENT_PING_TIMEOUT`].
-pub const CLIENT_PING_INTERVAL: Duration = Duration::from_secs(60);
+pub const CLIENT_PING_INTERVAL: Duration = Duration::from_mins(1);
 /// Time that a client has to answer a ping: etcd's `--grpc-keepalive-timeout`.
 pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that one connection may leave unread before its further requests are refused.

@@ -3,6 +3,7 @@
 //! Calls block, and a call that a signal interrupted is made again. `set_length`, `allocate` and `sync_data` do what the
 //! system calls ftruncate, fallocate and fdatasync do; a file system that knows no fallocate gets a file of the right
 //! length without a reservation, so that a full disk shows at the write instead.
+
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // The one place that uses the real file system.
 
 use std::fs;
