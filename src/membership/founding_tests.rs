@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::super::disk::{Answer, Asked, ConsensusView, Described, Disk, Held, LogId, Vote, What};
+use super::super::disk::{Answer, Asked, ConsensusView, Described, Disk, Held, LogId, What};
 use super::super::local::PrepareRefusal;
 use super::super::start::{Action, Facts, decide};
 use super::*;
@@ -46,10 +46,12 @@ enum Step {
     Begin(u16),
     /// The newest attempt of a coordinator reaches a pod.
     Prepare(u16, u16),
-    /// A coordinator that has everyone's word initialises.
+    /// A coordinator that has everyone's word starts consensus.
     Initialise(u16),
-    /// A pod looks at the table.
+    /// A pod looks at the table, and starts consensus if it says so.
     Resume(u16),
+    /// Consensus that runs on a pod writes something.
+    Write(u16),
     /// A pod restarts.
     Restart(u16),
 }
@@ -61,6 +63,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (pod.clone(), pod.clone()).prop_map(|(by, to)| Step::Prepare(by, to)),
         3 => pod.clone().prop_map(Step::Initialise),
         3 => pod.clone().prop_map(Step::Resume),
+        3 => pod.clone().prop_map(Step::Write),
         1 => pod.prop_map(Step::Restart),
     ]
 }
@@ -122,22 +125,21 @@ impl World {
                 if all && local.disk().cluster.0 == *cluster && !still.is_closed() {
                     still.close();
                     self.running.insert(by, *cluster);
-                    let mut disk = local.0.lock();
-                    disk.what = What::Member;
-                    disk.held.last = LogId { term: 1, index: 1 };
                 }
             }
             Step::Resume(pod) => {
-                let action = self.decide(pod);
                 let (local, gate) = &self.pods[usize::from(pod)];
-                if matches!(action, Action::HoldResume { .. } | Action::Release) {
+                let action = self.decide(pod);
+                if action == Action::Release && !self.running.contains_key(&pod) {
                     gate.hold().await.close();
                     self.running.insert(pod, local.disk().cluster.0);
                 }
-                if action == Action::Release {
-                    let mut disk = local.0.lock();
+            }
+            Step::Write(pod) => {
+                if self.running.contains_key(&pod) {
+                    let mut disk = self.pods[usize::from(pod)].0.0.lock();
                     disk.what = What::Member;
-                    disk.held.vote = Vote { term: 1, node: 1 };
+                    disk.held.last = LogId { term: 1, index: 1 };
                 }
             }
             Step::Restart(pod) => {
@@ -188,9 +190,9 @@ proptest! {
 #[test]
 fn an_attempt_that_nobody_disturbs_wins() {
     let mut world = World::new();
-    let steps =
-        [Step::Begin(0), Step::Prepare(0, 1), Step::Prepare(0, 2), Step::Prepare(0, 0), Step::Initialise(0)];
-    for step in steps.iter().chain(&[Step::Resume(1), Step::Resume(2)]) {
+    let founding = [Step::Begin(0), Step::Prepare(0, 1), Step::Prepare(0, 2), Step::Prepare(0, 0)];
+    let following = [Step::Initialise(0), Step::Write(0), Step::Resume(1), Step::Write(1)];
+    for step in founding.iter().chain(&following) {
         world.step(step).now_or_never().unwrap();
     }
     assert_eq!(world.winners(), [1]);
