@@ -65,7 +65,7 @@ impl Peer {
 /// Who this node is among the pods that can exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Directory {
-    /// The pods of a StatefulSet, published by a headless service.
+    /// The pods of a `StatefulSet`, published by a headless service.
     Pods(PodFacts),
     /// A fixed list by ordinal, for machines without DNS.
     Fixed {

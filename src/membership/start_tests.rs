@@ -329,7 +329,7 @@ prop_compose! {
         disk in any_disk(), leader in prop::option::of(any_id()), runs in any::<bool>(),
         removed in prop::collection::btree_set(any_id(), 0..2), term in 0..3_u64,
     ) -> Answer {
-        let consensus = runs.then(|| ConsensusView { leader, term, applied_index: 1, removed });
+        let consensus = runs.then_some(ConsensusView { leader, term, applied_index: 1, removed });
         Answer::Described(Box::new(Described { disk, consensus, ..Described::default() }))
     }
 }
