@@ -1,8 +1,8 @@
 //! Keys and values as people write and read them: text, or hexadecimal digits with `--hex`.
 
-use std::fmt::Write as _;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::fmt::Write as _;
 
 use super::exit::Failure;
 

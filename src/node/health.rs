@@ -15,6 +15,7 @@ use crate::limits;
 use crate::membership::ready::Look;
 use crate::membership::{Local as _, Readiness, StartState, readiness};
 use crate::raft::Gate;
+use crate::raft::store::Store;
 use crate::storage::Log;
 
 /// How often readiness is looked at.
@@ -132,7 +133,7 @@ impl Health {
     fn gather(&self, start: &StartState) -> Look {
         let mut inner = self.inner.lock();
         let consensus = self.gate.consensus();
-        let position = consensus.map(crate::raft::store::Store::position).unwrap_or_default();
+        let position = consensus.map(Store::position).unwrap_or_default();
         let leader_known = match consensus {
             Some(consensus) => consensus.leader_is_alive(),
             None => start.leader_known,

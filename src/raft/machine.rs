@@ -330,10 +330,7 @@ pub struct Pin {
 
 impl Pin {
     /// Hands out every item of the state: history, then the small state, the applied id last.
-    pub fn visit(
-        &self,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), MachineError> {
+    pub fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());
         self.machine.history.0.scan(&start, &end, &mut |key, value| {
