@@ -149,14 +149,12 @@ impl Config {
 impl Cluster {
     fn validate(&self) -> Result<(), String> {
         match self {
-            Self::Single => Ok(()),
             Self::StatefulSet { expected: 0, .. } => Err("0 pods are expected; at least 1 is needed".into()),
-            Self::StatefulSet { .. } => Ok(()),
             Self::Fixed { ordinal, peers } if usize::from(*ordinal) >= peers.len() => Err(format!(
                 "ordinal {ordinal} is not in the list of {} peers, which counts from 0",
                 peers.len()
             )),
-            Self::Fixed { .. } => Ok(()),
+            Self::Single | Self::StatefulSet { .. } | Self::Fixed { .. } => Ok(()),
         }
     }
 }

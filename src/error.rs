@@ -58,7 +58,9 @@ impl Error {
     /// Whether the same request may be sent again without the risk that it happens twice, and with a chance of success.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NoLeader | Self::NotServing(_) | Self::TooManyRequests | Self::TimedOut | Self::Stopped => true,
+            Self::NoLeader | Self::NotServing(_) | Self::TooManyRequests | Self::TimedOut | Self::Stopped => {
+                true
+            }
             Self::Remote { code, outcome_unknown, .. } => !outcome_unknown && (*code == 14 || *code == 8),
             _ => false,
         }

@@ -15,6 +15,9 @@
 //!
 //! `ARCHITECTURE.md` tells how a request goes through them.
 
+// Tests set up the world that they test in.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;

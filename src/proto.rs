@@ -1,5 +1,12 @@
 //! The generated wire types. Their sources, with comments, are in `proto/`.
-#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub
+)]
 
 /// Package `mvccpb` of etcd's client API.
 pub mod mvccpb {

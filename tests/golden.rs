@@ -2,7 +2,7 @@
 //!
 //! The rows are requests to etcd's JSON gateway, in order, against an empty store. Their bodies are turned into messages
 //! through the descriptors, and the answers back into JSON, which is compared as values. Ids, terms and sizes differ.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[path = "golden/fake.rs"]
 mod fake;

@@ -1,6 +1,6 @@
 //! What clients can do to a port: nothing, garbage, half of something, too much, and never reading the answers. All is
 //! refused or bounded, and others are served meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[path = "golden/fake.rs"]
 mod fake;

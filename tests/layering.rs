@@ -1,6 +1,12 @@
 //! Who may import whom (DESIGN section 2), read from the source. A folder not listed here may import nothing but the leaves.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,11 +37,35 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (
             "node",
             vec![
-                "mvcc", "storage", "raft", "discovery", "membership", "transport", "api", "client", "config",
-                "proto", "watch", "duties",
+                "mvcc",
+                "storage",
+                "raft",
+                "discovery",
+                "membership",
+                "transport",
+                "api",
+                "client",
+                "config",
+                "proto",
+                "watch",
+                "duties",
             ],
         ),
-        ("cli", vec!["config", "node", "client", "playground", "simulation", "storage", "mvcc", "proto", "transport", "raft"]),
+        (
+            "cli",
+            vec![
+                "config",
+                "node",
+                "client",
+                "playground",
+                "simulation",
+                "storage",
+                "mvcc",
+                "proto",
+                "transport",
+                "raft",
+            ],
+        ),
         ("playground", vec!["node", "config"]),
         ("testing", vec!["node", "config", "client"]),
     ])
@@ -60,11 +90,8 @@ fn part_of(path: &Path, root: &Path) -> String {
 
 /// Parts named by `crate::…` in code, also within `use crate::{a, b::c}`. Comments do not count.
 fn imports(source: &str) -> Vec<String> {
-    let code: String = source
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let code: String =
+        source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let before = code[..at].chars().next_back();

@@ -15,7 +15,8 @@ pub(super) fn status(api: &Shared) -> Bytes {
         errors.push(texts::NO_LEADER.text.into());
     }
     let header = api.headers.at(&position, position.revision, 0);
-    let size = i64::try_from(disk.state).unwrap_or(i64::MAX);
+    // Never 0: etcdctl divides by it.
+    let size = i64::try_from(disk.state).unwrap_or(i64::MAX).max(1);
     grpc::encode(&pb::StatusResponse {
         version: SERVER_VERSION.into(),
         db_size: size,

@@ -1,6 +1,7 @@
 //! `setstone check`: says of a data directory, offline, whether it is sound. Nothing in it is changed but the marker of a
 //! cleanly closed engine, which is taken off while the engine is read and put back.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -226,12 +227,12 @@ fn log_line(log: &check::LogReport) -> String {
         }
         None => "no entries".to_owned(),
     };
-    text.push_str(&format!("; {}, {} bytes", counted(log.segments, "segment", "segments"), log.bytes));
+    let _ = write!(text, "; {}, {} bytes", counted(log.segments, "segment", "segments"), log.bytes);
     if let Some(purged) = &log.purged {
-        text.push_str(&format!("; purged up to {purged}"));
+        let _ = write!(text, "; purged up to {purged}");
     }
     if let Some(torn) = &log.torn {
-        text.push_str(&format!("; {} bytes of a write that was never acknowledged", torn.bytes));
+        let _ = write!(text, "; {} bytes of a write that was never acknowledged", torn.bytes);
     }
     text
 }

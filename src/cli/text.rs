@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::fmt::Write as _;
 
 use super::exit::Failure;
 
@@ -50,7 +51,6 @@ impl Encoding {
 
 /// Hexadecimal digits of `bytes`.
 pub fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -82,13 +82,15 @@ fn printable(bytes: &[u8]) -> String {
                 '\n' => text.push_str("\\n"),
                 '\r' => text.push_str("\\r"),
                 '\t' => text.push_str("\\t"),
-                c if c.is_ascii_control() => text.push_str(&format!("\\x{:02x}", c as u32)),
+                c if c.is_ascii_control() => {
+                    let _ = write!(text, "\\x{:02x}", c as u32);
+                }
                 c if c.is_control() => text.extend(c.escape_default()),
                 c => text.push(c),
             }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text

@@ -155,10 +155,10 @@ impl Client for Remote {
         Box::pin(self.run(Kind::Write, move |on, limit| on.compact_within(compact, limit)))
     }
     fn status(&self) -> Call<'_, Status> {
-        Box::pin(self.run(Kind::Read, |on, limit| on.status_within(limit)))
+        Box::pin(self.run(Kind::Read, super::connection::Connection::status_within))
     }
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
-        Box::pin(self.run(Kind::Read, |on, limit| on.members_within(limit)))
+        Box::pin(self.run(Kind::Read, super::connection::Connection::members_within))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.run(Kind::Read, move |on, limit| on.hash_within(revision, limit)))

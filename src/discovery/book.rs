@@ -81,11 +81,20 @@ impl fmt::Debug for AddressBook {
 impl AddressBook {
     /// A book that knows nothing yet. The pod's life begins now.
     pub fn new(env: &Env, directory: Directory) -> Arc<Self> {
+        Self::born(Instant::now(), Arc::clone(&env.names), Arc::clone(&env.network), directory)
+    }
+
+    fn born(
+        at: Instant,
+        names: Arc<dyn Names>,
+        network: Arc<dyn Network>,
+        directory: Directory,
+    ) -> Arc<Self> {
         Arc::new(Self {
             directory,
-            names: Arc::clone(&env.names),
-            network: Arc::clone(&env.network),
-            state: Mutex::new(State { own: OwnName::new(Instant::now()), peers: BTreeMap::new(), uses: 0 }),
+            names,
+            network,
+            state: Mutex::new(State { own: OwnName::new(at), peers: BTreeMap::new(), uses: 0 }),
             own_asking: AsyncMutex::new(()),
             service: AsyncMutex::new(None),
         })
@@ -234,8 +243,13 @@ impl AddressBook {
 
     async fn ask(&self, peer: &Peer) -> Result<(), String> {
         let fixed = matches!(self.directory, Directory::Fixed { .. });
-        if !fixed && let Err(reason) = self.confirm_own(Duration::MAX).await {
-            // An address that is known already is worth a try.
+        // The own name first. While it is not right, another's address is still worth dialling, because whoever answers there says
+        // who it is; and the hello that reaches it lends this pod's address long before a name server's cache forgets that
+        // this pod was absent. Only an absence must not be believed then.
+        if !fixed
+            && let Err(reason) = self.confirm_own(Duration::MAX).await
+            && !self.state.lock().own.was_asked()
+        {
             return if self.presence(peer) == Presence::At { Ok(()) } else { Err(reason) };
         }
         let mut answer = match timeout(limits::DNS_TIMEOUT, self.names.lookup(&peer.fqdn)).await {
@@ -256,11 +270,13 @@ impl AddressBook {
     /// Makes sure that the own name resolved to this pod, not longer than `fresh` ago; asks it if it is time.
     async fn confirm_own(&self, fresh: Duration) -> Result<(), String> {
         let _asking = self.own_asking.lock().await;
-        let now = Instant::now();
-        match self.state.lock().own.next(now, fresh) {
-            OwnNext::Confirmed => return Ok(()),
-            OwnNext::NotBefore(_) => return Err(self.state.lock().own.reason().to_owned()),
-            OwnNext::Ask => {}
+        {
+            let state = self.state.lock();
+            match state.own.next(Instant::now(), fresh) {
+                OwnNext::Confirmed => return Ok(()),
+                OwnNext::NotBefore(_) => return Err(state.own.reason().to_owned()),
+                OwnNext::Ask => {}
+            }
         }
         let own = self.directory.own();
         let answer = match timeout(limits::DNS_TIMEOUT, self.names.lookup(&own.fqdn)).await {

@@ -46,19 +46,13 @@ impl Peer {
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("not host:port"))?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("not a port"))?;
         let host = match host.strip_prefix('[') {
-            Some(rest) => {
-                rest.strip_suffix(']').ok_or_else(|| wrong("a bracket is missing")).and_then(|host| {
-                    host.parse::<IpAddr>().map(|_| host).map_err(|_| wrong("not an IP address in brackets"))
-                })?
-            }
-            None => host,
+            Some(rest) => rest
+                .strip_suffix(']')
+                .filter(|host| host.parse::<IpAddr>().is_ok())
+                .ok_or_else(|| wrong("not an IP address in brackets"))?,
+            None if is_name(host) => host,
+            None => return Err(wrong("not a host name")),
         };
-        let named = !host.is_empty()
-            && host.len() <= 253
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        if !named && host.parse::<IpAddr>().is_err() {
-            return Err(wrong("not a host name"));
-        }
         Ok(Self { ordinal, fqdn: host.to_owned(), port })
     }
 
@@ -71,7 +65,7 @@ impl Peer {
 /// Who this node is among the pods that can exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Directory {
-    /// The pods of a StatefulSet, published by a headless service.
+    /// The pods of a `StatefulSet`, published by a headless service.
     Pods(PodFacts),
     /// A fixed list by ordinal, for machines without DNS.
     Fixed {
@@ -151,6 +145,12 @@ impl Directory {
             Self::Fixed { .. } => peer.to_string(),
         }
     }
+}
+
+/// A name in DNS or an IPv4 address. Longer names than 253 bytes do not exist.
+fn is_name(host: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
 }
 
 fn pod(facts: &PodFacts, ordinal: Ordinal) -> Peer {

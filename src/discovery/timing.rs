@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use crate::env::Lookup;
 use crate::limits;
 
-/// What is known of this pod's own name. Until it resolves to this pod, no other name is asked.
+/// What is known of this pod's own name. It is the first that is asked; and until it resolves to this pod, nobody is believed
+/// absent, and nobody was surely listed by the service.
 #[derive(Clone, Debug)]
 pub(super) struct OwnName {
     born: Instant,
@@ -24,7 +25,7 @@ pub(super) struct OwnName {
 /// What to do about the own name now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OwnNext {
-    /// It resolved to this pod: other names may be asked.
+    /// It resolved to this pod: an absence may be believed.
     Confirmed,
     /// Ask it.
     Ask,
@@ -67,6 +68,11 @@ impl OwnName {
             Lookup::Absent => self.reason = "this pod's own name is not published yet".into(),
             Lookup::Unknown(reason) => self.reason = format!("this pod's own name cannot be asked: {reason}"),
         }
+    }
+
+    /// Whether it was asked at all: then other names may be asked too.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Why it is not confirmed, for people.

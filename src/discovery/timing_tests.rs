@@ -1,1 +1,191 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
 
+const PORT: u16 = 2380;
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::new(ip(last), PORT)
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn found(last: u8) -> Lookup {
+    Lookup::At(vec![ip(last)])
+}
+
+#[tokio::test]
+async fn no_name_is_asked_in_the_first_two_seconds() {
+    let born = Instant::now();
+    let own = OwnName::new(born);
+    assert_eq!(own.next(born, Duration::MAX), OwnNext::NotBefore(born + secs(2)));
+    assert_eq!(own.next(born + secs(2), Duration::MAX), OwnNext::Ask);
+}
+
+#[tokio::test]
+async fn the_own_name_counts_only_once_it_resolves_to_oneself() {
+    let born = Instant::now();
+    let mut own = OwnName::new(born);
+    let mut now = born + secs(2);
+    for wrong in [Lookup::Absent, found(9), Lookup::Unknown("refused".into())] {
+        own.answered(now, &wrong, |address| address == ip(1));
+        assert_eq!(
+            own.next(now, Duration::MAX),
+            OwnNext::NotBefore(now + limits::DNS_OWN_INTERVAL),
+            "{wrong:?}"
+        );
+        now += limits::DNS_OWN_INTERVAL;
+        assert_eq!(own.next(now, Duration::MAX), OwnNext::Ask);
+    }
+    own.answered(now, &Lookup::At(vec![ip(9), ip(1)]), |address| address == ip(1));
+    assert_eq!(own.next(now + secs(1000), Duration::MAX), OwnNext::Confirmed);
+    // An absence is believed only next to a fresh confirmation.
+    assert_eq!(own.next(now + secs(5), secs(5)), OwnNext::Confirmed);
+    assert_eq!(own.next(now + secs(6), secs(5)), OwnNext::Ask);
+    // A confirmation can be lost.
+    own.answered(now + secs(6), &found(9), |address| address == ip(1));
+    assert_ne!(own.next(now + secs(6), Duration::MAX), OwnNext::Confirmed);
+}
+
+#[tokio::test]
+async fn a_lost_peer_is_redialled_where_it_was_and_asked_for_after_five_seconds() {
+    let start = Instant::now();
+    let mut peer = Whereabouts::new();
+    assert_eq!(peer.next(start, PORT), Next::Ask);
+    peer.answered(start, found(1), PORT);
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(1)]));
+    peer.connected();
+    let lost = start + secs(100);
+    peer.lost(lost);
+    assert_eq!(peer.next(lost, PORT), Next::Dial(vec![at(1)]));
+    peer.failed(lost);
+    // Not faster than the redial interval.
+    assert!(matches!(peer.next(lost, PORT), Next::NotBefore(_)));
+    assert_eq!(peer.next(lost + secs(4), PORT), Next::Dial(vec![at(1)]));
+    assert_eq!(peer.next(lost + secs(5), PORT), Next::Ask);
+    // The same address: asked again later and later, dialled in between.
+    let mut asked = lost + secs(5);
+    for wait in [5, 10, 20, 30, 30] {
+        peer.answered(asked, found(1), PORT);
+        assert_eq!(
+            peer.next(asked + secs(wait) - Duration::from_millis(1), PORT),
+            Next::Dial(vec![at(1)]),
+            "{wait}"
+        );
+        asked += secs(wait);
+        assert_eq!(peer.next(asked, PORT), Next::Ask, "{wait}");
+    }
+    // Another address is dialled at once.
+    peer.failed(asked);
+    peer.answered(asked, found(2), PORT);
+    assert_eq!(peer.next(asked, PORT), Next::Dial(vec![at(2)]));
+    peer.connected();
+    assert_eq!(peer.next(asked + secs(1000), PORT), Next::Dial(vec![at(2)]));
+}
+
+#[tokio::test]
+async fn an_absent_name_is_asked_every_fifteen_seconds_at_most() {
+    let mut now = Instant::now();
+    let mut peer = Whereabouts::new();
+    for _ in 0..3 {
+        peer.answered(now, Lookup::Absent, PORT);
+        assert_eq!(peer.next(now, PORT), Next::NotBefore(now + secs(15)));
+        now += secs(15);
+        assert_eq!(peer.next(now, PORT), Next::Ask);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_asked_is_asked_with_back_off() {
+    let mut now = Instant::now();
+    let mut peer = Whereabouts::new();
+    let mut spacing = Vec::new();
+    for _ in 0..9 {
+        peer.answered(now, Lookup::Unknown("refused".into()), PORT);
+        let Next::NotBefore(next) = peer.next(now, PORT) else { panic!("asked again at once") };
+        spacing.push(next.duration_since(now).as_millis());
+        now = next;
+    }
+    assert_eq!(spacing, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+}
+
+#[tokio::test]
+async fn a_lent_address_is_used_until_the_name_gives_it_and_overrides_absent() {
+    let start = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.answered(start, Lookup::Absent, PORT);
+    assert!(peer.lend(at(7), PORT));
+    assert!(!peer.lend(at(7), PORT), "no news");
+    assert!(peer.is_lent());
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(7)]));
+    // It moved: lent again, the newest first.
+    assert!(peer.lend(at(8), PORT));
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(8)]));
+    peer.answered(start + secs(30), found(8), PORT);
+    assert!(!peer.is_lent());
+    assert_eq!(peer.next(start + secs(30), PORT), Next::Dial(vec![at(8)]));
+    assert!(!peer.lend(at(8), PORT), "the name says so already");
+}
+
+#[tokio::test]
+async fn a_lent_address_spares_the_first_question_until_it_is_lost() {
+    let start = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.lend(at(7), PORT);
+    assert_eq!(peer.next(start + secs(60), PORT), Next::Dial(vec![at(7)]));
+    peer.lost(start + secs(60));
+    assert_eq!(peer.next(start + secs(64), PORT), Next::Dial(vec![at(7)]));
+    assert_eq!(peer.next(start + secs(65), PORT), Next::Ask);
+}
+
+#[tokio::test]
+async fn where_somebody_else_answers_is_not_dialled_until_it_is_given_anew() {
+    let start = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.answered(start, Lookup::At(vec![ip(1), ip(2)]), PORT);
+    peer.wrong(start, at(1));
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(2)]));
+    peer.wrong(start, at(2));
+    assert_eq!(peer.next(start, PORT), Next::NotBefore(start + secs(5)));
+    // A hello gives it anew.
+    peer.lend(at(1), PORT);
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(1)]));
+    // So does the name.
+    peer.wrong(start, at(1));
+    assert!(!peer.is_lent());
+    peer.answered(start + secs(5), found(1), PORT);
+    assert_eq!(peer.next(start + secs(5), PORT), Next::Dial(vec![at(1)]));
+}
+
+#[tokio::test]
+async fn dialling_what_cannot_be_reached_slows_down_and_stays_bounded() {
+    let mut now = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.lend(at(1), PORT);
+    for _ in 0..100 {
+        peer.failed(now);
+        let wait = peer.redial(now).unwrap().duration_since(now);
+        assert!(wait >= limits::PEER_REDIAL && wait <= limits::PEER_REDIAL_MAX, "{wait:?}");
+        now += wait;
+        assert_eq!(peer.redial(now), None);
+        assert_eq!(peer.dialable(now, PORT), [at(1)]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_name_says_is_bounded() {
+    let now = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.answered(now, Lookup::At((0..=255).map(ip).collect()), PORT);
+    let Next::Dial(addresses) = peer.next(now, PORT) else { panic!("nothing to dial") };
+    assert_eq!(addresses.len(), limits::ADDRESSES_PER_NAME);
+    for last in 0..=255 {
+        peer.wrong(now, at(last));
+    }
+    assert!(peer.wrong.len() <= limits::ADDRESSES_PER_NAME);
+}

@@ -19,6 +19,8 @@ pub mod real_files;
 pub mod real_names;
 pub mod simulated_files;
 pub mod tasks;
+#[cfg(test)]
+pub(crate) mod test_files;
 
 use std::sync::Arc;
 

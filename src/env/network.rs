@@ -39,8 +39,11 @@ pub struct Tcp {
 impl Network for Tcp {
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let socket =
-                if to.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+            let socket = if to.is_ipv4() {
+                tokio::net::TcpSocket::new_v4()?
+            } else {
+                tokio::net::TcpSocket::new_v6()?
+            };
             if let Some(source) = self.source.filter(|source| source.is_ipv4() == to.is_ipv4()) {
                 socket.bind(SocketAddr::new(source, 0))?;
             }
@@ -50,6 +53,7 @@ impl Network for Tcp {
         })
     }
 
+    #[allow(clippy::disallowed_methods)] // The one place that binds ports.
     fn bind(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let listener = tokio::net::TcpListener::bind(at).await?;

@@ -4,6 +4,8 @@
 //! system calls ftruncate, fallocate and fdatasync do; a file system that knows no fallocate gets a file of the right
 //! length without a reservation, so that a full disk shows at the write instead.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // The one place that uses the real file system.
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -36,7 +38,6 @@ fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Resu
     }
 }
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -81,7 +82,6 @@ impl File for RealFile {
     }
 }
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // The one place that uses the real file system.
 impl Files for RealFiles {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
         let mut options = fs::OpenOptions::new();

@@ -63,6 +63,7 @@ impl Identity {
     }
 
     /// The identity to store when the disk is lost. The first reason stays.
+    #[must_use]
     pub fn lost(&self, reason: impl Into<String>) -> Self {
         match self.state {
             DiskState::Lost { .. } => self.clone(),

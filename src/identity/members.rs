@@ -11,7 +11,7 @@ pub struct Member {
     pub node_id: NodeId,
     /// Name of its pod.
     pub name: String,
-    /// Host and port of its peer service, by name; never an IP address in a StatefulSet.
+    /// Host and port of its peer service, by name; never an IP address in a `StatefulSet`.
     pub peer_address: String,
     /// URLs that clients are told to use.
     pub client_urls: Vec<String>,

@@ -12,7 +12,7 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// The ordinal of a pod in its StatefulSet.
+/// The ordinal of a pod in its `StatefulSet`.
 pub type Ordinal = u16;
 
 /// One incarnation of one disk: `ordinal << 48 | incarnation`. Never used again (DESIGN section 5).

@@ -23,7 +23,7 @@ const LABEL_BYTES: usize = 63;
 /// Longest DNS name, in bytes (RFC 1035).
 const NAME_BYTES: usize = 253;
 
-/// Why the environment does not describe a pod of a StatefulSet.
+/// Why the environment does not describe a pod of a `StatefulSet`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PodError {
     /// A variable that must be set is not, or is empty.
@@ -59,7 +59,7 @@ pub enum PodError {
 /// Who this pod is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
-    /// Name of the pod: the StatefulSet's name, a hyphen, the ordinal.
+    /// Name of the pod: the `StatefulSet`'s name, a hyphen, the ordinal.
     pub pod_name: String,
     /// Its namespace.
     pub namespace: String,
@@ -129,7 +129,7 @@ impl PodFacts {
         Ok(facts)
     }
 
-    /// Name of the StatefulSet: the pod's name without the ordinal.
+    /// Name of the `StatefulSet`: the pod's name without the ordinal.
     pub fn set_name(&self) -> &str {
         self.pod_name.rsplit_once('-').map_or(self.pod_name.as_str(), |(set, _)| set)
     }

@@ -116,6 +116,10 @@ impl Disk {
             DiskState::Prepared { voters } if held.is_nothing() => (What::Prepared, voters.clone()),
             DiskState::Prepared { voters } => (What::Member, voters.clone()),
             DiskState::Joining { .. } if held.is_nothing() => (What::Joining, Membership::default()),
+            // A disk is called a member only once its log holds something, so that was lost. The caller stores it.
+            DiskState::Member if held.is_nothing() => {
+                (What::Lost { reason: "its log is empty".into() }, Membership::default())
+            }
             DiskState::Joining { .. } | DiskState::Member => (What::Member, Membership::default()),
             DiskState::Lost { reason } => (What::Lost { reason: reason.clone() }, Membership::default()),
         };
@@ -251,5 +255,44 @@ impl Answers {
     /// The pod of an ordinal.
     pub fn of(&self, ordinal: Ordinal) -> Option<&Asked> {
         self.pods.values().find(|asked| asked.ordinal == ordinal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_is_depends_on_its_identity_and_its_log() {
+        let voters = Membership { configs: vec![vec![NodeId(1)]], members: Vec::new() };
+        let newer = Membership { configs: vec![vec![NodeId(2)]], members: Vec::new() };
+        let voted = Held { vote: Vote { term: 1, node: 1 }, last: LogId::default() };
+        let lost = |reason: &str| What::Lost { reason: reason.into() };
+        let prepared = DiskState::Prepared { voters: voters.clone() };
+        for (state, held, what) in [
+            (prepared.clone(), Held::default(), What::Prepared),
+            (prepared.clone(), voted, What::Member),
+            (DiskState::Joining { nonce: 1 }, Held::default(), What::Joining),
+            (DiskState::Joining { nonce: 1 }, voted, What::Member),
+            (DiskState::Member, voted, What::Member),
+            (DiskState::Member, Held::default(), lost("its log is empty")),
+            (DiskState::Lost { reason: "damaged".into() }, voted, lost("damaged")),
+        ] {
+            let identity = Identity {
+                cluster: ClusterId(1),
+                supersedes: Vec::new(),
+                node_id: NodeId(1),
+                ordinal: 0,
+                state,
+                boot: 1,
+            };
+            let disk = Disk::from_identity(&identity, Boot::default(), held, None);
+            assert_eq!(disk.what, what, "{identity:?} {held:?}");
+            // The voters that it was given are its last membership until the log holds one.
+            let given = if identity.state == prepared { voters.clone() } else { Membership::default() };
+            assert_eq!(disk.membership, given);
+            let disk = Disk::from_identity(&identity, Boot::default(), held, Some(newer.clone()));
+            assert_eq!(disk.membership, newer);
+        }
     }
 }

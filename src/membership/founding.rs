@@ -112,3 +112,7 @@ impl Attempt {
         Prepared { cluster: self.cluster, node_id, voters: self.voters.clone() }
     }
 }
+
+#[cfg(test)]
+#[path = "founding_tests.rs"]
+mod tests;

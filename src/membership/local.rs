@@ -78,11 +78,11 @@ impl Still<'_> {
     /// Lets the disk take an identity, unless the gate is closed.
     pub(super) async fn take(&self, local: &dyn Local, identity: Prepared) -> Result<(), PrepareRefusal> {
         let disk = local.disk();
-        if *self.closed {
-            return Err(PrepareRefusal::TakesPart(disk.cluster));
-        }
         if !disk.is_fresh() || !disk.held.is_nothing() {
             return Err(PrepareRefusal::InUse(disk.what.to_string()));
+        }
+        if *self.closed {
+            return Err(PrepareRefusal::TakesPart(disk.cluster));
         }
         local.prepare(identity).await
     }

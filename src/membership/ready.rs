@@ -8,6 +8,7 @@ use crate::limits;
 
 /// What the probes look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // Observations, each by itself.
 pub struct Look {
     /// The storage thread moves or is idle.
     pub storage_moves: bool,

@@ -1,1 +1,77 @@
+use super::*;
 
+fn serving() -> Look {
+    Look {
+        storage_moves: true,
+        leader_known: true,
+        is_member: true,
+        applied_index: 10,
+        read_index: Some(10),
+        ..Look::default()
+    }
+}
+
+fn leaderless(absent: &[&str], cannot_do_without: bool, seconds: u64) -> Look {
+    Look {
+        storage_moves: true,
+        leaderless_for: Duration::from_secs(seconds),
+        needed: Needed { absent: absent.iter().map(|name| (*name).to_owned()).collect(), cannot_do_without },
+        ..Look::default()
+    }
+}
+
+/// (ready, serving)
+fn of(look: &Look) -> (bool, bool) {
+    let readiness = readiness(look);
+    assert!(!readiness.serving || readiness.ready, "serving without being ready");
+    assert!(readiness.clauses.iter().all(|clause| !clause.detail.is_empty()));
+    let refused = readiness.clauses.iter().any(|clause| clause.name != "live" && !clause.holds);
+    assert!(readiness.ready || refused, "not ready, and nobody says why");
+    (readiness.ready, readiness.serving)
+}
+
+#[test]
+fn with_a_leader_every_clause_counts() {
+    assert_eq!(of(&serving()), (true, true));
+    for (name, look) in [
+        ("not draining", Look { draining: true, ..serving() }),
+        ("storage healthy", Look { storage_failure: Some("fsync failed".into()), ..serving() }),
+        ("member", Look { is_member: false, ..serving() }),
+        ("no older disk", Look { older_member: Some(NodeId::new(1, 1)), ..serving() }),
+        ("caught up", Look { applied_index: 9, ..serving() }),
+        ("caught up", Look { read_index: None, ..serving() }),
+    ] {
+        assert_eq!(of(&look), (false, false), "{name}");
+        let clause = readiness(&look).clauses.into_iter().find(|clause| clause.name == name);
+        assert!(clause.is_some_and(|clause| !clause.holds), "{name}");
+    }
+}
+
+#[test]
+fn a_retired_pod_is_ready_and_does_not_serve() {
+    let retired = Look { retired: true, is_member: false, ..serving() };
+    assert_eq!(of(&retired), (true, false));
+    assert_eq!(of(&Look { draining: true, ..retired }), (false, false));
+    // Still a member: it goes on serving.
+    assert_eq!(of(&Look { retired: true, ..serving() }), (true, true));
+}
+
+#[test]
+fn without_a_leader_only_an_absent_pod_makes_ready() {
+    assert_eq!(of(&leaderless(&[], true, 1_000)), (false, false));
+    assert_eq!(of(&leaderless(&["s-1"], true, 0)), (true, false));
+    assert_eq!(of(&leaderless(&["s-1"], false, 14)), (false, false));
+    assert_eq!(of(&leaderless(&["s-1"], false, 15)), (true, false));
+    assert_eq!(of(&Look { draining: true, ..leaderless(&["s-1"], true, 20) }), (false, false));
+    // Whatever the disk is.
+    let refused = Look { storage_failure: Some("damaged".into()), ..leaderless(&["s-1"], true, 0) };
+    assert_eq!(of(&refused), (true, false));
+}
+
+#[test]
+fn live_never_looks_at_peers_or_disks() {
+    for look in [serving(), leaderless(&[], false, 0), Look { draining: true, ..serving() }] {
+        assert!(readiness(&look).live);
+        assert!(!readiness(&Look { storage_moves: false, ..look }).live);
+    }
+}

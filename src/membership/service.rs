@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::local::{Gate, Local, PrepareRefusal, Prepared};
 use super::wire;
-use crate::discovery::AddressBook;
+use crate::discovery::{AddressBook, Directory};
 use crate::identity::Ordinal;
 use crate::proto::peer;
 use crate::proto::peer::membership_server::Membership;
@@ -29,6 +29,25 @@ pub struct Own {
     pub client_urls: Vec<String>,
     /// Where its peer service can be reached now; lent to others until its name says so.
     pub reachable_at: Option<SocketAddr>,
+}
+
+impl Own {
+    /// This node of a directory. Where the environment says the pod's address, that is what is lent to others.
+    pub fn new(directory: &Directory, client_urls: Vec<String>) -> Self {
+        let own = directory.own();
+        let ip = match directory {
+            Directory::Pods(facts) => facts.pod_ip,
+            Directory::Fixed { .. } => None,
+        };
+        Self {
+            ordinal: own.ordinal,
+            name: directory.name_of(&own),
+            member_name: directory.own_name(),
+            peer_address: own.to_string(),
+            client_urls,
+            reachable_at: ip.map(|ip| SocketAddr::new(ip, own.port)),
+        }
+    }
 }
 
 /// Describe and Prepare.
@@ -106,16 +125,14 @@ impl Membership for MembershipService {
         let asked = request.asked.clone();
         let prepared =
             wire::from_prepare(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let taken = match self.check(&asked, &prepared) {
-            Err(refusal) => Err(refusal),
+        let mut taken = self.check(&asked, &prepared);
+        if taken.is_ok() {
             // On a task of its own: an asker that gives up must not leave half an identity, or the gate open too early.
-            Ok(()) => {
-                let (gate, local) = (Arc::clone(&self.gate), Arc::clone(&self.local));
-                tokio::spawn(async move { gate.hold().await.take(local.as_ref(), prepared).await })
-                    .await
-                    .map_err(|error| Status::internal(error.to_string()))?
-            }
-        };
+            let (gate, local) = (Arc::clone(&self.gate), Arc::clone(&self.local));
+            taken = tokio::spawn(async move { gate.hold().await.take(local.as_ref(), prepared).await })
+                .await
+                .map_err(|error| Status::internal(error.to_string()))?;
+        }
         let outcome = match taken {
             Ok(()) => peer::prepare_response::Outcome::Accepted(peer::Blank {}),
             Err(refusal) => peer::prepare_response::Outcome::Refused(refusal.to_string()),

@@ -11,7 +11,7 @@ use super::{below_mark, resume, wait};
 use crate::identity::{ClusterId, NodeId, Ordinal};
 use crate::limits;
 
-/// The desired size of the StatefulSet.
+/// The desired size of the `StatefulSet`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Desired {
     /// Nobody sets one.
@@ -39,7 +39,7 @@ pub struct Facts {
     pub expected: u16,
     /// The desired size.
     pub desired: Desired,
-    /// Whether a pod that is alone may found a cluster. On a persistent volume that a StatefulSet may have replaced, only while
+    /// Whether a pod that is alone may found a cluster. On a persistent volume that a `StatefulSet` may have replaced, only while
     /// its `metadata.generation` is 1, or after `setstone bootstrap`.
     pub may_found_alone: bool,
     /// Whether this process already takes part: it was released, or initialised.

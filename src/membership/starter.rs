@@ -5,6 +5,7 @@
 //! holding and releasing it, storing that the disk is lost) is `node`'s, which watches [`StartState`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -151,9 +152,7 @@ impl Starter {
         }
         loop {
             let next = self.look(&mut asking).await;
-            let interval =
-                if self.takes_part { limits::HELLO_INTERVAL_RUNNING } else { limits::HELLO_INTERVAL };
-            for question in asking.due(Instant::now(), interval) {
+            for question in asking.due(Instant::now(), self.interval()) {
                 flying.push(question);
             }
             let wake = asking.next_due().map_or(next, |due| due.min(next));
@@ -212,7 +211,12 @@ impl Starter {
         {
             self.found(asking, founders, &answers, action.clone()).await;
         }
-        now + limits::HELLO_INTERVAL
+        now + self.interval()
+    }
+
+    /// Time between two rounds.
+    fn interval(&self) -> Duration {
+        if self.takes_part { limits::HELLO_INTERVAL_RUNNING } else { limits::HELLO_INTERVAL }
     }
 
     /// One attempt at a first bootstrap. One that breaks off is replaced by the next, under another id.

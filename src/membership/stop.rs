@@ -2,7 +2,7 @@
 
 use crate::identity::Ordinal;
 
-/// What the pod's own StatefulSet looked like when it was asked once, within one second.
+/// What the pod's own `StatefulSet` looked like when it was asked once, within one second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observed {
     /// No access, an error, a time-out, or nothing to ask; why.

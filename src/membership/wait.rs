@@ -149,7 +149,7 @@ fn silence(asked: &Asked) -> Option<String> {
     }
 }
 
-/// An absent pod that nobody will create: the StatefulSet is smaller than the first install.
+/// An absent pod that nobody will create: the `StatefulSet` is smaller than the first install.
 fn scale_hint(disk: &Disk, answers: &Answers, facts: &Facts) -> Option<String> {
     let highest: Ordinal = whom_to_ask(disk, answers, facts)
         .into_iter()

@@ -37,11 +37,11 @@ impl Dial for DialNobody {
 
 /// A channel whose every call fails at once.
 fn unreachable_peer() -> Channel {
-    tonic::transport::Endpoint::from_static("http://peer.invalid").connect_with_connector_lazy(tower::service_fn(
-        |_: http::Uri| async {
+    tonic::transport::Endpoint::from_static("http://peer.invalid").connect_with_connector_lazy(
+        tower::service_fn(|_: http::Uri| async {
             Err::<hyper_util::rt::TokioIo<tokio::io::DuplexStream>, _>(std::io::Error::other(
                 "the membership names no address for this member",
             ))
-        },
-    ))
+        }),
+    )
 }

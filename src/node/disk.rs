@@ -77,7 +77,9 @@ impl LocalDisk {
         };
         let engine = match config.data {
             crate::config::Data::Memory => EngineKind::Memory,
-            crate::config::Data::Directory(_) => EngineKind::Disk { cache_bytes: config.tuning.engine_cache_bytes },
+            crate::config::Data::Directory(_) => {
+                EngineKind::Disk { cache_bytes: config.tuning.engine_cache_bytes }
+            }
         };
         let boot = Boot { number: 0, random: env.random.next_u64() };
         let inner = Inner {
@@ -123,7 +125,7 @@ impl LocalDisk {
             DiskState::Prepared { .. } | DiskState::Member => {}
         }
         match self.open_parts(identity.cluster) {
-            Ok(opened) => self.take(&mut inner, opened),
+            Ok(opened) => Self::take(&mut inner, opened),
             Err(raft::OpenError::Lost(reason)) => {
                 tracing::error!(
                     %reason,
@@ -142,7 +144,7 @@ impl LocalDisk {
         raft::open(&self.env, &self.directory, self.options, self.engine, cluster, &self.metrics)
     }
 
-    fn take(&self, inner: &mut Inner, opened: Opened) {
+    fn take(inner: &mut Inner, opened: Opened) {
         inner.at_boot = held(&opened.log);
         inner.recovered = opened.recovered.clone();
         inner.opened = Some(Arc::new(opened));
@@ -206,7 +208,7 @@ impl LocalDisk {
             if !held(&opened.log).is_nothing() {
                 return Err(PrepareRefusal::InUse("not blank: its log holds something".into()));
             }
-            self.take(&mut inner, opened);
+            Self::take(&mut inner, opened);
         }
         let first = Identity {
             cluster: prepared.cluster,
@@ -224,7 +226,8 @@ impl LocalDisk {
 }
 
 fn held(log: &Log) -> Held {
-    let vote = log.vote().map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
+    let vote =
+        log.vote().map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
     let last = log.last().or(log.purged());
     Held { vote, last: last.map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }) }
 }

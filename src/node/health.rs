@@ -15,7 +15,7 @@ use crate::limits;
 use crate::membership::ready::Look;
 use crate::membership::{Local as _, Readiness, StartState, readiness};
 use crate::raft::Gate;
-use crate::raft::store::Store as _;
+use crate::raft::store::Store;
 use crate::storage::Log;
 
 /// How often readiness is looked at.
@@ -133,7 +133,7 @@ impl Health {
     fn gather(&self, start: &StartState) -> Look {
         let mut inner = self.inner.lock();
         let consensus = self.gate.consensus();
-        let position = consensus.map(|consensus| consensus.position()).unwrap_or_default();
+        let position = consensus.map(Store::position).unwrap_or_default();
         let leader_known = match consensus {
             Some(consensus) => consensus.leader_is_alive(),
             None => start.leader_known,
@@ -141,8 +141,11 @@ impl Health {
         if leader_known {
             inner.leaderless_since = None;
         }
-        let leaderless_for =
-            if leader_known { Duration::ZERO } else { inner.leaderless_since.get_or_insert_with(Instant::now).elapsed() };
+        let leaderless_for = if leader_known {
+            Duration::ZERO
+        } else {
+            inner.leaderless_since.get_or_insert_with(Instant::now).elapsed()
+        };
         let membership = consensus.and_then(crate::raft::Consensus::membership).unwrap_or_default();
         let older = |id: &NodeId| {
             id.ordinal() == position.member.ordinal() && id.incarnation() < position.member.incarnation()

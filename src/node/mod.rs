@@ -112,7 +112,8 @@ impl Node {
             disk.clone(),
         );
         let (starter, state) = starter;
-        let health = Arc::new(Health::new(gate.clone(), disk.clone(), state.clone(), config.name.clone(), ready));
+        let health =
+            Arc::new(Health::new(gate.clone(), disk.clone(), state.clone(), config.name.clone(), ready));
         let (refusing, closing) = (CancellationToken::new(), CancellationToken::new());
         let api = Api::new(
             Arc::new(gate.clone()),

@@ -169,7 +169,9 @@ pub(super) async fn serve_peers(
         Some((connection, listener))
     });
     // A connection that broke while it was accepted ends nothing.
-    let streams = accepted.filter_map(|connection| connection.ok().map(|(stream, _)| Ok::<_, std::io::Error>(PeerStream(stream))));
+    let streams = accepted.filter_map(|connection| {
+        connection.ok().map(|(stream, _)| Ok::<_, std::io::Error>(PeerStream(stream)))
+    });
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))
         .http2_keepalive_timeout(Some(limits::PEER_KEEPALIVE))

@@ -10,8 +10,8 @@ use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMember
 use crate::identity::NodeId;
 use crate::mvcc::cluster::{ClusterCommand, Mark};
 use crate::mvcc::command::{
-    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder, SortTarget, Txn,
-    TxnOp,
+    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
+    SortTarget, Txn, TxnOp,
 };
 use crate::proto::log;
 
@@ -64,7 +64,9 @@ fn put_length(length: usize, to: &mut BytesMut) {
 /// The requests of a batch; keys and values are slices of its bytes.
 pub fn decode_batch(batch: &Batch) -> Result<Vec<Request>, CodecError> {
     match log::Payload::decode(batch.encoded.clone())?.payload {
-        Some(log::payload::Payload::Batch(batch)) => batch.requests.into_iter().map(request_from_log).collect(),
+        Some(log::payload::Payload::Batch(batch)) => {
+            batch.requests.into_iter().map(request_from_log).collect()
+        }
         _ => Err(CodecError::Missing("batch")),
     }
 }
@@ -74,7 +76,9 @@ pub(crate) fn encode_payload(payload: &EntryPayload) -> Bytes {
     let payload = match payload {
         EntryPayload::Normal(batch) => return batch.encoded.clone(),
         EntryPayload::Blank => log::payload::Payload::Blank(log::Blank {}),
-        EntryPayload::Membership(membership) => log::payload::Payload::Membership(membership_to_log(membership)),
+        EntryPayload::Membership(membership) => {
+            log::payload::Payload::Membership(membership_to_log(membership))
+        }
     };
     log::Payload { payload: Some(payload) }.encode_to_vec().into()
 }
@@ -122,8 +126,11 @@ pub(crate) fn membership_from_log(membership: log::Membership) -> Result<Members
         .members
         .into_iter()
         .map(|member| {
-            let node =
-                PeerNode { name: member.name, peer_address: member.peer_address, client_urls: member.client_urls };
+            let node = PeerNode {
+                name: member.name,
+                peer_address: member.peer_address,
+                client_urls: member.client_urls,
+            };
             (NodeId(member.node_id), node)
         })
         .collect();

@@ -120,8 +120,7 @@ async fn send_all(peers: &PeerChannels, link: &mut Option<Link>, waiting: &mut V
             }
         }
     }
-    if !requests.is_empty()
-        && open.outgoing.send(ForwardRequest { envelope: None, requests }).await.is_err()
+    if !requests.is_empty() && open.outgoing.send(ForwardRequest { envelope: None, requests }).await.is_err()
     {
         *link = None;
     }

@@ -112,9 +112,14 @@ impl Consensus {
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
         let store = LogStore::new(parts.log.clone(), parts.committed);
-        let machine =
-            StateMachine::new(parts.machine.clone(), parts.snapshots.clone(), &parts.log, parts.metrics.clone());
-        let factory = Factory::new(parts.mine, parts.dial.clone(), parts.boots.clone(), parts.snapshots.clone());
+        let machine = StateMachine::new(
+            parts.machine.clone(),
+            parts.snapshots.clone(),
+            &parts.log,
+            parts.metrics.clone(),
+        );
+        let factory =
+            Factory::new(parts.mine, parts.dial.clone(), parts.boots.clone(), parts.snapshots.clone());
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
             .map_err(|error| Error::Start(format!("consensus did not start: {error}")))?;

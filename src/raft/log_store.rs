@@ -78,7 +78,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let purged = self.log.purged().map(types::log_id);
-        Ok(LogState { last_purged_log_id: purged, last_log_id: self.log.last().map(types::log_id).or(purged) })
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: self.log.last().map(types::log_id).or(purged),
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {

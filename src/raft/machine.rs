@@ -62,17 +62,17 @@ pub type EventSink = Arc<dyn Fn(&[mvcc::Event]) + Send + Sync>;
 #[derive(Clone)]
 pub struct EngineHistory(pub Arc<dyn Engine>);
 
-fn unreadable(error: storage::engine::EngineError) -> HistoryError {
+fn unreadable(error: &storage::engine::EngineError) -> HistoryError {
     HistoryError(error.to_string())
 }
 
 impl History for EngineHistory {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, HistoryError> {
-        self.0.get(key).map_err(unreadable)
+        self.0.get(key).map_err(|error| unreadable(&error))
     }
 
     fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, HistoryError> {
-        self.0.floor(key).map_err(unreadable)
+        self.0.floor(key).map_err(|error| unreadable(&error))
     }
 
     fn scan(
@@ -81,7 +81,7 @@ impl History for EngineHistory {
         to: &[u8],
         visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
-        self.0.scan(from, to, visit).map_err(unreadable)
+        self.0.scan(from, to, visit).map_err(|error| unreadable(&error))
     }
 }
 
@@ -153,7 +153,9 @@ impl Machine {
             }
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                batch.puts.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
+                batch
+                    .puts
+                    .push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
                 self.history.0.commit(batch)?;
                 *self.membership.write() = stored;
                 Vec::new()
@@ -164,7 +166,8 @@ impl Machine {
     }
 
     fn apply_requests(&self, requests: &Batch, mut batch: storage::Batch) -> Result<Replies, MachineError> {
-        let requests = codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
+        let requests =
+            codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
         let applied = state.apply(&self.history, &requests);
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
@@ -310,6 +313,9 @@ impl Machine {
     }
 }
 
+/// Takes one item of the state.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), storage::snapshot::SnapshotError> + 'a;
+
 /// The state at one applied entry, while it lasts.
 pub struct Pin {
     machine: Arc<Machine>,
@@ -324,10 +330,7 @@ pub struct Pin {
 
 impl Pin {
     /// Hands out every item of the state: history, then the small state, the applied id last.
-    pub fn visit(
-        &self,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), storage::snapshot::SnapshotError>,
-    ) -> Result<(), MachineError> {
+    pub fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());
         self.machine.history.0.scan(&start, &end, &mut |key, value| {

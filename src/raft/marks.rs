@@ -33,7 +33,9 @@ pub(crate) async fn keep(consensus: Consensus) {
         let deadline = tokio::time::Instant::now() + limits::REQUEST_TIMEOUT;
         match consensus.propose_until(Request::anonymous(command), deadline).await {
             Ok(applied) => marked = applied.index,
-            Err(error) => tracing::debug!(%error, "the marks were not written; the next leader writes its own"),
+            Err(error) => {
+                tracing::debug!(%error, "the marks were not written; the next leader writes its own");
+            }
         }
     }
 }

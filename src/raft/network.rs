@@ -191,7 +191,9 @@ impl Answers {
                 Ok(Some(Err(status))) => return Some(Err(Error::NotServing(status.message().to_owned()))),
                 Ok(None) => return None,
                 // Nothing was waiting for an answer, or something was sent only while we waited.
-                Err(_) if self.unanswered.lock().front().map(|(sent, _)| *sent) != oldest || oldest.is_none() => {}
+                Err(_)
+                    if self.unanswered.lock().front().map(|(sent, _)| *sent) != oldest
+                        || oldest.is_none() => {}
                 Err(_) => return Some(Err(Error::TimedOut)),
             }
         }
@@ -348,12 +350,12 @@ impl PeerChannels {
     /// Asks a leader for its read index.
     pub(crate) async fn read_index(&self, leader: NodeId) -> Result<LogId, Error> {
         let (mut client, envelope) = self.connect(leader)?;
-        let request = Peer::request(
-            peer::ReadIndexRequest { envelope: Some(envelope) },
-            limits::REQUEST_TIMEOUT,
-        );
-        let response =
-            client.read_index(request).await.map_err(|status| Error::NotServing(status.message().to_owned()))?;
+        let request =
+            Peer::request(peer::ReadIndexRequest { envelope: Some(envelope) }, limits::REQUEST_TIMEOUT);
+        let response = client
+            .read_index(request)
+            .await
+            .map_err(|status| Error::NotServing(status.message().to_owned()))?;
         let id = response.into_inner().id.ok_or(Error::NoLeader)?;
         Ok(wire::log_id_from_wire(&id))
     }

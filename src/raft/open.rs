@@ -59,7 +59,11 @@ pub struct Opened {
 
 impl Opened {
     /// Closes the state and marks it as closed cleanly. Blocks.
-    pub fn close_state(&self, env: &Env, directory: &DataDirectory) -> Result<(), storage::engine::EngineError> {
+    pub fn close_state(
+        &self,
+        env: &Env,
+        directory: &DataDirectory,
+    ) -> Result<(), storage::engine::EngineError> {
         state::close_state(&*env.files, &directory.state(), self.engine, &**self.machine.engine())
     }
 }
@@ -89,14 +93,7 @@ pub fn open(
     let observed = metrics.fsync_seconds.clone();
     log.observe(Box::new(move |stats| observed.observe(stats.last_flush.as_secs_f64())));
     let recovered = recover(&log, &machine).map_err(|error| refused(&error))?;
-    Ok(Opened {
-        log,
-        committed: found.committed,
-        machine,
-        snapshots: Arc::new(store),
-        recovered,
-        engine,
-    })
+    Ok(Opened { log, committed: found.committed, machine, snapshots: Arc::new(store), recovered, engine })
 }
 
 fn open_state(
@@ -175,9 +172,11 @@ fn rebuild(machine: &Machine, snapshots: &Snapshots, log: &Log) -> Result<(), Op
         return Ok(());
     }
     let purged = log.purged().map_or(0, |id| id.index);
-    Err(OpenError::Lost(damage.unwrap_or_else(|| {
-        format!("the log begins after entry {purged}, and no snapshot reaches that far")
-    })))
+    Err(OpenError::Lost(
+        damage.unwrap_or_else(|| {
+            format!("the log begins after entry {purged}, and no snapshot reaches that far")
+        }),
+    ))
 }
 
 /// The log continues where the state ends. A snapshot may be ahead of the log: it is the newer truth.
@@ -189,7 +188,8 @@ fn fits_after_rebuild(log: &Log, machine: &Machine) -> bool {
 /// Reads what log and state say of members.
 fn recover(log: &Log, machine: &Machine) -> Result<Recovered, String> {
     let stored = machine.membership();
-    let mut membership = (!stored.voter_ids().collect::<Vec<_>>().is_empty()).then(|| members(stored.membership()));
+    let mut membership =
+        (!stored.voter_ids().collect::<Vec<_>>().is_empty()).then(|| members(stored.membership()));
     let mut marks = machine.with_state(|state| state.cluster().marks.clone());
     let mut next = machine.applied().map_or(0, |id| id.index + 1);
     if let Some((first, _)) = log.first_last() {

@@ -30,7 +30,11 @@ impl BytesWaiting {
     pub(crate) fn enter(&self, bytes: usize) -> Result<Held, Error> {
         let before = self.0.fetch_add(bytes, Ordering::Relaxed);
         let held = Held { bytes, of: self.clone() };
-        if before.saturating_add(bytes) > limits::PROPOSER_BYTES { Err(Error::TooManyRequests) } else { Ok(held) }
+        if before.saturating_add(bytes) > limits::PROPOSER_BYTES {
+            Err(Error::TooManyRequests)
+        } else {
+            Ok(held)
+        }
     }
 }
 

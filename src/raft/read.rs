@@ -61,11 +61,11 @@ async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<L
 pub(crate) async fn leader_read_index(raft: &Raft) -> Result<LogId, Error> {
     match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
-        Err(error) => Err(read_error(error)),
+        Err(error) => Err(read_error(&error)),
     }
 }
 
-fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Error {
+fn read_error(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Error {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => Error::NoLeader,
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Error::TimedOut,

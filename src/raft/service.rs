@@ -111,7 +111,7 @@ impl Raft for Service {
         let request = wire::append_from_wire(message).map_err(|error| malformed(&error))?;
         let (prev, last) = (request.prev_log_id, wire::last_of(&request));
         let response = consensus.raft().append_entries(request).await.map_err(stopped)?;
-        let answer = wire::appended_to_wire(&wire::appended_of(response, prev, last));
+        let answer = wire::appended_to_wire(&wire::appended_of(&response, prev, last));
         let (boot, boot_random) = consensus.boot();
         Ok(Response::new(AppendResponse { boot, boot_random, ..answer }))
     }

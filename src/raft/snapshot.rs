@@ -34,7 +34,7 @@ pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 /// Longest pause between two chunks of a transfer.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the receiver to verify and install a snapshot once it has all of it.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+const INSTALL_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A complete, verified snapshot on disk.
 #[derive(Clone, Debug)]
@@ -134,9 +134,7 @@ pub(crate) fn load(
     file: &storage::snapshot::SnapshotFile,
 ) -> Result<(), MachineError> {
     let mut reader = snapshots.read(file)?;
-    let mut pairs = std::iter::from_fn(|| reader.next_pair().transpose());
-    machine.install(&mut pairs)?;
-    drop(pairs);
+    machine.install(&mut std::iter::from_fn(|| reader.next_pair().transpose()))?;
     reader.into_verified()?;
     Ok(())
 }

@@ -114,8 +114,11 @@ impl Member {
         let (log, recovered) = Log::open(&env, directory, Options::default()).unwrap();
         let machine = Arc::new(Machine::load(Arc::new(MemoryEngine::new()), None).unwrap());
         let directory = Path::new("/data/snapshots");
-        let snapshots = crate::storage::Snapshots::open(env.files.clone(), directory, Path::new("/data/incoming")).unwrap();
-        let snapshots = snapshot::Store::new(snapshots, ClusterId(7), env.tasks.clone(), Metrics::default()).unwrap();
+        let snapshots =
+            crate::storage::Snapshots::open(env.files.clone(), directory, Path::new("/data/incoming"))
+                .unwrap();
+        let snapshots =
+            snapshot::Store::new(snapshots, ClusterId(7), env.tasks.clone(), Metrics::default()).unwrap();
         let snapshots = Arc::new(snapshots);
         let mine = Sender { cluster: ClusterId(7), node: id, boot: 1, boot_random: id.0 };
         let parts = Parts {
@@ -135,7 +138,9 @@ impl Member {
         let server = tokio::spawn(async move {
             tonic::transport::Server::builder()
                 .add_service(service.into_server())
-                .serve_with_incoming(tonic::transport::server::TcpIncoming::from(port).with_nodelay(Some(true)))
+                .serve_with_incoming(
+                    tonic::transport::server::TcpIncoming::from(port).with_nodelay(Some(true)),
+                )
                 .await
                 .unwrap();
         });
@@ -180,7 +185,6 @@ async fn every_member_takes_writes_and_reads_what_was_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn speed() {
-
     let cluster = Cluster::start(3).await;
     cluster.leader().await;
     for clients in [1, 2, 3, 128, 512] {

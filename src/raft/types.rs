@@ -107,7 +107,11 @@ pub(crate) fn vote(vote: storage::Vote) -> Vote {
 }
 
 pub(crate) fn stored_vote(vote: &Vote) -> storage::Vote {
-    storage::Vote { term: vote.leader_id.term, node: Some(vote.leader_id.voted_for.0), committed: vote.committed }
+    storage::Vote {
+        term: vote.leader_id.term,
+        node: Some(vote.leader_id.voted_for.0),
+        committed: vote.committed,
+    }
 }
 
 /// The openraft handle with our types.

@@ -99,16 +99,18 @@ pub(crate) fn appended_from_wire(
 
 /// The answer to a single append, as openraft gives it, in the form of the stream.
 pub(crate) fn appended_of(
-    response: AppendEntriesResponse<TypeConfig>,
+    response: &AppendEntriesResponse<TypeConfig>,
     prev: Option<LogId>,
     last: Option<LogId>,
 ) -> Appended {
     match response {
         AppendEntriesResponse::Success => Ok(last),
-        AppendEntriesResponse::PartialSuccess(id) => Ok(id),
+        AppendEntriesResponse::PartialSuccess(id) => Ok(*id),
         // Nothing conflicts with the beginning of the log.
-        AppendEntriesResponse::Conflict => prev.map_or(Ok(None), |prev| Err(StreamAppendError::Conflict(prev))),
-        AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
+        AppendEntriesResponse::Conflict => {
+            prev.map_or(Ok(None), |prev| Err(StreamAppendError::Conflict(prev)))
+        }
+        AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(*vote)),
     }
 }
 

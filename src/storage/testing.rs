@@ -27,7 +27,7 @@ pub struct Counting(AtomicU64);
 
 impl Random for Counting {
     fn next_u64(&self) -> u64 {
-        self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)
+        self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed).wrapping_add(0x1234_5678_9ABC_DEF1)
     }
 }
 

@@ -255,7 +255,6 @@ async fn request(
     let number = if plan.sequential { ticket.number % plan.key_space } else { rng.below(plan.key_space) };
     let key = shared.payload.key(number);
     match plan.operation {
-        Operation::Put => put(shared, connection, rng, key).await,
         Operation::Get { serializable } => {
             get(connection, Range { key, ..Range::default() }, serializable).await
         }
@@ -277,7 +276,7 @@ async fn request(
         Operation::Mixed { reads, serializable } if rng.below(100) < reads => {
             get(connection, Range { key, ..Range::default() }, serializable).await
         }
-        Operation::Mixed { .. } => put(shared, connection, rng, key).await,
+        Operation::Put | Operation::Mixed { .. } => put(shared, connection, rng, key).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Layout, lock, and setting aside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Real files and threads are part of what is tested.
 
 use bytes::Bytes;
 

@@ -1,5 +1,6 @@
 //! The same suite for every engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Real files and threads are part of what is tested.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -330,7 +330,7 @@ impl Writer {
         if end > self.zeroed_to {
             self.zeroed_to = end;
             let ahead = limits::LOG_ZERO_AHEAD_BYTES as u64;
-            if used < ahead {
+            if used <= limits::LOG_ZERO_AHEAD_WRITE_BYTES {
                 self.zeroed_to = (end + ahead).min(self.length);
                 self.buffer.extend_with_zeros((self.zeroed_to - end) as usize);
             }

@@ -1,5 +1,6 @@
 //! What the log promises, on simulated files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Real files and threads are part of what is tested.
 
 mod crash;
 mod damage;
