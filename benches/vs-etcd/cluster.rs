@@ -13,7 +13,7 @@ use crate::cost::Cost;
 
 const MEMBERS: usize = 3;
 /// Time for a cluster to have a leader that all members know.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// Time for a member to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(20);
 

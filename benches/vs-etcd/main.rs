@@ -165,7 +165,7 @@ fn run_memory(arguments: &Arguments, round: u32, results: &mut Results) -> Resul
 fn require_disk(data: &Path) -> Result<(), Failure> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     std::fs::create_dir_all(data)?;
-    if i64::from(rustix::fs::statfs(data)?.f_type) == TMPFS_MAGIC {
+    if rustix::fs::statfs(data)?.f_type == TMPFS_MAGIC {
         return Err(format!(
             "{} is in memory (tmpfs); name a directory on a disk with --data",
             data.display()

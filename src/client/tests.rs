@@ -107,7 +107,7 @@ fn client(endpoints: &[&Endpoint], timeout: Duration) -> Remote {
     Remote::with_random(endpoints.iter().copied().cloned().collect(), &options, Arc::new(Zero)).unwrap()
 }
 
-async fn of(servers: &[&Scripted]) -> Remote {
+fn of(servers: &[&Scripted]) -> Remote {
     let endpoints: Vec<_> = servers.iter().map(|server| &server.endpoint).collect();
     client(&endpoints, Duration::from_secs(20))
 }
@@ -145,7 +145,7 @@ async fn a_write_that_may_have_happened_is_sent_once() {
         (Code::DeadlineExceeded, "x"),
     ] {
         let (first, second) = (Scripted::start(&[Fail(code, text)]).await, Scripted::start(&[Yes]).await);
-        let error = of(&[&first, &second]).await.put(a_put()).await.unwrap_err();
+        let error = of(&[&first, &second]).put(a_put()).await.unwrap_err();
         assert!(error.is_outcome_unknown(), "{error:?}");
         assert_eq!((first.calls(), second.calls()), (1, 0), "{text}");
     }
@@ -158,7 +158,7 @@ async fn a_write_that_was_not_proposed_is_sent_again() {
         (Code::ResourceExhausted, "etcdserver: too many requests"),
     ] {
         let alone = Scripted::start(&[Fail(code, text), Fail(code, text), Yes]).await;
-        of(&[&alone]).await.put(a_put()).await.unwrap();
+        of(&[&alone]).put(a_put()).await.unwrap();
         assert_eq!(alone.calls(), 3, "{text}");
     }
 }
@@ -168,7 +168,7 @@ async fn a_refusal_is_an_answer() {
     let text = "etcdserver: mvcc: database space exceeded";
     let (first, second) =
         (Scripted::start(&[Fail(Code::ResourceExhausted, text)]).await, Scripted::start(&[Yes]).await);
-    let error = of(&[&first, &second]).await.put(a_put()).await.unwrap_err();
+    let error = of(&[&first, &second]).put(a_put()).await.unwrap_err();
     assert_eq!(error, Error::Remote { code: 8, text: text.into(), outcome_unknown: false });
     assert_eq!((first.calls(), second.calls()), (1, 0));
 }
@@ -177,7 +177,7 @@ async fn a_refusal_is_an_answer() {
 async fn a_read_goes_elsewhere_and_the_member_that_failed_is_asked_last() {
     let first = Scripted::start(&[Fail(Code::Unavailable, "etcdserver: request timed out")]).await;
     let second = Scripted::start(&[Yes]).await;
-    let remote = of(&[&first, &second]).await;
+    let remote = of(&[&first, &second]);
     let begin = Instant::now();
     for _ in 0..4 {
         remote.get(a_range(), Consistency::Linearizable).await.unwrap();
@@ -192,7 +192,7 @@ async fn a_read_goes_elsewhere_and_the_member_that_failed_is_asked_last() {
 async fn requests_are_spread() {
     let servers =
         [Scripted::start(&[Yes]).await, Scripted::start(&[Yes]).await, Scripted::start(&[Yes]).await];
-    let remote = of(&[&servers[0], &servers[1], &servers[2]]).await;
+    let remote = of(&[&servers[0], &servers[1], &servers[2]]);
     for _ in 0..9 {
         remote.get(a_range(), Consistency::Serializable).await.unwrap();
     }
@@ -216,7 +216,7 @@ async fn a_silent_member_costs_a_read_some_time_and_a_write_all_of_it() {
 #[tokio::test]
 async fn an_answer_that_is_none_is_of_unknown_outcome() {
     let server = Scripted::start(&[Yes]).await;
-    let error = of(&[&server]).await.txn(Txn::default()).await.unwrap_err();
+    let error = of(&[&server]).txn(Txn::default()).await.unwrap_err();
     assert!(error.is_outcome_unknown() && error.to_string().contains("malformed"), "{error}");
 }
 
