@@ -45,11 +45,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = config::resolve(&arguments.flags, &world)
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     start_log(&settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(serve(settings));
     // Whatever still runs has nothing to say any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Half of the cores: the log's thread, the kernel's half of the network and the clients need the others, and workers that
+/// have little to do spend most of their time on waking each other.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
 fn start_log(settings: &Settings) -> Result<(), Failure> {
