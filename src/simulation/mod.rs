@@ -1,0 +1,2 @@
+//! Whole nodes in one thread.
+pub mod world;
