@@ -10,6 +10,7 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::exit::{Exit, Failure};
+use crate::env::simulated::Bug;
 use crate::simulation::{self, Options, Report};
 
 /// Runs whole clusters in one thread, on simulated time, network, names and disks; a seed decides everything
@@ -34,6 +35,9 @@ pub(super) struct Arguments {
     /// Seeds that run at the same time
     #[arg(long, default_value_t = 1)]
     pub jobs: usize,
+    /// Run with a planted bug, to see whether it is found
+    #[arg(long, value_parser = parse_bug)]
+    pub bug: Option<Bug>,
     /// Append each seed's result to this file, and skip the seeds that it holds
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -44,22 +48,27 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
     range.filter(|(first, end)| first < end).ok_or_else(|| format!("{text:?} is not A..B with A below B"))
 }
 
+fn parse_bug(text: &str) -> Result<Bug, String> {
+    let all = || Bug::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Bug::ALL.into_iter().find(|bug| bug.to_string() == text).ok_or_else(|| format!("not one of {}", all()))
+}
+
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     match (arguments.seed, arguments.seeds) {
-        (Some(seed), _) => one(seed, arguments.trace, out),
+        (Some(seed), _) => one(seed, arguments, out),
         (None, Some(range)) => sweep(range, arguments, out),
         (None, None) => Err(Failure::new(Exit::Failed, "no seed is given".to_owned())),
     }
 }
 
-fn one(seed: u64, trace: bool, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn one(seed: u64, arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     writeln!(out, "seed {seed}")?;
     out.flush()?;
-    if trace && let Ok(filter) = EnvFilter::try_from_default_env() {
+    if arguments.trace && let Ok(filter) = EnvFilter::try_from_default_env() {
         // A log that cannot be started was started before.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
     }
-    let report = simulation::run(seed, Options { echo: trace, bug: None });
+    let report = simulation::run(seed, Options { echo: arguments.trace, bug: arguments.bug });
     writeln!(out, "{}", line(&report))?;
     for wrong in &report.wrong {
         writeln!(out, "{wrong}")?;
@@ -108,7 +117,8 @@ fn sweep((first, end): (u64, u64), arguments: &Arguments, out: &mut dyn Write) -
                         return;
                     }
                     // The receiver is gone only if the ledger cannot be written.
-                    if !done.contains(&seed) && reports.send(simulation::run(seed, Options::default())).is_err() {
+                    let options = Options { echo: false, bug: arguments.bug };
+                    if !done.contains(&seed) && reports.send(simulation::run(seed, options)).is_err() {
                         return;
                     }
                 }
