@@ -26,6 +26,7 @@ use super::types::{PeerNode, Raft};
 use super::wire::{Applied, Sender};
 use super::{duties, marks};
 use crate::config::Tuning;
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -113,6 +114,7 @@ impl Consensus {
         let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
         let store = LogStore::new(parts.log.clone(), parts.committed);
         let machine = StateMachine::new(
+            parts.mine.node,
             parts.machine.clone(),
             parts.snapshots.clone(),
             &parts.log,
@@ -447,6 +449,9 @@ impl Store for Consensus {
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
+            if simulated::planted(Bug::NoReadIndex) {
+                return Ok(());
+            }
             let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
             let (waiter, index) = oneshot::channel();
             self.join_read_round(waiter)?;

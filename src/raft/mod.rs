@@ -25,6 +25,8 @@ pub mod network;
 mod open;
 mod proposer;
 mod read;
+#[cfg(feature = "simulation")]
+mod seeded;
 pub mod service;
 pub mod snapshot;
 mod state_machine;

@@ -219,7 +219,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
@@ -229,6 +229,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // openraft waits after failures where it hands out the first request, and nowhere else. A call that fails before
+            // it has taken one, as one to a peer that cannot be reached does, would be made again and again without a pause.
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures::stream::iter([first]).chain(input);
             let unanswered = Unanswered::default();
             let envelope = self.envelope();
             let sent = unanswered.clone();
