@@ -129,6 +129,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.as_ref().map(types::stored_log_id);
+        if let (Some(after), Some(end)) = (last, self.log.last())
+            && after.index > end.index
+        {
+            // Nothing is there that could be removed.
+            return Ok(());
+        }
         durable(|done| self.log.truncate_after(last, done)).await
     }
 

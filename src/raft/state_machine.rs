@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
@@ -18,12 +19,16 @@ use crate::identity::NodeId;
 use crate::metrics::Metrics;
 use crate::storage::Log;
 
+/// How often an entry that waits for the disk looks whether the disk has failed.
+const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// openraft's view of the applied state.
 #[derive(Clone)]
 pub struct StateMachine {
     node: NodeId,
     machine: Arc<Machine>,
     snapshots: Arc<snapshot::Store>,
+    log: Log,
     /// Highest index that the local log has on disk.
     durable: watch::Receiver<u64>,
     metrics: Metrics,
@@ -38,15 +43,31 @@ impl StateMachine {
         log: &Log,
         metrics: Metrics,
     ) -> Self {
-        Self { node, machine, snapshots, durable: log.durable(), metrics }
+        Self { node, machine, snapshots, log: log.clone(), durable: log.durable(), metrics }
+    }
+
+    /// Follows another claim of durability than a log's.
+    #[cfg(test)]
+    pub(crate) fn with_durable(mut self, durable: watch::Receiver<u64>) -> Self {
+        self.durable = durable;
+        self
     }
 
     async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
-        self.durable
-            .wait_for(|durable| *durable >= index)
-            .await
-            .map(|_| ())
-            .map_err(|_| io::Error::other("the log was closed before the entry was durable"))
+        loop {
+            let durable = self.durable.wait_for(|durable| *durable >= index);
+            match tokio::time::timeout(FAILURE_INTERVAL, durable).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => {
+                    return Err(io::Error::other("the log was closed before the entry was durable"));
+                }
+                // A log that failed makes nothing durable any more, and says so only if it is asked.
+                Err(_) => match self.log.failed() {
+                    Some(reason) => return Err(io::Error::other(reason)),
+                    None => {}
+                },
+            }
+        }
     }
 }
 
