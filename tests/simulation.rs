@@ -24,6 +24,18 @@ fn seed_0() {
     one_schedule(0);
 }
 
+/// A crash in the first write of an identity left a file that the next start took for somebody else's.
+#[test]
+fn seed_126() {
+    one_schedule(126);
+}
+
+/// The identity said that the log holds something before it did on disk: a crash in between, and the disk counted as lost.
+#[test]
+fn seed_26() {
+    one_schedule(26);
+}
+
 #[test]
 fn the_same_seed_does_the_same() {
     let (one, other) = (run(2, Options::default()), run(2, Options::default()));

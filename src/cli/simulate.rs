@@ -64,7 +64,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Fa
 fn one(seed: u64, arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     writeln!(out, "seed {seed}")?;
     out.flush()?;
-    if arguments.trace && let Ok(filter) = EnvFilter::try_from_default_env() {
+    if arguments.trace
+        && let Ok(filter) = EnvFilter::try_from_default_env()
+    {
         // A log that cannot be started was started before.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().try_init();
     }

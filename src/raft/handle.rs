@@ -281,11 +281,17 @@ impl Consensus {
         }
     }
 
-    /// Waits until the log holds an entry.
+    /// Waits until the log holds an entry on disk: what is only on its way there may be gone after a crash.
     pub async fn wait_for_first_entry(&self) {
         let mut metrics = self.inner.raft.metrics();
-        while self.inner.log.last().is_none() && self.inner.log.purged().is_none() {
-            if metrics.changed().await.is_err() {
+        let mut durable = self.inner.log.durable();
+        // Entry 0 and no entry look the same; entry 1 follows as soon as there is a leader.
+        while *durable.borrow_and_update() == 0 && self.inner.log.purged().is_none() {
+            let ended = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                changed = durable.changed() => changed.is_err(),
+            };
+            if ended {
                 return;
             }
         }

@@ -197,7 +197,8 @@ fn explain_rest(
             Some(places.remove(at))
         });
         let Some(operation) = culprit.and_then(|place| operations.get(place)) else {
-            wrong.push(format!("revision {revision} changed {changes:?}, and nobody can have done that then"));
+            wrong
+                .push(format!("revision {revision} changed {changes:?}, and nobody can have done that then"));
             continue;
         };
         if let Action::Swap { key, expected, .. } = &operation.action {

@@ -66,20 +66,8 @@ fn right() -> Vec<Operation> {
         done(put("a", "2"), 5, 6, 3, Answer::Previous(Some(kv("a", "1", 2, 2, 1)))),
         done(Action::Delete(key("a")), 7, 8, 4, Answer::Previous(Some(kv("a", "2", 2, 3, 2)))),
         done(Action::Delete(key("a")), 9, 10, 4, Answer::Previous(None)),
-        done(
-            Action::Swap { key: key("b"), expected: 0, value: key("3") },
-            11,
-            12,
-            5,
-            Answer::Swapped(true),
-        ),
-        done(
-            Action::Swap { key: key("b"), expected: 0, value: key("4") },
-            13,
-            14,
-            5,
-            Answer::Swapped(false),
-        ),
+        done(Action::Swap { key: key("b"), expected: 0, value: key("3") }, 11, 12, 5, Answer::Swapped(true)),
+        done(Action::Swap { key: key("b"), expected: 0, value: key("4") }, 13, 14, 5, Answer::Swapped(false)),
         done(Action::ReadLocal, 15, 16, 3, Answer::State(stored()[&3].clone())),
         open(put("a", "never"), 17, Outcome::Unknown),
         open(put("a", "refused"), 19, Outcome::Refused),
@@ -106,8 +94,7 @@ fn writes_of_unknown_outcome_may_have_happened_once() {
 
     // The swap that happened needs its condition to have held.
     let mut history = right();
-    history[5] =
-        open(Action::Swap { key: key("b"), expected: 3, value: key("3") }, 11, Outcome::Unknown);
+    history[5] = open(Action::Swap { key: key("b"), expected: 3, value: key("3") }, 11, Outcome::Unknown);
     found(&history, &stored(), "WRONG");
 }
 
@@ -198,11 +185,9 @@ fn wrong_answers_are_found() {
 
 #[test]
 fn a_store_that_contradicts_itself_is_found() {
-    for (revision, held) in [
-        (3, state(&[kv("a", "2", 2, 3, 3)])),
-        (3, state(&[kv("a", "2", 3, 3, 2)])),
-        (5, State::new()),
-    ] {
+    for (revision, held) in
+        [(3, state(&[kv("a", "2", 2, 3, 3)])), (3, state(&[kv("a", "2", 3, 3, 2)])), (5, State::new())]
+    {
         let mut states = stored();
         states.insert(revision, held);
         assert!(!check(&right(), &states).is_empty(), "revision {revision}");

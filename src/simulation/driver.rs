@@ -210,8 +210,7 @@ impl<'a> Driver<'a> {
     fn notice(&mut self) {
         let millis = self.shared.now.millis();
         for pod in 0..self.shared.plan.size {
-            let stopped =
-                self.shared.pods.get(usize::from(pod)).is_some_and(|pod| pod.files.stopped());
+            let stopped = self.shared.pods.get(usize::from(pod)).is_some_and(|pod| pod.files.stopped());
             if stopped && !self.is_down(pod) {
                 let down = self.dice.within(1, 2_000);
                 self.stop(pod, true, millis + down);
