@@ -37,6 +37,7 @@ pub mod playground;
 pub mod proto;
 pub mod raft;
 pub mod storage;
+pub mod testing;
 pub mod transport;
 
 pub use config::Config;

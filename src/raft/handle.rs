@@ -31,7 +31,7 @@ use crate::identity::NodeId;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::State;
-use crate::mvcc::command::{Range, RangeResult, Reply, Request};
+use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 use crate::proto::peer::Envelope;
 use crate::storage::Log;
 
@@ -466,6 +466,10 @@ impl Store for Consensus {
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
         Box::pin(async move { self.inner.machine.range(&range).await })
+    }
+
+    fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
+        Box::pin(async move { self.inner.machine.read_txn(&txn) })
     }
 
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
