@@ -1,0 +1,23 @@
+//! Whole nodes, in this process or as a process of their own, with real files and sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::panic,
+    dead_code,
+    missing_docs
+)]
+
+#[path = "node/disks.rs"]
+mod disks;
+#[path = "../examples/embedded.rs"]
+mod embedded;
+#[path = "node/limits.rs"]
+mod limits;
+#[path = "node/library.rs"]
+mod library;
+#[path = "node/process.rs"]
+mod process;
+#[path = "node/restarts.rs"]
+mod restarts;
