@@ -248,6 +248,40 @@ impl Consensus {
         index.await.unwrap_or(Err(Error::Stopped))
     }
 
+    /// Takes a read index; without a leader, of the next one, if there is one before the deadline.
+    async fn read_index_until(&self, deadline: Instant) -> Result<u64, Error> {
+        loop {
+            let asked = self.leader();
+            match tokio::time::timeout_at(deadline, self.read_index()).await {
+                Err(_) => return Err(Error::TimedOut),
+                Ok(Err(Error::NoLeader)) => self.other_leader(asked, deadline).await?,
+                Ok(result) => return result,
+            }
+        }
+    }
+
+    /// Waits until another leader is known than this one, or a moment has passed in which it may know better.
+    async fn other_leader(&self, than: Option<NodeId>, deadline: Instant) -> Result<(), Error> {
+        let mut metrics = self.inner.raft.metrics();
+        let changed = async {
+            while self.leader() == than {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let once = Instant::now() + limits::HEARTBEAT;
+        let until = if than.is_some() { once.min(deadline) } else { deadline };
+        let _ = tokio::time::timeout_at(until, changed).await;
+        if Instant::now() >= deadline {
+            return Err(Error::NoLeader);
+        }
+        match self.failure() {
+            Some(reason) => Err(Error::Storage(reason)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the leader was heard from, or acknowledged by a quorum, within one election time-out.
     pub fn leader_is_alive(&self) -> bool {
         let metrics = self.inner.raft.metrics();
@@ -356,7 +390,6 @@ impl Consensus {
     /// Proposes, until it is applied or the deadline passes; tells where it was applied.
     pub(crate) async fn propose_until(&self, request: Request, deadline: Instant) -> Result<Applied, Error> {
         let request = codec::encode_request(request);
-        let mut metrics = self.inner.raft.metrics();
         loop {
             let leader = self.leader();
             let attempt = match leader {
@@ -368,22 +401,7 @@ impl Consensus {
                 result => return result,
             }
             // Nothing was proposed. Whoever leads next is asked next.
-            let changed = async {
-                while self.leader() == leader {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let once = Instant::now() + limits::HEARTBEAT;
-            let wait_until = if leader.is_some() { once.min(deadline) } else { deadline };
-            let _ = tokio::time::timeout_at(wait_until, changed).await;
-            if Instant::now() >= deadline {
-                return Err(Error::NoLeader);
-            }
-            if let Some(reason) = self.failure() {
-                return Err(Error::Storage(reason));
-            }
+            self.other_leader(leader, deadline).await?;
         }
     }
 
@@ -448,12 +466,7 @@ impl Store for Consensus {
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
-            let (waiter, index) = oneshot::channel();
-            self.join_read_round(waiter)?;
-            let index = tokio::time::timeout_at(deadline, index)
-                .await
-                .map_err(|_| Error::TimedOut)?
-                .unwrap_or(Err(Error::Stopped))?;
+            let index = self.read_index_until(deadline).await?;
             if self.inner.machine.applied().is_some_and(|applied| applied.index >= index) {
                 return Ok(());
             }

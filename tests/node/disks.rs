@@ -162,6 +162,11 @@ async fn formats_of_another_version_and_damaged_identities() {
     version(identity.join("identity"));
     let log = change("log-version");
     version(segment(&log));
+    // The checksum of the 512 bytes without its own four, so that it is a good header of a later version.
+    edit(&segment(&log), |bytes| {
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..512]);
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    });
     let damaged = change("identity-damage");
     edit(&damaged.join("identity"), |bytes| *bytes.last_mut().unwrap() ^= 1);
     let foreign = change("identity-foreign");
@@ -222,6 +227,7 @@ async fn cut_volume(directory: &Path) {
 
 #[tokio::test]
 async fn a_snapshot_that_is_damaged() {
+    crate::log();
     let directory = tempfile::tempdir().unwrap();
     cut_volume(directory.path()).await;
     // The state can be lost: the snapshot has it.
@@ -373,6 +379,7 @@ async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_of_another_cluster_and_of_another_ordinal() {
+    crate::log();
     let root = tempfile::tempdir().unwrap();
     let (ours, theirs) = (root.path().join("ours"), root.path().join("theirs"));
     let foreign = TestCluster::start_in(&theirs, 3).await.unwrap();
