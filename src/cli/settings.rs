@@ -124,7 +124,7 @@ pub(super) const SETTINGS: [Setting; 26] = [
         "log",
         "SETSTONE_LOG",
         "FILTER",
-        "What to log: error, warn, info, debug, or setstone=debug,warn (default: info)",
+        "What to log: error, warn, info, debug, or setstone=debug,warn (default: info,openraft=warn)",
     ),
     setting(
         "log-format",

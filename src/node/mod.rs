@@ -132,7 +132,7 @@ impl Node {
         if let Some(listener) = ports.peer {
             let membership = starter.service();
             let (service, closing) = (service.clone(), closing.clone());
-            tasks.spawn(run::serve_peers(listener, service, membership, closing));
+            tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing));
         }
         let grace = config.grace_period;
         let client_api = api.clone();

@@ -268,6 +268,8 @@ impl Machine {
         if let Some(applied) = &applied {
             small.push((Bytes::from_static(APPLIED_KEY), encode_applied(applied)));
         }
+        // A snapshot's keys rise.
+        small.sort();
         Pin { machine: self.clone(), applied, membership, revision, small }
     }
 
@@ -341,7 +343,7 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Hands out every item of the state: history, then the small state, the applied id last.
+    /// Hands out every item of the state, in the order of the keys: history, then the small state.
     pub fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());

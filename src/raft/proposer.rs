@@ -19,7 +19,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 
 /// Entries on their way at a time. With one, the disk and the network would wait for apply between two entries.
-const ENTRIES_IN_FLIGHT: usize = 2;
+const ENTRIES_IN_FLIGHT: usize = 1;
 
 /// Bytes of requests that wait or are on their way, of all proposers of a member.
 #[derive(Clone, Debug, Default)]
