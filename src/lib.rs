@@ -39,6 +39,7 @@ pub mod raft;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod storage;
+pub mod testing;
 pub mod transport;
 
 pub use config::Config;

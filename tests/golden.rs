@@ -8,6 +8,7 @@
 mod fake;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use prost::Message;
@@ -17,26 +18,59 @@ use prost_reflect::{
 };
 use serde_json::{Value, json};
 use setstone::proto::ETCD_DESCRIPTORS;
+use setstone::{Config, Node};
+use tokio::time::Instant;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// The server under test, and what must stay alive for it: the one place to change for another kind of server.
-struct Server {
-    client: SocketAddr,
-    _alive: fake::Served,
+/// The servers under test: the API over a store without consensus, and a whole node.
+enum Server {
+    Fake(Box<fake::Served>),
+    Real(Box<Node>),
 }
 
 impl Server {
-    async fn start() -> Self {
-        let served = fake::serve().await;
-        Self { client: served.client, _alive: served }
+    async fn fake() -> Self {
+        Self::Fake(Box::new(fake::serve().await))
+    }
+
+    async fn real() -> Self {
+        let node = Node::start(Config::in_memory("golden")).await.unwrap();
+        node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
+        Self::Real(Box::new(node))
+    }
+
+    fn client(&self) -> SocketAddr {
+        match self {
+            Self::Fake(served) => served.client,
+            Self::Real(node) => node.addresses().client,
+        }
     }
 
     async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.client)).unwrap().connect().await.unwrap()
+        Channel::from_shared(format!("http://{}", self.client())).unwrap().connect().await.unwrap()
     }
 }
+
+/// Runs a check against both.
+macro_rules! against_both {
+    ($($name:ident),+) => {
+        mod over_a_store_without_consensus {
+            $(#[tokio::test] async fn $name() { super::$name(super::Server::fake().await).await; })+
+        }
+        mod over_a_node {
+            $(#[tokio::test] async fn $name() { super::$name(super::Server::real().await).await; })+
+        }
+    };
+}
+
+against_both!(
+    kv_transactions_and_compaction_answer_as_etcd_does,
+    member_list_status_and_hash_have_etcds_form,
+    health_and_version_answer_as_etcd_does,
+    what_is_not_there_is_unimplemented
+);
 
 fn rows() -> Vec<Value> {
     include_str!("golden/etcd-3.7.3-answers.jsonl")
@@ -154,9 +188,7 @@ fn recorded(row: &Value) -> Value {
     serde_json::from_str(row["answer"].as_str().unwrap()).unwrap()
 }
 
-#[tokio::test]
-async fn kv_transactions_and_compaction_answer_as_etcd_does() {
-    let server = Server::start().await;
+async fn kv_transactions_and_compaction_answer_as_etcd_does(server: Server) {
     let channel = server.channel().await;
     // 39 and 40 are mistakes in JSON, which gRPC does not have.
     let chosen = |row: &Value| {
@@ -171,9 +203,7 @@ async fn kv_transactions_and_compaction_answer_as_etcd_does() {
     assert_eq!(compared, 52);
 }
 
-#[tokio::test]
-async fn member_list_status_and_hash_have_etcds_form() {
-    let server = Server::start().await;
+async fn member_list_status_and_hash_have_etcds_form(server: Server) {
     let channel = server.channel().await;
 
     let members = without_ids(ask(&channel, &row(86)).await);
@@ -199,16 +229,14 @@ fn fields(value: &Value) -> Vec<&str> {
     names
 }
 
-#[tokio::test]
-async fn health_and_version_answer_as_etcd_does() {
-    let server = Server::start().await;
+async fn health_and_version_answer_as_etcd_does(server: Server) {
     // 8 is the JSON gateway's.
     for number in [1, 2, 3, 4, 5, 6, 7, 9, 10, 98, 99] {
         let row = row(number);
         let (method, path) = (row["method"].as_str().unwrap(), row["path"].as_str().unwrap());
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-        let (status, kind, body) = fake::http1(server.client, &request).await;
+        let (status, kind, body) = fake::http1(server.client(), &request).await;
         assert_eq!(status, row["status"].as_u64().unwrap() as u16, "row {number}");
         assert_eq!(kind, row["content_type"].as_str().unwrap(), "row {number}");
         let expected = row["answer"].as_str().unwrap();
@@ -235,9 +263,7 @@ fn sorted(lines: &str) -> Vec<&str> {
     lines
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_unimplemented() {
-    let server = Server::start().await;
+async fn what_is_not_there_is_unimplemented(server: Server) {
     let channel = server.channel().await;
     let kind = method_of("/v3/kv/range").unwrap();
     for (path, text) in [

@@ -83,6 +83,15 @@ pub(super) fn txn(request: pb::TxnRequest) -> Result<command::Txn, Failure> {
     Ok(txn)
 }
 
+/// Whether a transaction that only reads may be answered from what this member has. As in etcd, all its ranges must say so, in
+/// both branches; unlike in etcd there must be one, because a transaction that only compares does read, and did not say so.
+pub(super) fn is_serializable(request: &pb::TxnRequest) -> bool {
+    let mut operations = request.success.iter().chain(&request.failure).peekable();
+    operations.peek().is_some()
+        && operations
+            .all(|op| matches!(&op.request, Some(OpRequest::RequestRange(range)) if range.serializable))
+}
+
 /// Nesting is bounded by prost, which decodes no message that is nested more than a hundred deep.
 fn txn_form(request: pb::TxnRequest, limit: usize) -> Result<command::Txn, Failure> {
     let rest = check::txn_budget(request.compare.len(), request.success.len(), request.failure.len(), limit)

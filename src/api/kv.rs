@@ -61,19 +61,36 @@ pub(super) async fn delete_range(
     Ok(answers.count(grpc::encode(&convert::delete_response(header, deleted))))
 }
 
-/// Runs a transaction. One that only reads goes through the log as well, which is linearizable, if dearer than etcd's way.
+/// Runs a transaction. One that only reads stays out of the log, as in etcd.
 pub(super) async fn txn(
     api: &Shared,
     answers: &Answers,
     request: pb::TxnRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
+    let serializable = convert::is_serializable(&request);
     let txn = convert::txn(request)?;
+    if txn.is_read_only() {
+        return read_txn(api, answers, txn, serializable).await;
+    }
     convert::check_size(size)?;
     let share = txn_share(&txn).min(limits::LARGE_ANSWER_SHARE);
     let _turn = turn(api, answers, share).await?;
     let (header, outcome) = propose(api, Command::Txn(txn)).await?;
     let Outcome::Txn(result) = outcome else { return Err(convert::unexpected()) };
+    Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
+}
+
+/// Runs a transaction that only reads.
+async fn read_txn(api: &Shared, answers: &Answers, txn: Txn, serializable: bool) -> Result<Bytes, Failure> {
+    if !serializable {
+        api.store.barrier().await.map_err(|error| texts::failure(&error))?;
+    }
+    // Asked after the wait, as for a range.
+    let _turn = turn(api, answers, txn_share(&txn).min(limits::LARGE_ANSWER_SHARE)).await?;
+    let read = api.store.read_txn(txn).await.map_err(|error| texts::failure(&error))?;
+    let (result, revision) = read.ok_or_else(convert::unexpected)?;
+    let header = api.headers.at(&api.store.position(), revision, 0);
     Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
 }
 

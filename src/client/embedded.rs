@@ -1,10 +1,11 @@
 //! The store in this process, behind the same trait as a remote one.
 //!
-//! What `api` checks for remote callers is checked here for local ones, before anything is proposed.
+//! What `api` checks for remote callers is checked here for local ones, before anything is proposed. As a remote client tries
+//! again while a member starts, this one waits for it, no longer than a request may take.
 
 use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, StoreHash};
 use crate::error::Error;
-use crate::limits::{REQUEST_BYTES, TXN_OPERATIONS};
+use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::check;
 use crate::mvcc::command::{
@@ -31,6 +32,17 @@ impl Embedded {
         Self { store }
     }
 
+    /// Waits while the member starts. One that takes too long refuses the request itself, and says why.
+    async fn opened(&self) {
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.store.opened()).await;
+    }
+
+    /// Waits until a read sees everything that was acknowledged before.
+    async fn barrier(&self) -> Result<(), Error> {
+        self.opened().await;
+        self.store.barrier().await
+    }
+
     fn header(&self, revision: i64, term: u64) -> Header {
         let position = self.store.position();
         Header { cluster: position.cluster, member: position.member, revision, term }
@@ -38,8 +50,18 @@ impl Embedded {
 
     async fn propose(&self, command: Command) -> Result<Answer<Outcome>, Error> {
         check_size(&command)?;
+        self.opened().await;
         let (reply, term) = self.store.propose(Request::anonymous(command)).await?;
         Ok(Answer { header: self.header(reply.revision, term), value: reply.outcome })
+    }
+
+    /// A transaction that only reads: not through the log, and linearizable all the same.
+    async fn read_txn(&self, txn: Txn) -> Result<Answer<TxnResult>, Error> {
+        self.barrier().await?;
+        let read = self.store.read_txn(txn).await?;
+        let (value, revision) = read
+            .ok_or_else(|| Error::Invalid("the store wants a transaction proposed that only reads".into()))?;
+        Ok(Answer { header: self.header(revision, self.store.position().term), value })
     }
 
     fn answer_now<T>(&self, value: T) -> Answer<T> {
@@ -53,7 +75,9 @@ impl Client for Embedded {
         Box::pin(async move {
             check(check::range(&range))?;
             if consistency == Consistency::Linearizable {
-                self.store.barrier().await?;
+                self.barrier().await?;
+            } else {
+                self.opened().await;
             }
             let (value, revision) = self.store.range(range).await?;
             Ok(Answer { header: self.header(revision, self.store.position().term), value })
@@ -85,6 +109,9 @@ impl Client for Embedded {
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(async move {
             check(check::txn(&txn, TXN_OPERATIONS))?;
+            if txn.is_read_only() {
+                return self.read_txn(txn).await;
+            }
             let answer = self.propose(Command::Txn(txn)).await?;
             match answer.value {
                 Outcome::Txn(result) => Ok(Answer { header: answer.header, value: result }),
@@ -123,7 +150,7 @@ impl Client for Embedded {
 
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
         Box::pin(async move {
-            self.store.barrier().await?;
+            self.barrier().await?;
             Ok(self.answer_now(self.store.members()))
         })
     }

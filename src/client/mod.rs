@@ -16,11 +16,13 @@
 //! * `failure`: a gRPC status as an [`Error`]
 //! * `wire`: values to messages and back
 //! * `embedded`: the store in this process
+//! * `kv`: the everyday calls, short
 
 mod connection;
 mod embedded;
 mod endpoint;
 mod failure;
+mod kv;
 mod remote;
 mod retry;
 mod wire;
@@ -32,11 +34,15 @@ pub use crate::raft::store::{MemberInfo, StoreHash};
 pub use connection::{Connection, Dial, Options};
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
+pub use kv::{Kv, Short};
 pub use remote::Remote;
 
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
-use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
+pub use crate::mvcc::command::{
+    Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
+    SortOrder, SortTarget, Txn, TxnOp, TxnResult,
+};
 
 /// A call that will be answered.
 pub type Call<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;

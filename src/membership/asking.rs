@@ -75,12 +75,13 @@ impl Asking {
         let membership = resume::last_membership(disk, &answers);
         let mut peers: Vec<Peer> = Vec::new();
         for ordinal in whom_to_ask(disk, &answers, facts) {
-            // The name is the truth; a member outside the set is known by its address only.
+            // The name is the truth, and not what another cluster's disk says of its members; a member outside the set is
+            // known by its address only.
             let by_address = || {
                 let member = membership.members.iter().find(|member| member.node_id.ordinal() == ordinal)?;
                 Peer::parse(ordinal, &member.peer_address).ok()
             };
-            peers.extend(by_address().or_else(|| directory.peer(ordinal)));
+            peers.extend(directory.peer(ordinal).or_else(by_address));
         }
         peers.extend(self.found.iter().cloned());
         let mut names = BTreeSet::new();

@@ -187,13 +187,15 @@ impl LocalDisk {
         Ok(())
     }
 
-    /// Closes log and state, and marks the state as closed cleanly. Consensus must have ended.
+    /// Closes log and state, marks the state as closed cleanly, and gives the directory back. Consensus must have ended.
     pub(super) async fn close(&self) {
-        let Some(opened) = self.opened() else { return };
-        opened.log.close().await;
-        if let Err(error) = opened.close_state(&self.env, &self.directory) {
-            tracing::warn!(%error, "the state was not closed cleanly; it is rebuilt at the next start");
+        if let Some(opened) = self.opened() {
+            opened.log.close().await;
+            if let Err(error) = opened.close_state(&self.env, &self.directory) {
+                tracing::warn!(%error, "the state was not closed cleanly; it is rebuilt at the next start");
+            }
         }
+        self.directory.release();
     }
 
     fn prepare_now(&self, prepared: &Prepared) -> Result<(), PrepareRefusal> {

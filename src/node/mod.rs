@@ -16,6 +16,8 @@ mod health;
 mod run;
 mod world;
 
+pub(crate) use world::real as real_world;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -83,7 +85,7 @@ impl Node {
     /// [`Error::Start`] for a wrong configuration or a port that is taken, [`Error::Locked`] and [`Error::Disk`] for a data
     /// directory that cannot be used.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let env = world::real(&config)?;
+        let env = real_world(&config)?;
         Self::start_in(config, env).await
     }
 
@@ -93,10 +95,12 @@ impl Node {
     /// As [`Node::start`].
     pub async fn start_in(config: Config, env: Env) -> Result<Self, Error> {
         let metrics = Metrics::new();
+        // The lock first: the same command twice is refused for the directory, not for a port.
+        let directory = lock_directory(&config, &env).await?;
         let ports = Ports::bind(&config, &env).await?;
         let place = place(&config, &env, &ports)?;
         let gate = Gate::new("the member is starting");
-        let disk = open_disk(&config, &env, &place, &metrics, &gate).await?;
+        let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
         let (ready, ready_watch) = watch::channel(false);
         let starter = Starter::new(
             StarterConfig {
@@ -128,7 +132,7 @@ impl Node {
         if let Some(listener) = ports.peer {
             let membership = starter.service();
             let (service, closing) = (service.clone(), closing.clone());
-            tasks.spawn(run::serve_peers(listener, service, membership, closing));
+            tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing));
         }
         let grace = config.grace_period;
         let client_api = api.clone();
@@ -268,6 +272,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.refusing.cancel();
         self.closing.cancel();
+        // After a stop this finds nothing left to do.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (gate, disk) = (self.gate.clone(), self.disk.clone());
+            runtime.spawn(async move {
+                if let Some(consensus) = gate.consensus() {
+                    consensus.shutdown().await;
+                }
+                disk.close().await;
+            });
+        }
     }
 }
 
@@ -354,33 +368,46 @@ fn place(config: &Config, env: &Env, ports: &Ports) -> Result<Place, Error> {
     Ok(Place { ordinal: peer.ordinal, own, expected, channels: Some(channels) })
 }
 
-async fn open_disk(
-    config: &Config,
-    env: &Env,
-    place: &Place,
-    metrics: &Metrics,
-    gate: &Gate,
-) -> Result<Arc<LocalDisk>, Error> {
+async fn lock_directory(config: &Config, env: &Env) -> Result<DataDirectory, Error> {
     let root = match &config.data {
         Data::Memory => "/memory".into(),
         Data::Directory(root) => root.clone(),
     };
-    let (env, config, ordinal) = (env.clone(), config.clone(), place.ordinal);
+    let files = env.files.clone();
+    blocking(env, move || {
+        DataDirectory::open(files, &root).map_err(|error| match error {
+            DirectoryError::Locked { .. } => Error::Locked(error.to_string()),
+            _ => Error::Disk(error.to_string()),
+        })
+    })
+    .await
+}
+
+async fn open_disk(
+    config: &Config,
+    env: &Env,
+    directory: DataDirectory,
+    place: &Place,
+    metrics: &Metrics,
+    gate: &Gate,
+) -> Result<Arc<LocalDisk>, Error> {
+    let (world, config, ordinal) = (env.clone(), config.clone(), place.ordinal);
     let (metrics, gate) = (metrics.clone(), gate.clone());
-    let (result, opened) = tokio::sync::oneshot::channel();
-    let tasks = env.tasks.clone();
-    tasks
-        .blocking(Box::new(move || {
-            let disk = DataDirectory::open(env.files.clone(), &root)
-                .map_err(|error| match error {
-                    DirectoryError::Locked { .. } => Error::Locked(error.to_string()),
-                    _ => Error::Disk(error.to_string()),
-                })
-                .and_then(|directory| LocalDisk::open(&env, &config, directory, ordinal, metrics, gate));
-            // The caller waits for it.
-            let _ = result.send(disk);
-        }))
-        .await;
-    let disk = opened.await.map_err(|_| Error::Start("the data directory was not opened".into()))??;
-    Ok(Arc::new(disk))
+    blocking(env, move || LocalDisk::open(&world, &config, directory, ordinal, metrics, gate))
+        .await
+        .map(Arc::new)
+}
+
+/// Runs a part of the start that waits for the disk.
+async fn blocking<T: Send + 'static>(
+    env: &Env,
+    job: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (result, done) = tokio::sync::oneshot::channel();
+    let job = move || {
+        // The caller waits for it.
+        let _ = result.send(job());
+    };
+    env.tasks.blocking(Box::new(job)).await;
+    done.await.map_err(|_| Error::Start("the data directory was not opened".into()))?
 }

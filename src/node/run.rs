@@ -1,11 +1,15 @@
 //! Carries out what the starter decides: starts consensus, stores that the disk is lost, ends the process.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::transport::server::Connected;
 
 use super::dial::{DialNobody, DialPods};
@@ -111,8 +115,24 @@ impl Runner {
     }
 }
 
-/// A connection from a peer.
-struct PeerStream(Box<dyn Stream>);
+/// A connection from a peer. It breaks when the port closes: a follower's leader keeps its streams open for ever, and would go
+/// on talking to a member that has stopped.
+struct PeerStream {
+    stream: Box<dyn Stream>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The connection counts as a task of the node.
+    _task: TaskTrackerToken,
+}
+
+impl PeerStream {
+    /// The stream, unless the port is closed.
+    fn open(&mut self, cx: &mut Context<'_>) -> std::io::Result<Pin<&mut dyn Stream>> {
+        match self.closed.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(std::io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(Pin::new(&mut *self.stream)),
+        }
+    }
+}
 
 impl Connected for PeerStream {
     type ConnectInfo = ();
@@ -121,35 +141,29 @@ impl Connected for PeerStream {
 
 impl tokio::io::AsyncRead for PeerStream {
     fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
         buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buffer)
+    ) -> Poll<std::io::Result<()>> {
+        self.open(cx)?.poll_read(cx, buffer)
     }
 }
 
 impl tokio::io::AsyncWrite for PeerStream {
     fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
         bytes: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, bytes)
+    ) -> Poll<std::io::Result<usize>> {
+        self.open(cx)?.poll_write(cx, bytes)
     }
 
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.open(cx)?.poll_flush(cx)
     }
 
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 
@@ -158,8 +172,10 @@ pub(super) async fn serve_peers(
     listener: Box<dyn Listener>,
     service: Service,
     membership: MembershipServer<MembershipService>,
+    tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
+    let closed = cancel.clone();
     let accepted = futures::stream::unfold(listener, |listener| async move {
         let connection = listener.accept().await;
         if connection.is_err() {
@@ -169,8 +185,10 @@ pub(super) async fn serve_peers(
         Some((connection, listener))
     });
     // A connection that broke while it was accepted ends nothing.
-    let streams = accepted.filter_map(|connection| {
-        connection.ok().map(|(stream, _)| Ok::<_, std::io::Error>(PeerStream(stream)))
+    let streams = accepted.filter_map(move |connection| {
+        let (stream, _) = connection.ok()?;
+        let closed = Box::pin(closed.clone().cancelled_owned());
+        Some(Ok::<_, std::io::Error>(PeerStream { stream, closed, _task: tasks.token() }))
     });
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))

@@ -15,7 +15,7 @@ use crate::env::{Env, Files, Random};
 use crate::error::Error;
 
 /// The world that a node with this configuration lives in. A node in memory gets a file system in memory.
-pub(super) fn real(config: &Config) -> Result<Env, Error> {
+pub(crate) fn real(config: &Config) -> Result<Env, Error> {
     let random = SystemRandom;
     let files: Arc<dyn Files> = match config.data {
         Data::Memory => Arc::new(SimulatedFiles::new(random.next_u64())),

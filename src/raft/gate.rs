@@ -4,11 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::handle::Consensus;
 use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
-use crate::mvcc::command::{Range, RangeResult, Reply, Request};
+use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Stands before consensus. Cheap to clone.
 #[derive(Clone, Default)]
@@ -19,6 +20,7 @@ pub struct Gate {
 #[derive(Default)]
 struct Inner {
     consensus: OnceLock<Consensus>,
+    is_open: watch::Sender<bool>,
     why_closed: RwLock<String>,
 }
 
@@ -39,6 +41,7 @@ impl Gate {
     pub fn open(&self, consensus: Consensus) {
         // Consensus starts once in a process.
         let _ = self.inner.consensus.set(consensus);
+        self.inner.is_open.send_replace(true);
     }
 
     /// Consensus, if it runs.
@@ -73,11 +76,29 @@ impl Store for Gate {
         }
     }
 
+    fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.read_txn(txn),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
         match self.get() {
             Ok(consensus) => consensus.hash(revision),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
+    }
+
+    fn opened(&self) -> BoxFuture<'_, ()> {
+        if self.consensus().is_some() {
+            return Box::pin(std::future::ready(()));
+        }
+        let mut is_open = self.inner.is_open.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as the gate.
+            let _ = is_open.wait_for(|open| *open).await;
+        })
     }
 
     fn position(&self) -> Position {

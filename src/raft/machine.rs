@@ -21,7 +21,7 @@ use super::codec;
 use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
 use crate::error::Error;
 use crate::limits;
-use crate::mvcc::command::{Range, RangeResult, Refusal};
+use crate::mvcc::command::{Range, RangeResult, Refusal, Txn, TxnResult};
 use crate::mvcc::{self, History, HistoryError, State, layout};
 use crate::proto::peer;
 use crate::storage::{self, Engine};
@@ -250,6 +250,19 @@ impl Machine {
             return Err(Error::NotServing("a snapshot is being installed".into()));
         }
         Ok(installs)
+    }
+
+    /// Runs a transaction that only reads; `None` if it does more. All its ranges are read at once, under the read lock, which
+    /// keeps apply and compaction out meanwhile; [`limits::TXN_OPERATIONS`] bounds how many there are.
+    pub fn read_txn(&self, txn: &Txn) -> Result<Option<(TxnResult, i64)>, Error> {
+        let state = self.state.read();
+        let installs = self.readable()?;
+        let result = state.read_txn(&self.history, txn);
+        if self.readable()? != installs {
+            return Err(Error::NotServing("a snapshot was installed meanwhile".into()));
+        }
+        let result = result?;
+        Ok(result.map(|result| (result, state.revision())))
     }
 
     async fn run_plan(&self, mut plan: mvcc::RangePlan) -> Result<RangeResult, Refusal> {

@@ -370,7 +370,11 @@ impl PeerChannels {
         let response = client
             .read_index(request)
             .await
-            .map_err(|status| Error::NotServing(status.message().to_owned()))?;
+            // Whatever came between: whoever leads next is asked next.
+            .map_err(|status| {
+                tracing::debug!(%leader, %status, "no read index");
+                Error::NoLeader
+            })?;
         let id = response.into_inner().id.ok_or(Error::NoLeader)?;
         Ok(wire::log_id_from_wire(&id))
     }

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
-use crate::mvcc::command::{Command, Range, RangeResult, Reply, Request};
+use crate::mvcc::command::{Command, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 impl Consensus {
     /// Proposes, until it is applied or the deadline passes; tells where it was applied.
@@ -189,6 +189,10 @@ impl Store for Consensus {
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
         Box::pin(async move { self.inner.machine.range(&range).await })
+    }
+
+    fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
+        Box::pin(async move { self.inner.machine.read_txn(&txn) })
     }
 
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
-use crate::mvcc::command::{Range, RangeResult, Reply, Request};
+use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Where a member stands. Every answer's header is made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +81,15 @@ pub trait Store: Send + Sync + 'static {
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Reads the local state; also returns the revision of the store at which it was read.
     fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>>;
+    /// Runs a transaction on the local state, without the log, if it only reads; also returns the revision at which it was
+    /// read. `None` if it must be proposed: it holds anything but ranges, also in the branch that would not run.
+    fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>>;
     /// Hashes the local state at a revision; 0: the newest.
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>>;
+    /// Returns once requests are no longer refused because the member is starting.
+    fn opened(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Where this member stands now.
     fn position(&self) -> Position;
     /// The members, as the local applied state knows them.

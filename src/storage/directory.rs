@@ -14,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::{TEMPORARY_SUFFIX, log, parent_of};
 use crate::env::Files;
 use crate::env::files::{Lock, Space};
@@ -64,12 +66,12 @@ pub enum Contents {
     Remains(Vec<String>),
 }
 
-/// A data directory that this process has for itself, until this is dropped.
+/// A data directory that this process has for itself, until it is released or dropped.
 #[derive(Debug)]
 pub struct DataDirectory {
     files: Arc<dyn Files>,
     root: PathBuf,
-    _lock: Box<dyn Lock>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 impl DataDirectory {
@@ -80,7 +82,7 @@ impl DataDirectory {
             files.sync_dir(parent_of(root)).map_err(explain(root))?;
         }
         let lock = files.lock(&root.join("lock")).map_err(explain(root))?;
-        let writable = Self { files, root: root.to_owned(), _lock: lock };
+        let writable = Self { files, root: root.to_owned(), lock: Mutex::new(Some(lock)) };
         // The lock file may be there already and open even where nothing can be written.
         writable.files.sync_dir(root).map_err(explain(root))?;
         writable.probe().map_err(explain(root))?;
@@ -105,6 +107,11 @@ impl DataDirectory {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
             other => other,
         }
+    }
+
+    /// Gives the lock back. Log and engine must be closed: nothing may be written from now on.
+    pub fn release(&self) {
+        self.lock.lock().take();
     }
 
     /// The directory.

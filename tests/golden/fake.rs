@@ -18,7 +18,7 @@ use setstone::error::Error;
 use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
 use setstone::metrics::Metrics;
-use setstone::mvcc::command::{Range, RangeResult, Reply, Request};
+use setstone::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 use setstone::mvcc::{History, HistoryError, State};
 use setstone::raft::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
 use tokio::sync::{Semaphore, watch};
@@ -115,6 +115,17 @@ impl Store for FakeStore {
             let mut plan = state.plan_range(&range)?;
             while !plan.step(map, 512)? {}
             Ok((plan.finish(), state.revision()))
+        })
+    }
+
+    fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
+        Box::pin(async move {
+            if let Some(failure) = self.failure.lock().clone() {
+                return Err(failure);
+            }
+            let content = self.content.lock();
+            let (state, map, _) = &*content;
+            Ok(state.read_txn(map, &txn)?.map(|result| (result, state.revision())))
         })
     }
 
