@@ -71,7 +71,7 @@ async fn killed_and_restarted_pods_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_was_away_for_long_catches_up_from_a_snapshot() {
-    let settings = ["--log-before-snapshot", "256KiB", "--log-entries-kept", "10", "--log-segment", "64KiB"];
+    let settings = ["--log-before-snapshot", "256KiB", "--log-entries-kept", "10"];
     let world = World::start(&settings).await;
     let away = (world.leader().await + 1) % 3;
     world.signal(away, Signal::STOP);

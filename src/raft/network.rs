@@ -229,6 +229,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // openraft waits after a failure inside its stream of requests. A call that fails at once never looks into that
+            // stream, so the next attempt would follow without a wait, thousands a second while a peer is down.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures::stream::once(std::future::ready(first)).chain(input);
             let unanswered = Unanswered::default();
             let envelope = self.envelope();
             let sent = unanswered.clone();
