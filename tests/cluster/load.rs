@@ -77,14 +77,19 @@ pub struct History {
 impl Load {
     /// Eight writers over all members, and on each member two readers. `name` is unique among the loads of one cluster.
     pub fn start(world: &World, name: &str) -> Self {
+        Self::start_at(world.remote.clone(), name)
+    }
+
+    /// The same at some members only.
+    pub fn start_at(remote: Remote, name: &str) -> Self {
         let (stop, shared) = (CancellationToken::new(), Arc::new(Shared::default()));
         let writers = (0..WRITERS)
             .map(|writer| {
                 let prefix = format!("{name}/{writer}");
-                tokio::spawn(write(world.remote.clone(), prefix, shared.clone(), stop.clone()))
+                tokio::spawn(write(remote.clone(), prefix, shared.clone(), stop.clone()))
             })
             .collect();
-        let members = world.remote.connections();
+        let members = remote.connections();
         let mut readers = Vec::new();
         for (index, member) in members.iter().enumerate() {
             let key = Bytes::from(format!("{name}/{index}/now"));

@@ -1,7 +1,7 @@
 //! Three pods under test: who leads, what each member says of itself, what its process costs.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +70,13 @@ impl World {
         let endpoint = Endpoint::list(&self.playground.endpoints().pods[usize::from(ordinal)]).unwrap();
         let options = client::Options { timeout, ..client::Options::default() };
         Connection::new(endpoint[0].clone(), &options)
+    }
+
+    /// A client of all members but one.
+    pub fn without(&self, ordinal: Ordinal) -> Remote {
+        let mut endpoints = self.playground.endpoints().pods;
+        endpoints.remove(usize::from(ordinal));
+        Remote::new(&endpoints.join(","), &client::Options::default()).unwrap()
     }
 
     /// Waits until a member other than `not` says that it leads.
@@ -234,16 +241,4 @@ pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
-/// Bytes of all files below a directory that are named so, or below directories that are.
-pub fn bytes_below(directory: &Path) -> u64 {
-    std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let metadata = entry.metadata().unwrap();
-            if metadata.is_dir() { bytes_below(&entry.path()) } else { metadata.len() }
-        })
-        .sum()
 }
