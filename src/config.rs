@@ -21,7 +21,7 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
-    /// URLs that clients are told to use.
+    /// URLs that clients are told to use. Empty: the address that is bound for them.
     pub advertise_client: Vec<String>,
     /// Name server to ask instead of the system's.
     pub dns_server: Option<SocketAddr>,
@@ -124,12 +124,10 @@ impl Config {
         if self.name.is_empty() {
             return Err("the name is empty".into());
         }
-        if self.advertise_client.is_empty() {
-            return Err("no client URL is advertised".into());
-        }
         self.cluster.validate()?;
         self.tuning.validate()?;
-        let mut listeners = vec![("client", self.listen_client), ("peer", self.listen_peer)];
+        let mut listeners = vec![("client", self.listen_client)];
+        listeners.extend((!matches!(self.cluster, Cluster::Single)).then_some(("peer", self.listen_peer)));
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));
         for (index, (one, address)) in listeners.iter().enumerate() {
             let taken =

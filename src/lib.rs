@@ -36,6 +36,8 @@ pub mod node;
 pub mod playground;
 pub mod proto;
 pub mod raft;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod storage;
 pub mod transport;
 

@@ -44,7 +44,7 @@ pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of the newest log entries kept in memory for replication and apply.
-pub const LOG_CACHE_BYTES: usize = 16 << 20;
+pub const LOG_CACHE_BYTES: usize = 8 << 20;
 /// Bytes of one log segment file.
 pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// The log is cut when it has outgrown this and the last snapshot, which bounds write amplification by two.
@@ -59,7 +59,7 @@ pub const RECORD_BYTES: usize = 8 << 10;
 /// damage made up.
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
-pub const ENGINE_CACHE_BYTES: u64 = 32 << 20;
+pub const ENGINE_CACHE_BYTES: u64 = 16 << 20;
 /// Records that one step of physical compaction looks at: bounds the time that it holds the state.
 pub const COMPACTION_STEP_RECORDS: usize = 64;
 /// Records that a long range reads before it lets others run.

@@ -67,6 +67,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("playground", vec!["node", "config"]),
+        ("simulation", vec!["node", "config", "client", "mvcc", "playground"]),
         ("testing", vec!["node", "config", "client"]),
     ])
 }

@@ -216,12 +216,18 @@ impl Findings {
     }
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 fn log_line(log: &check::LogReport) -> String {
     let mut text = match &log.first_last {
-        Some((first, last)) => format!("{} entries, {first} to {last}", log.entries),
+        Some((first, last)) => {
+            format!("{}, {first} to {}", counted(log.entries, "entry", "entries"), last.index)
+        }
         None => "no entries".to_owned(),
     };
-    let _ = write!(text, "; {} segments, {} bytes", log.segments, log.bytes);
+    let _ = write!(text, "; {}, {} bytes", counted(log.segments, "segment", "segments"), log.bytes);
     if let Some(purged) = &log.purged {
         let _ = write!(text, "; purged up to {purged}");
     }

@@ -18,6 +18,9 @@ const POD_DRAIN_DELAY: Duration = Duration::from_secs(3);
 /// Below Kubernetes' default grace period of 30 s.
 const GRACE_PERIOD: Duration = Duration::from_secs(25);
 
+/// Consensus tells every step at level info, more than a person can read.
+const LOG: &str = "info,openraft=warn";
+
 /// What `serve` needs to know.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -109,7 +112,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
     config.validate().map_err(ConfigError::Contradiction)?;
     Ok(Settings {
         config,
-        log: texts.find("log")?.map_or_else(|| "info".into(), |(text, _)| text),
+        log: texts.find("log")?.map_or_else(|| LOG.into(), |(text, _)| text),
         log_format: texts.get("log-format", log_format)?.unwrap_or(LogFormat::Text),
         exit_with_stdin: texts.get("exit-with-stdin", truth)?.unwrap_or(false),
     })

@@ -54,7 +54,7 @@ fn nothing_given_is_one_member_on_disk() {
     assert_eq!(config.advertise_client, ["http://127.0.0.1:2379"]);
     assert_eq!(config.drain_delay, Duration::ZERO);
     assert_eq!(config.dns_server, None);
-    assert_eq!((settings.log.as_str(), settings.log_format), ("info", LogFormat::Text));
+    assert_eq!((settings.log.as_str(), settings.log_format), (LOG, LogFormat::Text));
     assert!(!settings.exit_with_stdin);
 }
 
@@ -184,7 +184,16 @@ fn what_is_wrong_is_named_with_its_place_and_value() {
             "--advertise-client-url=\"https://a:1\": endpoint \"https://a:1\": TLS is not supported yet; use http",
         ),
         (
-            &["--listen-client", "127.0.0.1:5", "--listen-peer", "127.0.0.1:5"],
+            &[
+                "--listen-client",
+                "127.0.0.1:5",
+                "--listen-peer",
+                "127.0.0.1:5",
+                "--peers",
+                "a:1",
+                "--ordinal",
+                "0",
+            ],
             &[],
             "the peer and the client listener are both at 127.0.0.1:5",
         ),
@@ -204,6 +213,12 @@ fn what_is_wrong_is_named_with_its_place_and_value() {
     ] {
         assert_eq!(refusal(arguments, variables), expected, "{arguments:?} {variables:?}");
     }
+}
+
+#[test]
+fn a_member_that_is_alone_has_no_peer_listener_to_collide_with() {
+    let config = config(&["--listen-client", "127.0.0.1:5", "--listen-peer", "127.0.0.1:5"], &[]);
+    assert!(matches!(config.cluster, Cluster::Single));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `playground`: a StatefulSet on this machine
+//! * `simulate`: seeds of the simulator (feature `simulation`)
 //! * `completion`: for shells
 //! * `exit` `output` `text` `duration`: what they share
 
@@ -35,6 +36,8 @@ mod put;
 mod serve;
 mod settings;
 mod signals;
+#[cfg(feature = "simulation")]
+mod simulate;
 mod status;
 mod text;
 mod txn;
@@ -110,6 +113,8 @@ enum Command {
     Check(check::Arguments),
     #[cfg(feature = "playground")]
     Playground(Box<playground::Arguments>),
+    #[cfg(feature = "simulation")]
+    Simulate(simulate::Arguments),
     Completion(completion::Arguments),
 }
 
@@ -140,6 +145,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, global, out),
         Command::Check(arguments) => check::run(&arguments, global, out),
+        #[cfg(feature = "simulation")]
+        Command::Simulate(arguments) => simulate::run(&arguments, out),
         Command::Completion(arguments) => completion::run(&arguments, out),
         #[cfg(feature = "playground")]
         Command::Playground(arguments) => wait_on_all_cores(async {

@@ -1,5 +1,6 @@
 //! `setstone serve`: runs a member until a signal stops it.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -44,18 +45,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = config::resolve(&arguments.flags, &world)
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     start_log(&settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(serve(settings));
     // Whatever still runs has nothing to say any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
+/// Half of the cores: the log's thread, the kernel's half of the network and the clients need the others, and workers that
+/// have little to do spend most of their time on waking each other.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
 fn start_log(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
         Failure::new(Exit::Config, format!("the log filter {:?} cannot be read: {error}", settings.log))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let started = match settings.log_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -64,18 +75,20 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
 }
 
 async fn serve(settings: Settings) -> Result<Exit, Failure> {
+    // Before anything is started: no signal may find a member that does not listen yet.
     let mut signals = Signals::new(settings.exit_with_stdin)?;
-    run_node(settings, &mut signals).await
-}
-
-/// Runs the member until a signal stops it or it cannot go on.
-async fn run_node(settings: Settings, signals: &mut Signals) -> Result<Exit, Failure> {
-    let node = Node::start(settings.config).await.map_err(|error| start_failure(&error))?;
+    let node = tokio::select! {
+        started = Node::start(settings.config) => started.map_err(|error| start_failure(&error))?,
+        reason = signals.next() => {
+            tracing::info!(reason, "stopped before it was started");
+            return Ok(Exit::Ok);
+        }
+    };
     let addresses = node.addresses();
     tracing::info!(client = %addresses.client, peer = ?addresses.peer, admin = ?addresses.admin, "listening");
     let failure = tokio::select! {
-        signal = signals.next() => {
-            tracing::info!(signal, "stopping; a second signal hurries");
+        reason = signals.next() => {
+            tracing::info!(reason, "stopping; a second signal hurries");
             None
         }
         error = node.failed() => Some(error),
@@ -86,25 +99,27 @@ async fn run_node(settings: Settings, signals: &mut Signals) -> Result<Exit, Fai
     }
     let stopped = node.stop(&hurry);
     tokio::pin!(stopped);
-    tokio::select! {
-        () = &mut stopped => {}
-        signal = signals.next() => {
-            tracing::info!(signal, "hurrying");
-            hurry.cancel();
-            stopped.await;
+    loop {
+        tokio::select! {
+            () = &mut stopped => break,
+            reason = signals.next() => {
+                tracing::info!(reason, "hurrying");
+                hurry.cancel();
+            }
         }
     }
     match failure {
-        Some(error) => Err(start_failure(&error)),
         None => Ok(Exit::Ok),
+        Some(error) => Err(start_failure(&error)),
     }
 }
 
-/// The failure of a node that could not start, or could not go on.
+/// The failure of a member that could not start or go on.
 fn start_failure(error: &Error) -> Failure {
     let exit = match error {
         Error::Locked(_) => Exit::Locked,
         Error::Disk(_) => Exit::Disk,
+        Error::Invalid(_) => Exit::Config,
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string())

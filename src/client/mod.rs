@@ -136,21 +136,4 @@ pub fn prefix_end(prefix: &[u8]) -> bytes::Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::prefix_end;
-
-    #[test]
-    fn prefix_end_is_the_first_key_that_does_not_begin_with_the_prefix() {
-        for (prefix, end) in [
-            (&b"a"[..], &b"b"[..]),
-            (b"foo/", b"foo0"),
-            (b"a\xff", b"b"),
-            (b"a\xff\xff", b"b"),
-            (b"\xff\xff", b"\0"),
-            (b"", b"\0"),
-            (b"\x00", b"\x01"),
-        ] {
-            assert_eq!(prefix_end(prefix), end, "{prefix:?}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@
 //! * `network`: sockets
 //! * `names`: DNS; `real_names` asks name servers
 //! * `tasks`: work that blocks
+//! * `simulated`: hooks of a simulation into a node; empty without the feature
 
 pub mod clock;
 pub mod files;
@@ -17,6 +18,7 @@ pub mod network;
 pub mod random;
 pub mod real_files;
 pub mod real_names;
+pub mod simulated;
 pub mod simulated_files;
 pub mod tasks;
 #[cfg(test)]

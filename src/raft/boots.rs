@@ -45,28 +45,26 @@ impl Boots {
             return Err(WrongMessage::Addressee(NodeId(envelope.to), mine.node));
         }
         let from = NodeId(envelope.from);
-        let mut seen = self.0.lock();
-        let entry = seen.entry(from).or_insert((envelope.boot, envelope.boot_random));
-        if envelope.boot < entry.0 {
-            return Err(WrongMessage::OldBoot(from, envelope.boot, entry.0));
-        }
-        if envelope.boot == entry.0 && envelope.boot_random != entry.1 {
-            return Err(WrongMessage::Twin(from, envelope.boot));
-        }
-        *entry = (envelope.boot, envelope.boot_random);
+        self.note(from, envelope.boot, envelope.boot_random)?;
         Ok(from)
     }
 
-    /// Notes the boot that a member's answer names; 0 names none.
-    pub fn heard(&self, from: NodeId, boot: u64, random: u64) {
-        if boot == 0 {
-            return;
-        }
+    /// Notes the boot that a member's answer names, or says why the answer is not the member's; boot 0 names none.
+    pub fn heard(&self, from: NodeId, boot: u64, random: u64) -> Result<(), WrongMessage> {
+        if boot == 0 { Ok(()) } else { self.note(from, boot, random) }
+    }
+
+    fn note(&self, from: NodeId, boot: u64, random: u64) -> Result<(), WrongMessage> {
         let mut seen = self.0.lock();
         let entry = seen.entry(from).or_insert((boot, random));
-        if boot > entry.0 {
-            *entry = (boot, random);
+        if boot < entry.0 {
+            return Err(WrongMessage::OldBoot(from, boot, entry.0));
         }
+        if boot == entry.0 && random != entry.1 {
+            return Err(WrongMessage::Twin(from, boot));
+        }
+        *entry = (boot, random);
+        Ok(())
     }
 
     /// The newest boot of each member that was heard of.
@@ -104,8 +102,10 @@ mod tests {
         assert_eq!(boots.admit(&ME, Some(&from(2, 5, 51))), Err(WrongMessage::Twin(NodeId(2), 5)));
         assert_eq!(boots.admit(&ME, Some(&from(2, 6, 60))), Ok(NodeId(2)));
         assert_eq!(boots.admit(&ME, Some(&from(2, 5, 50))), Err(WrongMessage::OldBoot(NodeId(2), 5, 6)));
-        boots.heard(NodeId(2), 7, 70);
-        boots.heard(NodeId(2), 0, 0);
+        assert_eq!(boots.heard(NodeId(2), 7, 70), Ok(()));
+        assert_eq!(boots.heard(NodeId(2), 0, 0), Ok(()));
+        assert_eq!(boots.heard(NodeId(2), 7, 71), Err(WrongMessage::Twin(NodeId(2), 7)));
+        assert_eq!(boots.heard(NodeId(2), 6, 60), Err(WrongMessage::OldBoot(NodeId(2), 6, 7)));
         assert_eq!(boots.seen().get(&NodeId(2)), Some(&(7, 70)));
     }
 }

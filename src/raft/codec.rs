@@ -32,6 +32,9 @@ pub enum CodecError {
         /// What it said.
         value: u32,
     },
+    /// Entries or votes that no member that keeps to the protocol can have sent.
+    #[error("not a message of consensus: {0}")]
+    Sequence(String),
     /// Voters that the members do not list.
     #[error("invalid membership: {0}")]
     Membership(String),
@@ -143,6 +146,11 @@ pub(crate) fn membership_from_log(membership: log::Membership) -> Result<Members
 /// Encodes one request as the log keeps it.
 pub fn encode_request(request: Request) -> Bytes {
     request_to_log(request).encode_to_vec().into()
+}
+
+/// Whether these bytes are a request that this version understands.
+pub(crate) fn check_request(encoded: &Bytes) -> Result<(), CodecError> {
+    request_from_log(log::Request::decode(encoded.clone())?).map(|_| ())
 }
 
 fn request_to_log(request: Request) -> log::Request {

@@ -10,7 +10,9 @@ use crate::metrics::Metrics;
 
 /// How often the size of the log is looked at.
 const LOG_SIZE_INTERVAL: Duration = Duration::from_millis(500);
-/// How often an idle member looks for something to compact.
+/// How often a snapshot is tried again that found no room.
+const FULL_DISK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often compaction that waited for a snapshot is tried again.
 const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Has a snapshot made when the log has outgrown `least` bytes and the last snapshot.
@@ -26,6 +28,9 @@ pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {
             if consensus.raft().trigger().snapshot().await.is_err() {
                 return;
             }
+            if consensus.snapshots().lacks_room() {
+                tokio::time::sleep(FULL_DISK_INTERVAL).await;
+            }
         }
     }
 }
@@ -35,7 +40,10 @@ pub(crate) async fn compact(consensus: Consensus) {
     let mut ticks = tokio::time::interval(COMPACTION_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = consensus.machine().wait_to_compact() => {}
+        }
         loop {
             match consensus.machine().compaction_step() {
                 Ok(true) => tokio::task::yield_now().await,

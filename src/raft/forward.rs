@@ -1,4 +1,7 @@
 //! Requests of a follower's clients, handed to the leader over one stream: whatever waits goes into one message.
+//!
+//! When the leader changes, a new stream takes the requests from then on, and the old one still takes the answers that are
+//! under way: a leader that stops hands over first and answers what it has proposed.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +9,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 
 use super::network::PeerChannels;
@@ -25,39 +29,34 @@ pub(crate) struct Forwarded {
     pub(crate) pending: Pending,
 }
 
-/// The stream to one leader, and what it has not answered.
-struct Link {
-    leader: NodeId,
-    outgoing: mpsc::Sender<ForwardRequest>,
-    answers: Streaming<ForwardResponse>,
-    unanswered: BTreeMap<u64, Pending>,
-    next_number: u64,
-}
-
-/// Runs until `cancel`.
+/// Runs until `cancel`: hands each request to the link of its leader.
 pub(crate) async fn run(
     peers: PeerChannels,
     mut queue: mpsc::Receiver<Forwarded>,
+    tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
-    let mut link: Option<Link> = None;
-    let mut waiting = Vec::new();
+    let mut current: Option<(NodeId, mpsc::Sender<Pending>)> = None;
     loop {
-        tokio::select! {
-            count = queue.recv_many(&mut waiting, limits::BATCH_REQUESTS) => {
-                if count == 0 {
-                    break;
-                }
-                send_all(&peers, &mut link, &mut waiting).await;
+        let forwarded = tokio::select! {
+            forwarded = queue.recv() => forwarded,
+            () = cancel.cancelled() => None,
+        };
+        let Some(Forwarded { leader, mut pending }) = forwarded else { break };
+        if let Some((to, link)) = &current
+            && *to == leader
+        {
+            match link.send(pending).await {
+                Ok(()) => continue,
+                // The link broke; this one was not sent.
+                Err(mpsc::error::SendError(back)) => pending = back,
             }
-            answer = next_answer(&mut link) => {
-                if !take_answer(&mut link, answer) {
-                    // What was sent and not answered is of unknown outcome: dropping it says so.
-                    link = None;
-                }
-            }
-            () = cancel.cancelled() => break,
         }
+        let (link, requests) = mpsc::channel(limits::BATCH_REQUESTS);
+        // There is room for one.
+        let _ = link.try_send(pending);
+        tasks.spawn(serve(peers.clone(), leader, requests, cancel.clone()));
+        current = Some((leader, link));
     }
     queue.close();
     while let Some(forwarded) = queue.recv().await {
@@ -65,64 +64,38 @@ pub(crate) async fn run(
     }
 }
 
-async fn next_answer(link: &mut Option<Link>) -> Option<ForwardResponse> {
-    let Some(link) = link else { return std::future::pending().await };
-    match link.answers.next().await? {
-        Ok(response) => Some(response),
-        Err(status) => {
-            tracing::info!(leader = %link.leader, text = status.message(), "the stream to the leader broke");
-            None
-        }
-    }
+/// The stream to one leader, and what it has not answered.
+struct Link {
+    leader: NodeId,
+    /// `None` when no more is sent.
+    outgoing: Option<mpsc::Sender<ForwardRequest>>,
+    answers: Streaming<ForwardResponse>,
+    /// Dropped unanswered, a request is of unknown outcome.
+    unanswered: BTreeMap<u64, Pending>,
+    next_number: u64,
 }
 
-/// False if the stream has ended.
-fn take_answer(link: &mut Option<Link>, answer: Option<ForwardResponse>) -> bool {
-    let (Some(link), Some(answer)) = (link.as_mut(), answer) else { return false };
-    for reply in answer.replies {
-        let Some(pending) = link.unanswered.remove(&reply.number) else { continue };
-        pending.reply.answer(proposed_of(reply.reply));
-    }
-    true
-}
-
-fn proposed_of(reply: Option<crate::proto::peer::Reply>) -> Proposed {
-    let reply = reply.ok_or_else(|| Error::OutcomeUnknown("the leader's answer is empty".into()))?;
-    wire::proposed_from_wire(reply)?.ok_or(Error::NoLeader)
-}
-
-async fn send_all(peers: &PeerChannels, link: &mut Option<Link>, waiting: &mut Vec<Forwarded>) {
-    // Requests for different leaders in one go are rare: the last one names the newest.
-    let Some(leader) = waiting.last().map(|forwarded| forwarded.leader) else { return };
-    if link.as_ref().is_none_or(|link| link.leader != leader) {
-        *link = open(peers, leader).await;
-    }
-    let Some(open) = link.as_mut() else {
-        for forwarded in waiting.drain(..) {
-            forwarded.pending.reply.answer(Err(Error::NoLeader));
-        }
-        return;
+/// Serves one leader until its stream breaks, or another leads and all is answered.
+async fn serve(
+    peers: PeerChannels,
+    leader: NodeId,
+    mut requests: mpsc::Receiver<Pending>,
+    cancel: CancellationToken,
+) {
+    let link = tokio::select! {
+        link = open(&peers, leader) => link,
+        () = cancel.cancelled() => None,
     };
-    let mut requests = Vec::with_capacity(waiting.len());
-    let mut bytes = 0;
-    for forwarded in waiting.drain(..) {
-        let number = open.next_number;
-        open.next_number += 1;
-        bytes += forwarded.pending.request.len();
-        requests.push(ForwardedRequest { number, request: forwarded.pending.request.clone() });
-        open.unanswered.insert(number, forwarded.pending);
-        if bytes >= limits::BATCH_BYTES {
-            bytes = 0;
-            let requests = std::mem::take(&mut requests);
-            if open.outgoing.send(ForwardRequest { envelope: None, requests }).await.is_err() {
-                *link = None;
-                return;
-            }
+    if let Some(link) = link {
+        tokio::select! {
+            () = link.run(&mut requests) => {}
+            () = cancel.cancelled() => {}
         }
     }
-    if !requests.is_empty() && open.outgoing.send(ForwardRequest { envelope: None, requests }).await.is_err()
-    {
-        *link = None;
+    // These were never sent.
+    requests.close();
+    while let Some(pending) = requests.recv().await {
+        pending.reply.answer(Err(Error::NoLeader));
     }
 }
 
@@ -139,7 +112,88 @@ async fn open(peers: &PeerChannels, leader: NodeId) -> Option<Link> {
         }
         Err(_) => return None,
     };
-    Some(Link { leader, outgoing, answers, unanswered: BTreeMap::new(), next_number: 0 })
+    Some(Link { leader, outgoing: Some(outgoing), answers, unanswered: BTreeMap::new(), next_number: 0 })
+}
+
+impl Link {
+    async fn run(mut self, requests: &mut mpsc::Receiver<Pending>) {
+        let mut waiting = Vec::new();
+        while self.outgoing.is_some() || !self.unanswered.is_empty() {
+            let outgoing = self.outgoing.clone();
+            // Answers are read while a message waits for the connection: the leader takes no more until they are.
+            tokio::select! {
+                room = room(outgoing, requests, &mut waiting) => match room {
+                    Some(permit) => self.send(permit, &mut waiting),
+                    None => self.outgoing = None,
+                },
+                answer = self.answers.next() => {
+                    if !self.take_answer(answer) {
+                        break;
+                    }
+                }
+            }
+        }
+        for pending in waiting {
+            pending.reply.answer(Err(Error::NoLeader));
+        }
+    }
+
+    /// Sends what waits, up to one message.
+    fn send(&mut self, permit: mpsc::OwnedPermit<ForwardRequest>, waiting: &mut Vec<Pending>) {
+        let mut bytes = 0;
+        let count = waiting
+            .iter()
+            .take_while(|pending| {
+                let fits = bytes < limits::BATCH_BYTES;
+                bytes += pending.request.len();
+                fits
+            })
+            .count();
+        let mut requests = Vec::with_capacity(count);
+        for pending in waiting.drain(..count) {
+            let number = self.next_number;
+            self.next_number += 1;
+            requests.push(ForwardedRequest { number, request: pending.request.clone() });
+            self.unanswered.insert(number, pending);
+        }
+        permit.send(ForwardRequest { envelope: None, requests });
+    }
+
+    /// False if the stream has ended.
+    fn take_answer(&mut self, answer: Option<Result<ForwardResponse, tonic::Status>>) -> bool {
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(status)) => {
+                tracing::info!(leader = %self.leader, text = status.message(), "the stream to the leader broke");
+                return false;
+            }
+            None => return false,
+        };
+        for reply in response.replies {
+            let Some(pending) = self.unanswered.remove(&reply.number) else { continue };
+            pending.reply.answer(proposed_of(reply.reply));
+        }
+        true
+    }
+}
+
+/// Fills `waiting`, then waits for room in the connection. `None` if nothing more will be sent. Loses nothing when it is
+/// dropped: what was taken is in `waiting`.
+async fn room(
+    outgoing: Option<mpsc::Sender<ForwardRequest>>,
+    requests: &mut mpsc::Receiver<Pending>,
+    waiting: &mut Vec<Pending>,
+) -> Option<mpsc::OwnedPermit<ForwardRequest>> {
+    let Some(outgoing) = outgoing else { return std::future::pending().await };
+    if waiting.is_empty() && requests.recv_many(waiting, limits::BATCH_REQUESTS).await == 0 {
+        return None;
+    }
+    outgoing.reserve_owned().await.ok()
+}
+
+fn proposed_of(reply: Option<crate::proto::peer::Reply>) -> Proposed {
+    let reply = reply.ok_or_else(|| Error::OutcomeUnknown("the leader's answer is empty".into()))?;
+    wire::proposed_from_wire(reply)?.ok_or(Error::NoLeader)
 }
 
 /// For a request that never reached the queue.

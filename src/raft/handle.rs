@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Instant as _, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot};
@@ -20,18 +20,15 @@ use super::network::{Dial, Factory, PeerChannels};
 use super::proposer::{self, BytesWaiting, Pending, ReplyTo};
 use super::read::{self, Waiter};
 use super::snapshot;
-use super::state_machine::{self, StateMachine};
-use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use super::state_machine::StateMachine;
 use super::types::{PeerNode, Raft};
-use super::wire::{Applied, Sender};
+use super::wire::Sender;
 use super::{duties, marks};
 use crate::config::Tuning;
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::mvcc::State;
-use crate::mvcc::command::{Range, RangeResult, Reply, Request};
 use crate::proto::peer::Envelope;
 use crate::storage::Log;
 
@@ -60,23 +57,24 @@ pub struct Parts {
 /// A running member. Cheap to clone.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    mine: Sender,
-    raft: Raft,
-    log: Log,
-    machine: Arc<Machine>,
-    snapshots: Arc<snapshot::Store>,
-    boots: Boots,
-    waiting: BytesWaiting,
-    proposals: mpsc::Sender<Pending>,
-    forwards: mpsc::Sender<Forwarded>,
-    reads: mpsc::Sender<Waiter>,
-    election_max: std::time::Duration,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
+pub(super) struct Inner {
+    pub(super) mine: Sender,
+    pub(super) raft: Raft,
+    pub(super) log: Log,
+    pub(super) machine: Arc<Machine>,
+    pub(super) snapshots: Arc<snapshot::Store>,
+    pub(super) boots: Boots,
+    pub(super) waiting: BytesWaiting,
+    pub(super) proposals: mpsc::Sender<Pending>,
+    pub(super) forwards: mpsc::Sender<Forwarded>,
+    pub(super) reads: mpsc::Sender<Waiter>,
+    pub(super) read_rounds: Arc<AtomicU64>,
+    pub(super) election_max: std::time::Duration,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
 }
 
 fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
@@ -113,6 +111,7 @@ impl Consensus {
         let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
         let store = LogStore::new(parts.log.clone(), parts.committed);
         let machine = StateMachine::new(
+            parts.mine.node,
             parts.machine.clone(),
             parts.snapshots.clone(),
             &parts.log,
@@ -129,8 +128,11 @@ impl Consensus {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let peers = PeerChannels::new(parts.mine, parts.dial, raft.clone());
         tasks.spawn(proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone()));
-        tasks.spawn(forward::run(peers.clone(), forwards_queue, cancel.clone()));
-        tasks.spawn(read::run(raft.clone(), parts.mine.node, peers, reads_queue, cancel.clone()));
+        tasks.spawn(forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone()));
+        let read_rounds = Arc::new(AtomicU64::new(0));
+        let rounds =
+            read::run(raft.clone(), parts.mine.node, peers, reads_queue, read_rounds.clone(), cancel.clone());
+        tasks.spawn(rounds);
         let inner = Inner {
             mine: parts.mine,
             raft,
@@ -142,6 +144,7 @@ impl Consensus {
             proposals,
             forwards,
             reads,
+            read_rounds,
             election_max: parts.tuning.election_max,
             tasks,
             cancel,
@@ -190,6 +193,12 @@ impl Consensus {
         &self.inner.snapshots
     }
 
+    /// The last entry that is known to be committed.
+    pub(crate) fn committed(&self) -> Option<crate::storage::LogId> {
+        let metrics = self.inner.raft.metrics();
+        metrics.borrow_watched().local_committed.as_ref().map(super::types::stored_log_id)
+    }
+
     /// Boots that were seen of other members.
     pub fn boots(&self) -> &Boots {
         &self.inner.boots
@@ -215,8 +224,13 @@ impl Consensus {
         })
     }
 
-    /// Hands a follower's request to the proposer.
+    /// Hands a follower's request to the proposer. One that this version does not understand must not reach the log: no
+    /// member could apply it.
     pub(crate) async fn enqueue(&self, request: bytes::Bytes, reply: ReplyTo) {
+        if let Err(error) = codec::check_request(&request) {
+            tracing::warn!(%error, "a member sent a request that cannot be applied");
+            return forward::refuse(reply, Error::Invalid(error.to_string()));
+        }
         match self.inner.waiting.enter(request.len()) {
             Ok(held) => {
                 let pending = Pending { request, reply, _held: held };
@@ -267,11 +281,17 @@ impl Consensus {
         }
     }
 
-    /// Waits until the log holds an entry.
+    /// Waits until the log holds an entry on disk: what is only on its way there may be gone after a crash.
     pub async fn wait_for_first_entry(&self) {
         let mut metrics = self.inner.raft.metrics();
-        while self.inner.log.last().is_none() && self.inner.log.purged().is_none() {
-            if metrics.changed().await.is_err() {
+        let mut durable = self.inner.log.durable();
+        // Entry 0 and no entry look the same; entry 1 follows as soon as there is a leader.
+        while *durable.borrow_and_update() == 0 && self.inner.log.purged().is_none() {
+            let ended = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                changed = durable.changed() => changed.is_err(),
+            };
+            if ended {
                 return;
             }
         }
@@ -351,174 +371,5 @@ impl Consensus {
             tracing::warn!(%error, "consensus did not end in order");
         }
         self.inner.log.close().await;
-    }
-
-    /// Proposes, until it is applied or the deadline passes; tells where it was applied.
-    pub(crate) async fn propose_until(&self, request: Request, deadline: Instant) -> Result<Applied, Error> {
-        let request = codec::encode_request(request);
-        let mut metrics = self.inner.raft.metrics();
-        loop {
-            let leader = self.leader();
-            let attempt = match leader {
-                Some(leader) => self.propose_at(leader, request.clone(), deadline).await,
-                None => Err(Error::NoLeader),
-            };
-            match attempt {
-                Err(Error::NoLeader) => {}
-                result => return result,
-            }
-            // Nothing was proposed. Whoever leads next is asked next.
-            let changed = async {
-                while self.leader() == leader {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let once = Instant::now() + limits::HEARTBEAT;
-            let wait_until = if leader.is_some() { once.min(deadline) } else { deadline };
-            let _ = tokio::time::timeout_at(wait_until, changed).await;
-            if Instant::now() >= deadline {
-                return Err(Error::NoLeader);
-            }
-            if let Some(reason) = self.failure() {
-                return Err(Error::Storage(reason));
-            }
-        }
-    }
-
-    async fn propose_at(
-        &self,
-        leader: NodeId,
-        request: bytes::Bytes,
-        deadline: Instant,
-    ) -> Result<Applied, Error> {
-        let held = self.inner.waiting.enter(request.len())?;
-        let (reply, answer) = oneshot::channel();
-        let pending = Pending { request, reply: ReplyTo::caller(reply), _held: held };
-        let is_mine = leader == self.inner.mine.node;
-        if is_mine {
-            self.inner.proposals.try_send(pending).map_err(|error| full_or_closed(&error))?;
-        } else {
-            let forwarded = Forwarded { leader, pending };
-            self.inner.forwards.try_send(forwarded).map_err(|error| full_or_closed(&error))?;
-        }
-        let applied = match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(proposed)) => proposed?,
-            Ok(Err(_)) => return Err(Error::OutcomeUnknown("the member stopped".into())),
-            Err(_) => return Err(Error::OutcomeUnknown("the deadline passed before the answer came".into())),
-        };
-        if !is_mine {
-            // The client may read here next, without a quorum, and must find what it wrote.
-            let seen = state_machine::wait_applied(&self.inner.machine, applied.index);
-            // The write is done in any case; a follower that lags does not make its outcome unknown.
-            let _ = tokio::time::timeout_at(deadline, seen).await;
-        }
-        Ok(applied)
-    }
-
-    /// Refuses new work while apply is far behind commit, as etcd does.
-    fn check_backlog(&self) -> Result<(), Error> {
-        let applied = self.inner.machine.applied().map_or(0, |id| id.index);
-        let metrics = self.inner.raft.metrics();
-        let last = metrics.borrow_watched().last_log_index.unwrap_or(0);
-        if last.saturating_sub(applied) > limits::APPLY_GAP_ENTRIES {
-            return Err(Error::TooManyRequests);
-        }
-        Ok(())
-    }
-}
-
-fn full_or_closed<T>(error: &mpsc::error::TrySendError<T>) -> Error {
-    match error {
-        mpsc::error::TrySendError::Full(_) => Error::TooManyRequests,
-        mpsc::error::TrySendError::Closed(_) => Error::Stopped,
-    }
-}
-
-impl Store for Consensus {
-    fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
-        Box::pin(async move {
-            self.check_backlog()?;
-            let applied = self.propose_until(request, Instant::now() + limits::REQUEST_TIMEOUT).await?;
-            Ok((applied.reply?, applied.term))
-        })
-    }
-
-    fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
-            let (waiter, index) = oneshot::channel();
-            self.join_read_round(waiter)?;
-            let index = tokio::time::timeout_at(deadline, index)
-                .await
-                .map_err(|_| Error::TimedOut)?
-                .unwrap_or(Err(Error::Stopped))?;
-            if self.inner.machine.applied().is_some_and(|applied| applied.index >= index) {
-                return Ok(());
-            }
-            tokio::time::timeout_at(deadline, state_machine::wait_applied(&self.inner.machine, index))
-                .await
-                .map_err(|_| Error::TimedOut)?
-                .map_err(|error| Error::Storage(error.to_string()))
-        })
-    }
-
-    fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
-        Box::pin(async move { self.inner.machine.range(&range).await })
-    }
-
-    fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
-        Box::pin(async move {
-            let hash = self.inner.machine.hash(revision).await?;
-            Ok(StoreHash {
-                hash: hash.hash,
-                compact_revision: hash.compact_revision,
-                hash_revision: hash.hash_revision,
-            })
-        })
-    }
-
-    fn position(&self) -> Position {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let (revision, compacted) =
-            self.inner.machine.with_state(|state: &State| (state.revision(), state.compacted()));
-        Position {
-            cluster: self.inner.mine.cluster,
-            member: self.inner.mine.node,
-            leader: metrics.current_leader,
-            term: metrics.current_term,
-            last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: metrics.local_committed.map_or(0, |id| id.index),
-            applied_index: self.inner.machine.applied().map_or(0, |id| id.index),
-            revision,
-            compacted,
-            is_learner: !metrics.membership_config.voter_ids().any(|id| id == self.inner.mine.node),
-            failure: metrics.running_state.as_ref().err().map(ToString::to_string),
-        }
-    }
-
-    fn members(&self) -> Vec<MemberInfo> {
-        let membership = self.inner.machine.membership();
-        let membership = membership.membership();
-        membership
-            .nodes()
-            .map(|(id, node)| MemberInfo {
-                id: *id,
-                name: node.name.clone(),
-                peer_urls: vec![format!("http://{}", node.peer_address)],
-                client_urls: node.client_urls.clone(),
-                is_learner: !membership.voter_ids().any(|voter| voter == *id),
-            })
-            .collect()
-    }
-
-    fn disk_use(&self) -> DiskUse {
-        DiskUse {
-            state: self.inner.machine.engine().size_on_disk().unwrap_or(0),
-            log: self.inner.log.bytes(),
-            snapshots: self.inner.snapshots.bytes(),
-        }
     }
 }

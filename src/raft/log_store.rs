@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::codec;
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
+use crate::env::simulated::{self, Bug, Seen};
 use crate::limits;
 use crate::storage::{self, Log};
 
@@ -90,6 +91,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = types::stored_vote(vote);
+        if let (true, Some(leader)) = (vote.committed, vote.node) {
+            simulated::tell(|| Seen::Leads { term: vote.term, leader });
+        }
+        if simulated::planted(Bug::ForgetVote) {
+            return Ok(());
+        }
         durable(|done| self.log.save_vote(vote, done)).await
     }
 
@@ -122,6 +129,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.as_ref().map(types::stored_log_id);
+        if let (Some(after), Some(end)) = (last, self.log.last())
+            && after.index > end.index
+        {
+            // Nothing is there that could be removed.
+            return Ok(());
+        }
         durable(|done| self.log.truncate_after(last, done)).await
     }
 

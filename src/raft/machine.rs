@@ -1,17 +1,21 @@
 //! The applied state: the pure state machine, and the engine that holds it. Shared by apply, reads and snapshots.
 //!
-//! Invariant: the engine always holds the state at exactly one applied entry, because the changed records and the id of
-//! the entry are one batch. Apply holds the write lock until the engine has the batch, so a reader that holds the read
-//! lock finds in the engine all that the index names.
+//! Invariants:
+//! * The engine always holds the state at exactly one applied entry, because the changed records and the id of the entry are
+//!   one batch. Apply holds the write lock until the engine has the batch, so a reader that holds the read lock finds in the
+//!   engine all that the index names.
+//! * While a snapshot is installed the engine holds parts of two states, and neither an applied id. No lock is held
+//!   meanwhile, so that a member that is asked where it stands answers; what reads or compacts the engine looks at
+//!   `installs` instead: odd while one runs, another number afterwards.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::codec;
 use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
@@ -94,8 +98,12 @@ pub struct Machine {
     events: Option<EventSink>,
     /// Snapshots that are being made; physical compaction waits for them.
     pins: AtomicUsize,
-    /// A snapshot is being installed: the state is not whole.
-    installing: AtomicBool,
+    /// Raised under the state's lock when the installation of a snapshot begins and when it ends: odd while one runs.
+    installs: AtomicU64,
+    /// Revision up to which the disk has forgotten.
+    compacted_on_disk: watch::Sender<i64>,
+    /// Told when there is something to compact.
+    to_compact: Notify,
 }
 
 impl Machine {
@@ -105,6 +113,7 @@ impl Machine {
         let state = State::load(&history)?;
         let applied = read_applied(&history.0)?;
         let membership = read_membership(&history.0)?;
+        let compacted_on_disk = watch::Sender::new(state.physically_compacted());
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -112,8 +121,30 @@ impl Machine {
             applied: watch::Sender::new(applied),
             events,
             pins: AtomicUsize::new(0),
-            installing: AtomicBool::new(false),
+            installs: AtomicU64::new(0),
+            compacted_on_disk,
+            to_compact: Notify::new(),
         })
+    }
+
+    fn is_installing(&self) -> bool {
+        self.installs.load(Ordering::Acquire) % 2 == 1
+    }
+
+    /// Whether a snapshot of the state is being made.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns when there may be something to compact.
+    pub(crate) async fn wait_to_compact(&self) {
+        self.to_compact.notified().await;
+    }
+
+    /// Returns when this member's disk has forgotten what compaction at `revision` made dead.
+    pub(crate) async fn wait_compacted_on_disk(&self, revision: i64) {
+        // The sender is this machine's own: it does not go away.
+        let _ = self.compacted_on_disk.subscribe().wait_for(|done| *done >= revision).await;
     }
 
     /// The id of the last applied entry.
@@ -169,6 +200,7 @@ impl Machine {
         let requests =
             codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
+        let compacted = state.compacted();
         let applied = state.apply(&self.history, &requests);
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
             return Err(MachineError::Unreadable);
@@ -176,6 +208,9 @@ impl Machine {
         batch.puts.extend(applied.changes.puts);
         batch.deletes.extend(applied.changes.deletes);
         self.history.0.commit(batch)?;
+        if state.compacted() > compacted {
+            self.to_compact.notify_one();
+        }
         drop(state);
         if let Some(sink) = &self.events {
             sink(&applied.events);
@@ -186,14 +221,17 @@ impl Machine {
     /// Reads a range at the local state. Long ranges let others run every [`limits::RANGE_STEP_RECORDS`] records.
     pub async fn range(&self, range: &Range) -> Result<(RangeResult, i64), Error> {
         loop {
-            if self.installing.load(Ordering::Acquire) {
-                return Err(Error::NotServing("a snapshot is being installed".into()));
-            }
-            let (plan, revision, compacted) = {
+            let (plan, revision, compacted, installs) = {
                 let state = self.state.read();
-                (state.plan_range(range)?, state.revision(), state.compacted())
+                let installs = self.readable()?;
+                (state.plan_range(range)?, state.revision(), state.compacted(), installs)
             };
-            match self.run_plan(plan).await {
+            let found = self.run_plan(plan).await;
+            if self.installs.load(Ordering::Acquire) != installs {
+                // What was read is of two states.
+                continue;
+            }
+            match found {
                 Err(Refusal::Compacted) if self.with_state(State::compacted) == compacted => {
                     return Err(Error::Storage("the state engine has lost a record".into()));
                 }
@@ -205,6 +243,15 @@ impl Machine {
         }
     }
 
+    /// The number of installs, if none runs.
+    fn readable(&self) -> Result<u64, Error> {
+        let installs = self.installs.load(Ordering::Acquire);
+        if installs % 2 == 1 {
+            return Err(Error::NotServing("a snapshot is being installed".into()));
+        }
+        Ok(installs)
+    }
+
     async fn run_plan(&self, mut plan: mvcc::RangePlan) -> Result<RangeResult, Refusal> {
         while !plan.step(&self.history, limits::RANGE_STEP_RECORDS)? {
             tokio::task::yield_now().await;
@@ -213,15 +260,24 @@ impl Machine {
     }
 
     /// Hashes the state at a revision; 0: the newest. Lets others run between two steps.
-    pub async fn hash(&self, revision: i64) -> Result<mvcc::KvHash, Refusal> {
-        let mut plan = self.state.read().plan_hash(revision)?;
+    pub async fn hash(&self, revision: i64) -> Result<mvcc::KvHash, Error> {
+        let begin = || -> Result<_, Error> {
+            let state = self.state.read();
+            Ok((self.readable()?, state.plan_hash(revision)?))
+        };
+        let (mut installs, mut plan) = begin()?;
         loop {
-            match self.hash_step(&mut plan) {
+            let step = self.hash_step(&mut plan);
+            if self.installs.load(Ordering::Acquire) != installs {
+                (installs, plan) = begin()?;
+                continue;
+            }
+            match step {
                 Ok(true) => return Ok(plan.finish()),
                 Ok(false) => tokio::task::yield_now().await,
                 // A compaction passed: the hash of a named revision may be gone, the newest is begun again.
-                Err(Refusal::Compacted) if revision <= 0 => plan = self.state.read().plan_hash(revision)?,
-                Err(refusal) => return Err(refusal),
+                Err(Refusal::Compacted) if revision <= 0 => (installs, plan) = begin()?,
+                Err(refusal) => return Err(refusal.into()),
             }
         }
     }
@@ -232,14 +288,15 @@ impl Machine {
 
     /// One bounded step of physical compaction. False if there is nothing to do now.
     pub fn compaction_step(&self) -> Result<bool, MachineError> {
-        if self.pins.load(Ordering::Acquire) > 0 || self.installing.load(Ordering::Acquire) {
+        let mut state = self.state.write();
+        if self.is_pinned() || self.is_installing() {
             return Ok(false);
         }
-        let mut state = self.state.write();
         let step = state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS);
         match step.map_err(|_| MachineError::Unreadable)? {
             Some(changes) => {
                 self.history.0.commit(storage::Batch { puts: changes.puts, deletes: changes.deletes })?;
+                self.tell_compacted(&state);
                 Ok(true)
             }
             None => Ok(false),
@@ -256,16 +313,30 @@ impl Machine {
         if let Some(applied) = &applied {
             small.push((Bytes::from_static(APPLIED_KEY), encode_applied(applied)));
         }
+        // A snapshot's keys rise.
+        small.sort();
         Pin { machine: self.clone(), applied, membership, revision, small }
     }
 
-    /// Replaces the state with what a verified snapshot holds. Called between two applies.
+    fn tell_compacted(&self, state: &State) {
+        let done = state.physically_compacted();
+        self.compacted_on_disk.send_if_modified(|known| std::mem::replace(known, done) != done);
+    }
+
+    /// Replaces the state with what a verified snapshot holds. Called between two applies, with no pin held. Blocks. After
+    /// an error nothing can be read any more; the engine then looks empty, and is rebuilt at the next start.
     pub fn install(
         &self,
         contents: &mut dyn Iterator<Item = Result<(Bytes, Bytes), storage::snapshot::SnapshotError>>,
     ) -> Result<(), MachineError> {
-        let mut state = self.state.write();
-        self.installing.store(true, Ordering::Release);
+        {
+            // Under the lock, so that no step of compaction is under way.
+            let _state = self.state.write();
+            if self.is_installing() {
+                return Err(MachineError::Unreadable);
+            }
+            self.installs.fetch_add(1, Ordering::AcqRel);
+        }
         self.clear()?;
         let mut batch = storage::Batch::default();
         let mut applied = None;
@@ -283,10 +354,16 @@ impl Machine {
         }
         batch.puts.extend(applied);
         self.history.0.commit(batch)?;
-        *state = State::load(&self.history)?;
-        *self.membership.write() = read_membership(&self.history.0)?;
-        self.applied.send_replace(read_applied(&self.history.0)?);
-        self.installing.store(false, Ordering::Release);
+        let loaded = State::load(&self.history)?;
+        let membership = read_membership(&self.history.0)?;
+        let applied = read_applied(&self.history.0)?;
+        let mut state = self.state.write();
+        *state = loaded;
+        self.tell_compacted(&state);
+        *self.membership.write() = membership;
+        self.installs.fetch_add(1, Ordering::AcqRel);
+        drop(state);
+        self.applied.send_replace(applied);
         Ok(())
     }
 
@@ -329,7 +406,7 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Hands out every item of the state: history, then the small state, the applied id last.
+    /// Hands out every item of the state, in the order of the keys: history, then the small state.
     pub fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
         let (start, end) = layout::history_span(self.revision);
         let mut result = Ok(());

@@ -29,6 +29,9 @@ pub(crate) async fn keep(consensus: Consensus) {
             continue;
         }
         let marks = acknowledged(&consensus);
+        if marks.is_empty() {
+            continue;
+        }
         let command = Command::Cluster(ClusterCommand::Marks(marks));
         let deadline = tokio::time::Instant::now() + limits::REQUEST_TIMEOUT;
         match consensus.propose_until(Request::anonymous(command), deadline).await {

@@ -4,6 +4,7 @@
 //! that `node` binds.
 //!
 //! * `handle`: the running member; what `api` and `client` use through [`store::Store`]
+//! * `requests`: what the handle does with requests
 //! * `gate`: the store of a node whose consensus may not run yet
 //! * `types`, `codec`, `wire`: openraft's types, the bytes of the log, the messages between members
 //! * `open`: a member's log and state, made to fit together
@@ -25,6 +26,9 @@ pub mod network;
 mod open;
 mod proposer;
 mod read;
+#[cfg(feature = "simulation")]
+mod seeded;
+mod requests;
 pub mod service;
 pub mod snapshot;
 mod state_machine;

@@ -139,6 +139,13 @@ impl Peer {
         self.mine.envelope(self.target)
     }
 
+    /// An answer of another process than the newest that runs as this member acknowledges nothing.
+    fn heard(&self, response: &peer::AppendResponse) -> Result<(), RpcError> {
+        self.boots
+            .heard(self.target, response.boot, response.boot_random)
+            .map_err(|error| unreachable(&error))
+    }
+
     async fn within<T>(
         &self,
         action: RPCTypes,
@@ -161,7 +168,7 @@ impl Peer {
         let mut client = self.client.clone();
         let call = client.heartbeat(Self::request(message, deadline));
         let response = self.within(RPCTypes::AppendEntries, deadline, call).await?;
-        self.boots.heard(self.target, response.boot, response.boot_random);
+        self.heard(&response)?;
         wire::appended_from_wire(response, request.prev_log_id).map_err(|error| unreachable(&error))
     }
 }
@@ -219,7 +226,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
@@ -229,13 +236,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            // openraft waits after a failure inside its stream of requests. A call that fails at once never looks into that
-            // stream, so the next attempt would follow without a wait, thousands a second while a peer is down.
-            let mut input = input;
+            // openraft waits after failures where it hands out the first request, and nowhere else. A call that fails before
+            // it has taken one, as one to a peer that cannot be reached does, would be made again and again without a pause.
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
-            let input = futures::stream::once(std::future::ready(first)).chain(input);
+            let input = futures::stream::iter([first]).chain(input);
             let unanswered = Unanswered::default();
             let envelope = self.envelope();
             let sent = unanswered.clone();
@@ -253,10 +259,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                     return None;
                 }
                 let item = match answers.next().await? {
-                    Ok((response, prev)) => {
-                        peer.boots.heard(peer.target, response.boot, response.boot_random);
+                    Ok((response, prev)) => peer.heard(&response).and_then(|()| {
                         wire::appended_from_wire(response, prev).map_err(|error| unreachable(&error))
-                    }
+                    }),
                     Err(Error::TimedOut) => Err(peer.timeout(RPCTypes::AppendEntries, deadline)),
                     Err(error) => Err(unreachable(&error)),
                 };
@@ -351,7 +356,10 @@ impl PeerChannels {
             metrics.membership_config.membership().get_node(&to).map(|node| node.peer_address.clone())
         };
         let address = address.ok_or(Error::NoLeader)?;
-        Ok((client(self.dial.channel(to, &address, Lane::Data)), self.mine.envelope(to)))
+        // What a transaction read for a client may be as large as any answer to a client.
+        let client = client(self.dial.channel(to, &address, Lane::Data))
+            .max_decoding_message_size(limits::CALLER_ANSWER_BYTES);
+        Ok((client, self.mine.envelope(to)))
     }
 
     /// Asks a leader for its read index.

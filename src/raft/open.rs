@@ -20,6 +20,7 @@ use crate::mvcc::cluster::{ClusterCommand, Mark};
 use crate::mvcc::command::Command;
 use crate::storage::engine::state::{self, EngineKind};
 use crate::storage::log::{OpenError as LogError, Options};
+use crate::storage::snapshot::SnapshotError;
 use crate::storage::{self, DataDirectory, Log, Snapshots};
 
 /// Why a disk cannot be opened.
@@ -87,7 +88,7 @@ pub fn open(
     }
     let snapshots = Snapshots::open(env.files.clone(), &directory.snapshots(), &directory.incoming())
         .map_err(|error| refused(&error))?;
-    let machine = Arc::new(open_state(env, directory, engine, &snapshots, &log, metrics)?);
+    let machine = Arc::new(open_state(env, directory, (engine, cluster), &snapshots, &log, metrics)?);
     let store = snapshot::Store::new(snapshots, cluster, env.tasks.clone(), metrics.clone())
         .map_err(|error| refused(&error))?;
     let observed = metrics.fsync_seconds.clone();
@@ -99,7 +100,7 @@ pub fn open(
 fn open_state(
     env: &Env,
     directory: &DataDirectory,
-    kind: EngineKind,
+    (kind, cluster): (EngineKind, ClusterId),
     snapshots: &Snapshots,
     log: &Log,
     metrics: &Metrics,
@@ -129,7 +130,7 @@ fn open_state(
     state::reset_state(&*env.files, &path).map_err(|error| refused(&error))?;
     let engine = state::open_state(&*env.files, &path, kind).map_err(|error| refused(&error))?.engine;
     let machine = Machine::load(engine, None).map_err(|error| refused(&error))?;
-    rebuild(&machine, snapshots, log)?;
+    rebuild(&machine, snapshots, cluster, log)?;
     metrics.state_rebuild_seconds.set(started.elapsed().as_secs_f64());
     if log.last().is_some() || machine.applied().is_some() {
         tracing::info!(%why, took = ?started.elapsed(), "the state was rebuilt from snapshot and log");
@@ -143,32 +144,35 @@ fn fits(log: &Log, applied: Option<LogId>) -> bool {
     match applied.as_ref().map(types::stored_log_id) {
         None => purged.is_none(),
         Some(applied) => {
-            let covered = purged.is_none_or(|purged| purged <= applied);
+            let covered = purged.is_none_or(|purged| purged.index <= applied.index);
             let last = log.last().or(purged);
-            covered && last.is_some_and(|last| applied <= last)
+            let same = log.term_at(applied.index).is_none_or(|term| term == applied.term);
+            covered && same && last.is_some_and(|last| applied.index <= last.index)
         }
     }
 }
 
 /// Loads the newest snapshot that is whole into an empty state.
-fn rebuild(machine: &Machine, snapshots: &Snapshots, log: &Log) -> Result<(), OpenError> {
+fn rebuild(machine: &Machine, snapshots: &Snapshots, cluster: ClusterId, log: &Log) -> Result<(), OpenError> {
     let listed = snapshots.list().map_err(|error| OpenError::Refused(error.to_string()))?;
     let mut damage = None;
     for file in listed {
         // Read once to know that it is whole, once to load it: a state is not begun that cannot be finished.
         let loaded = snapshots
             .verify(&file)
+            .and_then(|verified| of_cluster(cluster, verified.header.cluster))
             .map_err(MachineError::from)
-            .and_then(|_| snapshot::load(machine, snapshots, &file));
+            .and_then(|()| snapshot::load(machine, snapshots, &file));
         match loaded {
             Ok(()) => break,
             Err(error) => {
-                tracing::error!(%error, "a snapshot is damaged; looking for an older one");
+                tracing::error!(%error, "a snapshot cannot be used; looking for an older one");
                 damage.get_or_insert(error.to_string());
             }
         }
     }
     if fits_after_rebuild(log, machine) {
+        cut_conflict(log, machine);
         return Ok(());
     }
     let purged = log.purged().map_or(0, |id| id.index);
@@ -179,10 +183,30 @@ fn rebuild(machine: &Machine, snapshots: &Snapshots, log: &Log) -> Result<(), Op
     ))
 }
 
+fn of_cluster(mine: ClusterId, found: ClusterId) -> Result<(), SnapshotError> {
+    if found == mine {
+        return Ok(());
+    }
+    Err(SnapshotError::Invalid(format!("it is of cluster {found}, not {mine}")))
+}
+
 /// The log continues where the state ends. A snapshot may be ahead of the log: it is the newer truth.
 fn fits_after_rebuild(log: &Log, machine: &Machine) -> bool {
-    let applied = machine.applied().as_ref().map(types::stored_log_id);
-    log.purged().is_none_or(|purged| applied.is_some_and(|applied| purged <= applied))
+    let applied = machine.applied().map(|id| id.index);
+    log.purged().is_none_or(|purged| applied.is_some_and(|applied| purged.index <= applied))
+}
+
+/// Removes entries that the snapshot contradicts: it was received, and the member stopped before the log was cut. What is in
+/// a snapshot is committed, so entries of an older term in its place never were, nor is anything after them.
+fn cut_conflict(log: &Log, machine: &Machine) {
+    let Some(applied) = machine.applied().as_ref().map(types::stored_log_id) else { return };
+    if log.term_at(applied.index).is_none_or(|term| term == applied.term) {
+        return;
+    }
+    tracing::warn!(entry = %applied, "the log contradicts the snapshot; its uncommitted end is cut");
+    // If this does not become durable, the next start finds the same. Later writes do only after it.
+    log.purge(applied, Box::new(drop));
+    log.truncate_after(Some(applied), Box::new(drop));
 }
 
 /// Reads what log and state say of members.

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 
 /// Entries on their way at a time. With one, the disk and the network would wait for apply between two entries.
-const ENTRIES_IN_FLIGHT: usize = 2;
+const ENTRIES_IN_FLIGHT: usize = 1;
 
 /// Bytes of requests that wait or are on their way, of all proposers of a member.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,15 @@ impl ReplyTo {
         Self(Some(Target::Follower(number, stream)))
     }
 
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match &self.0 {
+            Some(Target::Caller(caller)) => caller.is_closed(),
+            Some(Target::Follower(_, stream)) => stream.is_closed(),
+            None => true,
+        }
+    }
+
     pub(crate) fn answer(mut self, proposed: Proposed) {
         self.send(proposed);
     }
@@ -119,7 +128,17 @@ pub(crate) async fn run(
             () = cancel.cancelled() => None,
         };
         let Some(first) = first else { break };
-        let Ok(permit) = in_flight.clone().acquire_owned().await else { break };
+        if first.reply.is_abandoned() {
+            continue;
+        }
+        let permit = tokio::select! {
+            permit = in_flight.clone().acquire_owned() => permit.ok(),
+            () = cancel.cancelled() => None,
+        };
+        let Some(permit) = permit else {
+            first.reply.answer(Err(Error::Stopped));
+            break;
+        };
         let batch = gather(first, &mut queue);
         metrics.batch_requests.observe(batch.len() as f64);
         metrics.proposals_pending.inc_by(batch.len() as i64);
@@ -150,8 +169,11 @@ fn gather(first: Pending, queue: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
     let mut batch = vec![first];
     while batch.len() < limits::BATCH_REQUESTS && bytes < limits::BATCH_BYTES {
         let Ok(next) = queue.try_recv() else { break };
-        bytes += next.request.len();
-        batch.push(next);
+        // Its caller has been told that the outcome is unknown; after a long time without a quorum there are many.
+        if !next.reply.is_abandoned() {
+            bytes += next.request.len();
+            batch.push(next);
+        }
     }
     batch
 }

@@ -3,6 +3,10 @@
 //! The round of a leader asks a quorum whether it still leads (openraft's ReadIndex); the round of a follower asks the
 //! leader for its read index. A reader joins the round that starts after it came, never one that is under way.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
@@ -13,20 +17,23 @@ use super::network::PeerChannels;
 use super::types::{LogId, Raft, TypeConfig};
 use crate::error::Error;
 use crate::identity::NodeId;
-use crate::limits;
 
 /// Readers of one round.
 const ROUND_READERS: usize = 4_096;
 
+/// Time for one round: when the leader is gone, another leads by then, and the readers are better off in the next round.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(1_600);
+
 /// What a reader waits for: the index that it must see applied.
 pub(crate) type Waiter = oneshot::Sender<Result<u64, Error>>;
 
-/// Runs rounds until `cancel`.
+/// Runs rounds until `cancel`; counts them.
 pub(crate) async fn run(
     raft: Raft,
     mine: NodeId,
     peers: PeerChannels,
     mut queue: mpsc::Receiver<Waiter>,
+    rounds: Arc<AtomicU64>,
     cancel: CancellationToken,
 ) {
     let mut waiting = Vec::new();
@@ -38,8 +45,9 @@ pub(crate) async fn run(
         if count == 0 {
             break;
         }
+        rounds.fetch_add(1, Ordering::Relaxed);
         let round = tokio::select! {
-            round = tokio::time::timeout(limits::REQUEST_TIMEOUT, read_index(&raft, mine, &peers)) => round,
+            round = tokio::time::timeout(ROUND_TIMEOUT, read_index(&raft, mine, &peers)) => round,
             () = cancel.cancelled() => Ok(Err(Error::Stopped)),
         };
         let result = round.unwrap_or(Err(Error::TimedOut)).map(|id| id.index);

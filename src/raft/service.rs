@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::handle::Consensus;
@@ -44,7 +45,8 @@ impl Service {
     pub fn into_server(self) -> RaftServer<Self> {
         RaftServer::new(self)
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
-            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
+            // Answers to forwarded requests only are larger than a message between members.
+            .max_encoding_message_size(limits::CALLER_ANSWER_BYTES)
     }
 
     fn consensus(&self) -> Result<&Consensus, Status> {
@@ -154,7 +156,7 @@ impl Raft for Service {
     ) -> Result<Response<SnapshotOffsetResponse>, Status> {
         let message = request.into_inner();
         let consensus = self.admit(message.envelope.as_ref())?;
-        let offset = consensus.snapshots().offset(&message.snapshot_id).map_err(stopped)?;
+        let offset = consensus.snapshots().offset(&message.snapshot_id).await.map_err(stopped)?;
         Ok(Response::new(SnapshotOffsetResponse { offset }))
     }
 
@@ -166,7 +168,8 @@ impl Raft for Service {
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("the snapshot has no head"))?;
         let consensus = self.admit(head.envelope.as_ref())?;
-        let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks).await?;
+        let committed = consensus.committed();
+        let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks, committed).await?;
         let response = consensus.raft().install_full_snapshot(vote, received).await.map_err(stopped)?;
         Ok(Response::new(InstallSnapshotResponse { vote: Some(wire::vote_to_wire(&response.vote)) }))
     }
@@ -175,36 +178,40 @@ impl Raft for Service {
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let consensus = self.consensus()?.clone();
-        let service = self.clone();
         let mut messages = request.into_inner();
+        let first = tokio::time::timeout(limits::PEER_CONNECT_TIMEOUT, messages.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("the first message did not come"))??
+            .ok_or_else(|| Status::invalid_argument("no envelope"))?;
+        let consensus = self.admit(first.envelope.as_ref())?.clone();
         let (replies, answered) = mpsc::unbounded_channel();
+        let (mut unread, gate) = Unread::new();
         // Ends with the follower's stream; what it asked for by then is answered into a channel that nobody reads.
         consensus.clone().spawn(async move {
-            let mut admitted = false;
-            while let Ok(Some(message)) = messages.message().await {
-                if !admitted && service.admit(message.envelope.as_ref()).is_err() {
-                    return;
-                }
-                admitted = true;
+            let mut next = Some(first);
+            while let Some(message) = next {
                 for forwarded in message.requests {
+                    if !unread.room().await {
+                        return;
+                    }
                     let reply = ReplyTo::follower(forwarded.number, replies.clone());
                     consensus.enqueue(forwarded.request, reply).await;
                 }
+                next = messages.message().await.ok().flatten();
             }
         });
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
+            .map(|(number, proposed)| ForwardedReply {
+                number,
+                reply: Some(wire::proposed_to_wire(proposed)),
+            })
             .ready_chunks(limits::BATCH_REQUESTS)
-            .map(|answers| {
-                let replies = answers
-                    .into_iter()
-                    .map(|(number, proposed)| ForwardedReply {
-                        number,
-                        reply: Some(wire::proposed_to_wire(proposed)),
-                    })
-                    .collect();
-                Ok(ForwardResponse { replies })
-            });
+            .map(move |replies| {
+                gate.taken(replies.len());
+                replies
+            })
+            .flat_map(|replies| futures::stream::iter(bounded(replies)))
+            .map(|replies| Ok(ForwardResponse { replies }));
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -223,4 +230,52 @@ impl Raft for Service {
         let id = crate::proto::peer::LogId { term: 0, index };
         Ok(Response::new(ReadIndexResponse { id: Some(id) }))
     }
+}
+
+/// Bounds the answers that a follower has not read: beyond it, no more of its requests are taken.
+struct Unread {
+    asked: usize,
+    taken: watch::Receiver<usize>,
+}
+
+impl Unread {
+    fn new() -> (Self, Gate) {
+        let (sender, taken) = watch::channel(0);
+        (Self { asked: 0, taken }, Gate(sender))
+    }
+
+    /// Waits until one more may be asked; false if the answers have nowhere to go any more.
+    async fn room(&mut self) -> bool {
+        self.asked += 1;
+        let asked = self.asked;
+        self.taken.wait_for(|taken| asked - taken <= limits::PROPOSER_QUEUE_REQUESTS).await.is_ok()
+    }
+}
+
+/// Tells how many answers have left.
+struct Gate(watch::Sender<usize>);
+
+impl Gate {
+    fn taken(&self, count: usize) {
+        self.0.send_modify(|taken| *taken += count);
+    }
+}
+
+/// Puts replies into messages of [`limits::BATCH_BYTES`], or of one reply.
+fn bounded(replies: Vec<ForwardedReply>) -> Vec<Vec<ForwardedReply>> {
+    let mut messages = Vec::new();
+    let mut message = Vec::new();
+    let mut bytes = 0;
+    for reply in replies {
+        bytes += reply.encoded_len();
+        message.push(reply);
+        if bytes >= limits::BATCH_BYTES {
+            bytes = 0;
+            messages.push(std::mem::take(&mut message));
+        }
+    }
+    if !message.is_empty() {
+        messages.push(message);
+    }
+    messages
 }

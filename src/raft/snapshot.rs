@@ -1,17 +1,20 @@
 //! Snapshots: made of a pinned state while writes go on, sent to a peer in bounded chunks, received, installed.
 //!
 //! The file is `storage::snapshot`'s, the same for all three; a peer gets its bytes as they are. A transfer that broke off
-//! goes on where the receiver's sound bytes end.
+//! goes on where the receiver's sound bytes end, after a restart of either side too. One snapshot is received at a time:
+//! the newest transfer ends the one before.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::storage::RaftSnapshotBuilder;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
@@ -25,7 +28,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::proto::peer::raft_client::RaftClient;
 use crate::proto::peer::{Envelope, SnapshotChunk, SnapshotHead, SnapshotOffsetRequest};
-use crate::storage::snapshot::{RawSnapshot, SnapshotError, SnapshotHeader};
+use crate::storage::snapshot::{Incoming, RawSnapshot, SnapshotError, SnapshotHeader};
 use crate::storage::{self, Snapshots};
 
 /// A snapshot as openraft knows it.
@@ -33,12 +36,27 @@ pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
 /// Longest pause between two chunks of a transfer.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an installation looks whether the snapshot that is being made is done.
+const PIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Time for the receiver to verify and install a snapshot once it has all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// A complete, verified snapshot on disk.
+/// A complete, verified snapshot on disk; `None` stands for one that could not be made.
 #[derive(Clone, Debug)]
-pub struct SnapshotFile(storage::snapshot::SnapshotFile);
+pub struct SnapshotFile(Option<storage::snapshot::SnapshotFile>);
+
+impl SnapshotFile {
+    fn get(&self) -> io::Result<&storage::snapshot::SnapshotFile> {
+        self.0.as_ref().ok_or_else(|| other("there is no such snapshot"))
+    }
+}
+
+/// Who receives a snapshot now.
+#[derive(Default)]
+struct Receiving {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    newest: Mutex<CancellationToken>,
+}
 
 /// The snapshots of a member.
 pub struct Store {
@@ -48,6 +66,9 @@ pub struct Store {
     metrics: Metrics,
     /// Index and length of the newest one.
     newest: Mutex<Option<(u64, u64)>>,
+    receiving: Receiving,
+    /// The last snapshot that was to be made found no room.
+    lacks_room: AtomicBool,
 }
 
 fn other(error: impl std::fmt::Display) -> io::Error {
@@ -66,7 +87,15 @@ impl Store {
             Some(file) => Some((file.id.index, snapshots.raw(&file)?.length())),
             None => None,
         };
-        Ok(Self { snapshots, cluster, tasks, metrics, newest: Mutex::new(newest) })
+        Ok(Self {
+            snapshots,
+            cluster,
+            tasks,
+            metrics,
+            newest: Mutex::new(newest),
+            receiving: Receiving::default(),
+            lacks_room: AtomicBool::new(false),
+        })
     }
 
     /// Index of the last entry that the newest snapshot holds.
@@ -79,6 +108,11 @@ impl Store {
         self.newest.lock().map_or(0, |(_, length)| length)
     }
 
+    /// Whether the last snapshot that was to be made found the disk full.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.lacks_room.load(Ordering::Relaxed)
+    }
+
     /// The newest snapshot.
     pub(crate) fn newest(&self) -> io::Result<Option<Snapshot>> {
         match self.snapshots.newest().map_err(other)? {
@@ -89,17 +123,27 @@ impl Store {
 
     fn describe(&self, file: storage::snapshot::SnapshotFile) -> io::Result<Snapshot> {
         let reader = self.snapshots.read(&file).map_err(other)?;
-        Ok(Snapshot { meta: meta_of(reader.header())?, snapshot: SnapshotFile(file) })
+        Ok(Snapshot { meta: meta_of(reader.header())?, snapshot: SnapshotFile(Some(file)) })
+    }
+
+    /// The turn to receive: ends whoever has it.
+    async fn take_turn(&self) -> (OwnedMutexGuard<()>, CancellationToken) {
+        let mine = CancellationToken::new();
+        std::mem::replace(&mut *self.receiving.newest.lock(), mine.clone()).cancel();
+        (self.receiving.turn.clone().lock_owned().await, mine)
+    }
+
+    async fn begin(&self, id: &str, length: u64) -> io::Result<Incoming> {
+        let (snapshots, id) = (self.snapshots.clone(), id.to_owned());
+        blocking(&*self.tasks, move || snapshots.receive(&id, length)).await?.map_err(other)
     }
 
     /// Bytes that are there of the snapshot that a peer calls `id`.
-    fn received(&self, id: &str, length: u64) -> io::Result<u64> {
-        Ok(self.snapshots.receive(id, length).map_err(other)?.offset())
-    }
-
-    pub(crate) fn offset(&self, id: &str) -> io::Result<u64> {
+    pub(crate) async fn offset(&self, id: &str) -> io::Result<u64> {
         let length = id.rsplit('-').next().and_then(|length| length.parse().ok());
-        self.received(id, length.ok_or_else(|| other(format!("{id:?} is not the name of a snapshot")))?)
+        let length = length.ok_or_else(|| other(format!("{id:?} is not the name of a snapshot")))?;
+        let _turn = self.take_turn().await;
+        Ok(self.begin(id, length).await?.offset())
     }
 
     /// Replaces the state with a received snapshot.
@@ -109,20 +153,35 @@ impl Store {
         meta: &SnapshotMeta,
         file: SnapshotFile,
     ) -> io::Result<()> {
+        // A snapshot that is being made reads the state that goes now. No other can begin: that would take the worker that
+        // runs this.
+        while machine.is_pinned() {
+            tokio::time::sleep(PIN_INTERVAL).await;
+        }
         let (machine, snapshots) = (machine.clone(), self.snapshots.clone());
+        let file = file.get()?.clone();
         let installed = file.clone();
-        blocking(&*self.tasks, move || load(&machine, &snapshots, &installed.0)).await??;
+        blocking(&*self.tasks, move || load(&machine, &snapshots, &installed)).await??;
         tracing::info!(last = ?meta.last_log_id, "the state was replaced by a snapshot of the leader");
-        self.adopted(&file.0)?;
+        self.adopted(file).await?;
         self.metrics.snapshots_received.inc();
         Ok(())
     }
 
-    fn adopted(&self, file: &storage::snapshot::SnapshotFile) -> io::Result<()> {
-        self.snapshots.remove_before(file).map_err(other)?;
-        let length = self.snapshots.raw(file).map_err(other)?.length();
-        *self.newest.lock() = Some((file.id.index, length));
-        self.metrics.snapshot_bytes.set(length as i64);
+    /// Removes the snapshots before one that is complete.
+    async fn adopted(&self, file: storage::snapshot::SnapshotFile) -> io::Result<()> {
+        let (snapshots, index) = (self.snapshots.clone(), file.id.index);
+        let length = blocking(&*self.tasks, move || {
+            snapshots.remove_before(&file)?;
+            Ok::<_, SnapshotError>(snapshots.raw(&file)?.length())
+        })
+        .await?
+        .map_err(other)?;
+        let mut newest = self.newest.lock();
+        if newest.is_none_or(|(known, _)| known <= index) {
+            *newest = Some((index, length));
+            self.metrics.snapshot_bytes.set(length as i64);
+        }
         Ok(())
     }
 }
@@ -181,13 +240,30 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let pin = self.pin.take().ok_or_else(|| other("a builder makes one snapshot"))?;
         let started = tokio::time::Instant::now();
         let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.cluster);
-        let file = blocking(&*self.store.tasks, move || write(&snapshots, cluster, &pin)).await??;
-        self.store.adopted(&file)?;
+        // The pin goes with the job: compaction waits until it is done.
+        let written = blocking(&*self.store.tasks, move || write(&snapshots, cluster, &pin)).await?;
+        let file = match written {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => {
+                // openraft stops at an error, but a full disk only means that the log cannot be cut now.
+                self.store.lacks_room.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "no room for a snapshot; the log grows until there is");
+                return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFile(None) });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.store.lacks_room.store(false, Ordering::Relaxed);
+        self.store.adopted(file.clone()).await?;
         self.store.metrics.snapshots_made.inc();
         self.store.metrics.snapshot_save_seconds.observe(started.elapsed().as_secs_f64());
         tracing::info!(index = file.id.index, bytes = self.store.bytes(), took = ?started.elapsed(), "a snapshot was made");
         self.store.describe(file)
     }
+}
+
+fn is_full(error: &MachineError) -> bool {
+    let MachineError::Snapshot(SnapshotError::Io { source, .. }) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write(
@@ -216,8 +292,9 @@ pub(crate) async fn send(
     vote: Vote,
     snapshot: Snapshot,
 ) -> Result<Vote, String> {
-    let raw = store.snapshots.raw(&snapshot.snapshot.0).map_err(|error| error.to_string())?;
-    let id = &snapshot.snapshot.0.id;
+    let file = snapshot.snapshot.get().map_err(|error| error.to_string())?;
+    let raw = store.snapshots.raw(file).map_err(|error| error.to_string())?;
+    let id = &file.id;
     let snapshot_id = format!("{}-{}-{}-{}", envelope.from, id.term, id.index, raw.length());
     let question = SnapshotOffsetRequest { envelope: Some(envelope), snapshot_id: snapshot_id.clone() };
     let offset = tokio::time::timeout(CHUNK_TIMEOUT, client.snapshot_offset(question))
@@ -235,7 +312,7 @@ pub(crate) async fn send(
         membership: None,
         length: raw.length(),
     };
-    let call = client.install_snapshot(chunks(raw, head, offset));
+    let call = client.install_snapshot(chunks(store.tasks.clone(), raw, head, offset));
     let answer = tokio::time::timeout(INSTALL_TIMEOUT, call)
         .await
         .map_err(|_| "the receiver did not install the snapshot in time".to_owned())?
@@ -246,10 +323,16 @@ pub(crate) async fn send(
 }
 
 /// The head, then the bytes from `offset` on. A file that cannot be read ends the stream early, which the receiver sees.
-fn chunks(raw: RawSnapshot, head: SnapshotHead, offset: u64) -> impl Stream<Item = SnapshotChunk> {
+fn chunks(
+    tasks: Arc<dyn Tasks>,
+    raw: RawSnapshot,
+    head: SnapshotHead,
+    offset: u64,
+) -> impl Stream<Item = SnapshotChunk> {
     let first = SnapshotChunk { head: Some(head), offset, data: Bytes::new(), last: false };
-    let rest = futures::stream::unfold((raw, offset), |(raw, offset)| async move {
-        let data = match raw.read(offset, limits::SNAPSHOT_CHUNK_BYTES) {
+    let rest = futures::stream::unfold((tasks, raw, offset), |(tasks, raw, offset)| async move {
+        let (file, length) = (raw.clone(), limits::SNAPSHOT_CHUNK_BYTES);
+        let data = match blocking(&*tasks, move || file.read(offset, length)).await.and_then(|read| read) {
             Ok(data) if data.is_empty() => return None,
             Ok(data) => data,
             Err(error) => {
@@ -259,36 +342,71 @@ fn chunks(raw: RawSnapshot, head: SnapshotHead, offset: u64) -> impl Stream<Item
         };
         let next = offset + data.len() as u64;
         let last = next >= raw.length();
-        Some((SnapshotChunk { head: None, offset, data, last }, (raw, next)))
+        Some((SnapshotChunk { head: None, offset, data, last }, (tasks, raw, next)))
     });
     futures::stream::iter([first]).chain(rest)
 }
 
-/// Receives what [`send`] sends, and verifies it.
+/// Receives what [`send`] sends, and verifies it. `committed` is the last entry that this member knows to be committed.
 pub(crate) async fn receive(
     store: &Arc<Store>,
     head: SnapshotHead,
     chunks: &mut Streaming<SnapshotChunk>,
+    committed: Option<storage::LogId>,
 ) -> Result<(Vote, Snapshot), Status> {
-    let vote = head.vote.as_ref().ok_or_else(|| Status::invalid_argument("the snapshot names no vote"))?;
+    let vote = wire::leader_vote(head.vote.as_ref(), head.envelope.as_ref())
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let failed = |error: SnapshotError| Status::unavailable(error.to_string());
-    let mut incoming = store.snapshots.receive(&head.snapshot_id, head.length).map_err(failed)?;
+    let internal = |error: io::Error| Status::unavailable(error.to_string());
+    let (_turn, replaced) = store.take_turn().await;
+    let mut incoming = store.begin(&head.snapshot_id, head.length).await.map_err(internal)?;
     while incoming.offset() < incoming.length() {
-        let chunk = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message())
-            .await
+        let chunk = tokio::select! {
+            chunk = tokio::time::timeout(CHUNK_TIMEOUT, chunks.message()) => chunk,
+            () = replaced.cancelled() => return Err(Status::aborted("another transfer has begun")),
+        };
+        let chunk = chunk
             .map_err(|_| Status::deadline_exceeded("the next chunk did not come"))??
             .ok_or_else(|| Status::aborted("the snapshot ended early"))?;
-        incoming.write(chunk.offset, &chunk.data).map_err(failed)?;
-    }
-    let finish = move || incoming.finish();
-    let (file, verified) = blocking(&*store.tasks, finish)
+        let (back, written) = blocking(&*store.tasks, move || {
+            let written = incoming.write(chunk.offset, &chunk.data);
+            (incoming, written)
+        })
         .await
-        .map_err(|error| Status::internal(error.to_string()))?
-        .map_err(failed)?;
-    let header = verified.header;
-    if header.cluster != store.cluster {
-        return Err(Status::failed_precondition(format!("the snapshot is of cluster {}", header.cluster)));
+        .map_err(internal)?;
+        written.map_err(failed)?;
+        incoming = back;
     }
-    let meta = meta_of(&header).map_err(|error| Status::data_loss(error.to_string()))?;
-    Ok((wire::vote_from_wire(vote), Snapshot { meta, snapshot: SnapshotFile(file) }))
+    let (cluster, term) = (store.cluster, vote.leader_id.term);
+    let finish = move || incoming.finish_if(|header| acceptable(header, cluster, term, committed));
+    let (file, verified) =
+        blocking(&*store.tasks, finish).await.map_err(internal)?.map_err(|error| match error {
+            SnapshotError::Invalid(text) => Status::failed_precondition(text),
+            error => failed(error),
+        })?;
+    let meta = meta_of(&verified.header).map_err(|error| Status::data_loss(error.to_string()))?;
+    Ok((vote, Snapshot { meta, snapshot: SnapshotFile(Some(file)) }))
+}
+
+/// Refuses what no leader of this cluster can have sent; openraft would stop at it.
+fn acceptable(
+    header: &SnapshotHeader,
+    cluster: ClusterId,
+    term: u64,
+    committed: Option<storage::LogId>,
+) -> Result<(), SnapshotError> {
+    if header.cluster != cluster {
+        return Err(SnapshotError::Invalid(format!("it is of cluster {}, not {cluster}", header.cluster)));
+    }
+    if header.last.term > term {
+        let text = format!("it ends with entry {}, its sender leads term {term}", header.last);
+        return Err(SnapshotError::Invalid(text));
+    }
+    if let Some(committed) = committed
+        && (header.last > committed) != (header.last.index > committed.index)
+    {
+        let text = format!("it ends with entry {}, but entry {committed} is committed here", header.last);
+        return Err(SnapshotError::Invalid(text));
+    }
+    meta_of(header).map(|_| ()).map_err(|error| SnapshotError::Invalid(error.to_string()))
 }

@@ -3,23 +3,32 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::sync::watch;
 
+use super::codec;
 use super::machine::Machine;
 use super::snapshot::{self, Builder, SnapshotFile};
-use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::env::simulated::{self, Bug, Seen};
+use crate::identity::NodeId;
 use crate::metrics::Metrics;
 use crate::storage::Log;
+
+/// How often an entry that waits for the disk looks whether the disk has failed.
+const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// openraft's view of the applied state.
 #[derive(Clone)]
 pub struct StateMachine {
+    node: NodeId,
     machine: Arc<Machine>,
     snapshots: Arc<snapshot::Store>,
+    log: Log,
     /// Highest index that the local log has on disk.
     durable: watch::Receiver<u64>,
     metrics: Metrics,
@@ -27,16 +36,38 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// `log` is the one that openraft writes to.
-    pub fn new(machine: Arc<Machine>, snapshots: Arc<snapshot::Store>, log: &Log, metrics: Metrics) -> Self {
-        Self { machine, snapshots, durable: log.durable(), metrics }
+    pub fn new(
+        node: NodeId,
+        machine: Arc<Machine>,
+        snapshots: Arc<snapshot::Store>,
+        log: &Log,
+        metrics: Metrics,
+    ) -> Self {
+        Self { node, machine, snapshots, log: log.clone(), durable: log.durable(), metrics }
+    }
+
+    /// Follows another claim of durability than a log's.
+    #[cfg(test)]
+    pub(crate) fn with_durable(mut self, durable: watch::Receiver<u64>) -> Self {
+        self.durable = durable;
+        self
     }
 
     async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
-        self.durable
-            .wait_for(|durable| *durable >= index)
-            .await
-            .map(|_| ())
-            .map_err(|_| io::Error::other("the log was closed before the entry was durable"))
+        loop {
+            let durable = self.durable.wait_for(|durable| *durable >= index);
+            match tokio::time::timeout(FAILURE_INTERVAL, durable).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => {
+                    return Err(io::Error::other("the log was closed before the entry was durable"));
+                }
+                // A log that failed makes nothing durable any more, and says so only if it is asked.
+                Err(_) => match self.log.failed() {
+                    Some(reason) => return Err(io::Error::other(reason)),
+                    None => {}
+                },
+            }
+        }
     }
 }
 
@@ -53,10 +84,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some(item) = entries.next().await {
-            let (entry, responder) = item?;
+            #[allow(unused_mut)] // Only a planted bug changes it.
+            let (mut entry, responder) = item?;
             self.wait_durable(entry.log_id.index).await?;
             let started = tokio::time::Instant::now();
+            if simulated::planted(Bug::ApplyTwice) && entry.log_id.index.is_multiple_of(16) {
+                self.machine.apply(&entry)?;
+            }
+            if simulated::planted(Bug::UnequalApply)
+                && self.node.ordinal() == 0
+                && entry.log_id.index.is_multiple_of(16)
+            {
+                entry.payload = EntryPayload::Blank;
+            }
             let replies = self.machine.apply(&entry)?;
+            simulated::tell(|| applied(self.node, &entry));
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             if let Some(responder) = responder {
                 responder.send(replies);
@@ -70,7 +112,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
-        self.snapshots.install(&self.machine, meta, snapshot).await
+        self.snapshots.install(&self.machine, meta, snapshot).await?;
+        simulated::tell(|| Seen::Installed {
+            node: self.node.0,
+            index: meta.last_log_id.as_ref().map_or(0, |id| id.index),
+        });
+        Ok(())
     }
 
     async fn get_current_snapshot(
@@ -78,6 +125,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
         self.snapshots.newest()
     }
+}
+
+fn applied(node: NodeId, entry: &Entry) -> Seen {
+    let digest = simulated::digest(&codec::encode_payload(&entry.payload));
+    Seen::Applied { node: node.0, term: entry.log_id.leader_id.term, index: entry.log_id.index, digest }
 }
 
 /// Follows the applied index until it reaches `index`.

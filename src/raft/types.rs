@@ -10,6 +10,13 @@ use crate::identity::NodeId;
 use crate::mvcc::command::{Refusal, Reply};
 use crate::storage;
 
+/// The runtime under consensus.
+#[cfg(not(feature = "simulation"))]
+type Runtime = openraft_rt_tokio::TokioRuntime;
+/// The runtime under consensus, with seeded randomness.
+#[cfg(feature = "simulation")]
+type Runtime = super::seeded::Seeded;
+
 /// The types that this crate runs openraft with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeConfig;
@@ -25,7 +32,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = openraft::EntryPayload<Batch, NodeId, PeerNode>;
     type Entry = openraft::Entry<CommittedLeaderIdOf<Self>, Self::Payload>;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = Callback<T>
     where

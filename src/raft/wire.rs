@@ -51,23 +51,48 @@ pub(crate) fn append_to_wire(
     }
 }
 
+/// The vote of a leader, as a message of its names it.
+pub(crate) fn leader_vote(
+    vote: Option<&peer::Vote>,
+    envelope: Option<&peer::Envelope>,
+) -> Result<Vote, CodecError> {
+    let vote = vote.ok_or(CodecError::Missing("vote"))?;
+    if !vote.committed || envelope.is_none_or(|envelope| envelope.from != vote.node_id) {
+        return Err(CodecError::Sequence(format!("the vote of term {} is not of its leader", vote.term)));
+    }
+    Ok(vote_from_wire(vote))
+}
+
+/// Entries are taken only if they follow each other, and the one before them, as a leader of that term can have sent them:
+/// openraft relies on it.
 pub(crate) fn append_from_wire(
     request: peer::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
-    let entries = request
-        .entries
-        .into_iter()
-        .map(|entry| {
-            let id = entry.id.ok_or(CodecError::Missing("log id"))?;
-            Ok(Entry { log_id: log_id_from_wire(&id), payload: codec::decode_payload(entry.payload)? })
-        })
-        .collect::<Result<Vec<_>, CodecError>>()?;
-    Ok(AppendEntriesRequest {
-        vote: vote_from_wire(&request.vote.ok_or(CodecError::Missing("vote"))?),
-        prev_log_id: request.prev.as_ref().map(log_id_from_wire),
-        leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
-        entries,
-    })
+    let vote = leader_vote(request.vote.as_ref(), request.envelope.as_ref())?;
+    let prev = request.prev.as_ref().map(log_id_from_wire);
+    let mut last = prev;
+    let mut entries = Vec::with_capacity(request.entries.len());
+    for entry in request.entries {
+        let id = log_id_from_wire(&entry.id.ok_or(CodecError::Missing("log id"))?);
+        let next = last.map_or(0, |last| last.index.saturating_add(1));
+        let term = last.map_or(0, |last| last.leader_id.term);
+        if id.index != next || id.leader_id.term < term {
+            return Err(CodecError::Sequence(format!(
+                "entry {}.{} cannot be entry {next} after term {term}",
+                id.leader_id.term, id.index
+            )));
+        }
+        last = Some(id);
+        entries.push(Entry { log_id: id, payload: codec::decode_payload(entry.payload)? });
+    }
+    if let Some(last) = last
+        && last.leader_id.term > vote.leader_id.term
+    {
+        let (entry, leader) = (last.leader_id.term, vote.leader_id.term);
+        return Err(CodecError::Sequence(format!("an entry of term {entry} from a leader of term {leader}")));
+    }
+    let leader_commit = request.leader_commit.as_ref().map(log_id_from_wire);
+    Ok(AppendEntriesRequest { vote, prev_log_id: prev, leader_commit, entries })
 }
 
 pub(crate) fn appended_to_wire(appended: &Appended) -> peer::AppendResponse {
@@ -130,6 +155,9 @@ pub(crate) fn vote_request_from_wire(
     request: &peer::VoteRequest,
 ) -> Result<VoteRequest<TypeConfig>, CodecError> {
     let vote = request.vote.as_ref().ok_or(CodecError::Missing("vote"))?;
+    if vote.committed || request.envelope.is_none_or(|envelope| envelope.from != vote.node_id) {
+        return Err(CodecError::Sequence(format!("the vote of term {} is not of its candidate", vote.term)));
+    }
     let mut value = VoteRequest::new(vote_from_wire(vote), request.last.as_ref().map(log_id_from_wire));
     value.leadership_transfer = request.leader_transfer;
     Ok(value)
@@ -186,7 +214,7 @@ pub(crate) fn proposed_to_wire(proposed: Proposed) -> peer::Reply {
     }
 }
 
-/// `None`: the leader did not propose it; trying again is safe.
+/// `None`: the leader did not propose it; trying again is safe, and of use.
 pub(crate) fn proposed_from_wire(reply: peer::Reply) -> Result<Option<Applied>, Error> {
     use peer::reply::Outcome as Wire;
     let lost = |text: &str| Error::OutcomeUnknown(format!("the leader's answer was not understood: {text}"));
@@ -200,6 +228,7 @@ pub(crate) fn proposed_from_wire(reply: peer::Reply) -> Result<Option<Applied>, 
             let refusal = Refusal::from_number(number).ok_or_else(|| lost("it is an unknown refusal"))?;
             Ok(Some(applied(Err(refusal))))
         }
+        Wire::NotProposed(text) if text == Error::TooManyRequests.to_string() => Err(Error::TooManyRequests),
         Wire::NotProposed(_) => Ok(None),
         Wire::Unknown(text) => Err(Error::OutcomeUnknown(text)),
     }

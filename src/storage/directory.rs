@@ -220,7 +220,8 @@ pub fn contents(files: &dyn Files, root: &Path) -> Result<Contents, DirectoryErr
         let path = root.join(&name);
         let nothing = match &*name {
             "identity" => return Ok(Contents::Identity),
-            "lock" => true,
+            // The second: a first identity that broke off before it had its name.
+            "lock" | "identity.new" => true,
             name if name == LOST_AND_FOUND || name.ends_with(TEMPORARY_SUFFIX) => true,
             "log" => log::is_unused(files, &path).map_err(explain(&path))?,
             "snapshots" | "incoming" | "state" => files.list(&path).map_err(explain(&path))?.is_empty(),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use super::{Result, SnapshotError, SnapshotFile, Snapshots, Verified, reader};
+use super::{
+    Result, SnapshotError, SnapshotFile, SnapshotHeader, SnapshotReader, Snapshots, Verified, reader,
+};
 use crate::env::files::{File, Open};
 use crate::limits;
 
@@ -107,13 +109,28 @@ impl Incoming {
     /// # Errors
     /// [`SnapshotError::Invalid`] if it is not complete; it stays then.
     pub fn finish(self) -> Result<(SnapshotFile, Verified)> {
+        self.finish_if(|_| Ok(()))
+    }
+
+    /// As [`finish`](Self::finish), if `check` agrees with the header. If it does not, what was received is removed and never
+    /// gets a snapshot's name. Blocks.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish), or those of `check`.
+    pub fn finish_if(
+        self,
+        check: impl FnOnce(&SnapshotHeader) -> Result<()>,
+    ) -> Result<(SnapshotFile, Verified)> {
         if self.offset != self.length {
             let text = format!("{} of {} bytes", self.offset, self.length);
             return Err(SnapshotError::Invalid(text));
         }
         self.file.sync_data().map_err(SnapshotError::io(&self.path))?;
-        let adopted = self.snapshots.adopt(&self.path);
-        if matches!(adopted, Err(SnapshotError::Damaged(_) | SnapshotError::Version { .. })) {
+        let checked = SnapshotReader::open(&*self.snapshots.files, &self.path)
+            .and_then(|reader| check(reader.header()));
+        let adopted = checked.and_then(|()| self.snapshots.adopt(&self.path));
+        let hopeless = |error: &SnapshotError| !matches!(error, SnapshotError::Io { .. });
+        if adopted.as_ref().is_err_and(hopeless) {
             let removed = self.snapshots.files.remove_file(&self.path);
             removed.map_err(SnapshotError::io(&self.path))?;
         }

@@ -1,0 +1,247 @@
+//! What a member does with requests: proposes them here or at the leader, reads behind a barrier, and answers for itself.
+//!
+//! A request is sent again only while it is certain that nothing was proposed; what is not certain is answered as of unknown
+//! outcome, never tried twice.
+
+use futures::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::codec;
+use super::forward::Forwarded;
+use super::handle::Consensus;
+use super::proposer::{Pending, ReplyTo};
+use super::state_machine;
+use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use super::wire::Applied;
+use crate::env::simulated::{self, Bug};
+use crate::error::Error;
+use crate::identity::NodeId;
+use crate::limits;
+use crate::mvcc::State;
+use crate::mvcc::command::{Command, Range, RangeResult, Reply, Request};
+
+impl Consensus {
+    /// Proposes, until it is applied or the deadline passes; tells where it was applied.
+    pub(crate) async fn propose_until(&self, request: Request, deadline: Instant) -> Result<Applied, Error> {
+        let request = codec::encode_request(request);
+        if request.len() > limits::RECEIVED_MESSAGE_BYTES {
+            return Err(Error::Invalid(format!("the request has {} bytes", request.len())));
+        }
+        loop {
+            let leader = self.leader();
+            let attempt = match leader {
+                Some(leader) => self.propose_at(leader, request.clone(), deadline).await,
+                None => Err(Error::NoLeader),
+            };
+            match attempt {
+                Err(Error::NoLeader) => {}
+                result => return result,
+            }
+            // Nothing was proposed. Whoever leads next is asked next.
+            self.wait_for_another_leader(leader, deadline).await;
+            if Instant::now() >= deadline {
+                return Err(Error::NoLeader);
+            }
+            if let Some(reason) = self.failure() {
+                return Err(Error::Storage(reason));
+            }
+        }
+    }
+
+    /// Waits until another leads than `leader`, or until it may be worth asking the same one again.
+    async fn wait_for_another_leader(&self, leader: Option<NodeId>, deadline: Instant) {
+        let mut metrics = self.inner.raft.metrics();
+        let changed = async {
+            while self.leader() == leader && self.failure().is_none() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let once = Instant::now() + limits::HEARTBEAT;
+        let until = if leader.is_some() { once.min(deadline) } else { deadline };
+        tokio::select! {
+            _ = tokio::time::timeout_at(until, changed) => {}
+            () = self.inner.cancel.cancelled() => {}
+        }
+    }
+
+    /// One round, joined: the read index.
+    async fn try_read_index(&self, deadline: Instant) -> Result<u64, Error> {
+        let (waiter, index) = oneshot::channel();
+        self.join_read_round(waiter)?;
+        tokio::time::timeout_at(deadline, index)
+            .await
+            .map_err(|_| Error::TimedOut)?
+            .unwrap_or(Err(Error::Stopped))
+    }
+
+    /// The read index, from whoever leads before the deadline.
+    async fn read_index_until(&self, deadline: Instant) -> Result<u64, Error> {
+        loop {
+            let leader = self.leader();
+            let error = match self.try_read_index(deadline).await {
+                Err(error @ (Error::NoLeader | Error::NotServing(_) | Error::TimedOut)) => error,
+                result => return result,
+            };
+            // A read can always be tried again.
+            self.wait_for_another_leader(leader, deadline).await;
+            if Instant::now() >= deadline || self.inner.cancel.is_cancelled() {
+                return Err(error);
+            }
+            if let Some(reason) = self.failure() {
+                return Err(Error::Storage(reason));
+            }
+        }
+    }
+
+    async fn propose_at(
+        &self,
+        leader: NodeId,
+        request: bytes::Bytes,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
+        if self.inner.cancel.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        let held = self.inner.waiting.enter(request.len())?;
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { request, reply: ReplyTo::caller(reply), _held: held };
+        let is_mine = leader == self.inner.mine.node;
+        if is_mine {
+            self.inner.proposals.try_send(pending).map_err(|error| full_or_closed(&error))?;
+        } else {
+            let forwarded = Forwarded { leader, pending };
+            self.inner.forwards.try_send(forwarded).map_err(|error| full_or_closed(&error))?;
+        }
+        let applied = match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(proposed)) => proposed?,
+            Ok(Err(_)) => return Err(Error::OutcomeUnknown("the member stopped".into())),
+            Err(_) => return Err(Error::OutcomeUnknown("the deadline passed before the answer came".into())),
+        };
+        if !is_mine {
+            // The client may read here next, without a quorum, and must find what it wrote.
+            let seen = state_machine::wait_applied(&self.inner.machine, applied.index);
+            // The write is done in any case; a follower that lags does not make its outcome unknown.
+            let _ = tokio::time::timeout_at(deadline, seen).await;
+        }
+        Ok(applied)
+    }
+
+    /// Refuses new work while apply is far behind commit, as etcd does.
+    fn check_backlog(&self) -> Result<(), Error> {
+        let applied = self.inner.machine.applied().map_or(0, |id| id.index);
+        let metrics = self.inner.raft.metrics();
+        let last = metrics.borrow_watched().last_log_index.unwrap_or(0);
+        if last.saturating_sub(applied) > limits::APPLY_GAP_ENTRIES {
+            return Err(Error::TooManyRequests);
+        }
+        Ok(())
+    }
+}
+
+fn full_or_closed<T>(error: &mpsc::error::TrySendError<T>) -> Error {
+    match error {
+        mpsc::error::TrySendError::Full(_) => Error::TooManyRequests,
+        mpsc::error::TrySendError::Closed(_) => Error::Stopped,
+    }
+}
+
+impl Store for Consensus {
+    fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+        Box::pin(async move {
+            self.check_backlog()?;
+            let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
+            let physical = match &request.command {
+                Command::Compact(compact) if compact.physical => Some(compact.revision),
+                _ => None,
+            };
+            let applied = self.propose_until(request, deadline).await?;
+            let reply = applied.reply?;
+            if let Some(revision) = physical {
+                let forgotten = self.inner.machine.wait_compacted_on_disk(revision);
+                tokio::time::timeout_at(deadline, forgotten).await.map_err(|_| {
+                    Error::OutcomeUnknown("compacted, but the disk has not forgotten it in time".into())
+                })?;
+            }
+            Ok((reply, applied.term))
+        })
+    }
+
+    fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            if simulated::planted(Bug::NoReadIndex) {
+                return Ok(());
+            }
+            let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
+            let index = self.read_index_until(deadline).await?;
+            if self.inner.machine.applied().is_some_and(|applied| applied.index >= index) {
+                return Ok(());
+            }
+            tokio::time::timeout_at(deadline, state_machine::wait_applied(&self.inner.machine, index))
+                .await
+                .map_err(|_| Error::TimedOut)?
+                .map_err(|error| Error::Storage(error.to_string()))
+        })
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
+        Box::pin(async move { self.inner.machine.range(&range).await })
+    }
+
+    fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {
+        Box::pin(async move {
+            let hash = self.inner.machine.hash(revision).await?;
+            Ok(StoreHash {
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.hash_revision,
+            })
+        })
+    }
+
+    fn position(&self) -> Position {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (revision, compacted) =
+            self.inner.machine.with_state(|state: &State| (state.revision(), state.compacted()));
+        Position {
+            cluster: self.inner.mine.cluster,
+            member: self.inner.mine.node,
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index),
+            applied_index: self.inner.machine.applied().map_or(0, |id| id.index),
+            revision,
+            compacted,
+            is_learner: !metrics.membership_config.voter_ids().any(|id| id == self.inner.mine.node),
+            failure: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        let membership = self.inner.machine.membership();
+        let membership = membership.membership();
+        membership
+            .nodes()
+            .map(|(id, node)| MemberInfo {
+                id: *id,
+                name: node.name.clone(),
+                peer_urls: vec![format!("http://{}", node.peer_address)],
+                client_urls: node.client_urls.clone(),
+                is_learner: !membership.voter_ids().any(|voter| voter == *id),
+            })
+            .collect()
+    }
+
+    fn disk_use(&self) -> DiskUse {
+        DiskUse {
+            state: self.inner.machine.engine().size_on_disk().unwrap_or(0),
+            log: self.inner.log.bytes(),
+            snapshots: self.inner.snapshots.bytes(),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The binary as scripts and kubelets see it: exit codes, what is on which stream, signals.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs
+)]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Time for anything that a test waits for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A member in a process of its own; killed at the end.
+struct Member {
+    process: Child,
+    endpoint: String,
+    admin: String,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// The binary, without what the environment of the test may say to it.
+fn setstone(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_setstone"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SETSTONE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    setstone(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+impl Member {
+    fn start(more: &[&str]) -> Self {
+        let (endpoint, admin) = (free_address(), free_address());
+        let process =
+            setstone(&["serve", "--listen-client", &endpoint, "--listen-admin", &admin, "--exit-with-stdin"])
+                .args(more)
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+        let mut member = Self { process, endpoint, admin };
+        member.wait_ready();
+        member
+    }
+
+    fn wait_ready(&mut self) {
+        let begin = Instant::now();
+        while code(&self.run(&["get", "x", "--timeout", "1s"])) != 3 {
+            assert!(self.process.try_wait().unwrap().is_none(), "{}", self.log());
+            assert!(begin.elapsed() < PATIENCE, "not ready: {}", stderr(&self.run(&["status"])));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        output(&[arguments, &["--endpoints", &self.endpoint]].concat())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it logged; only when it has ended.
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+}
+
+#[test]
+fn a_tour_of_the_client_commands() {
+    let member = Member::start(&["--memory"]);
+    let put = member.run(&["put", "color", "blue"]);
+    assert_eq!((code(&put), stdout(&put), stderr(&put)), (0, "written at revision 2\n", ""));
+    let get = member.run(&["get", "color", "--value-only"]);
+    assert_eq!((code(&get), stdout(&get)), (0, "blue\n"));
+    let json: serde_json::Value =
+        serde_json::from_slice(&member.run(&["get", "color", "--json"]).stdout).unwrap();
+    assert_eq!(json["kvs"][0]["value"], "blue");
+    let absent = member.run(&["get", "missing"]);
+    assert_eq!((code(&absent), stdout(&absent)), (3, "0 keys, revision 2\n"));
+    assert_eq!(stdout(&member.run(&["get", "missing", "--count-only"])), "0\n");
+
+    let mut txn = setstone(&["txn", "--endpoints", &member.endpoint])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    txn.stdin
+        .take()
+        .unwrap()
+        .write_all(b"value(\"color\") = \"blue\"\n\nput color green\nget color\n")
+        .unwrap();
+    let txn = txn.wait_with_output().unwrap();
+    assert_eq!(code(&txn), 0);
+    assert!(
+        stdout(&txn).starts_with("the compares hold; 2 operations ran, revision 3\n"),
+        "{}",
+        stdout(&txn)
+    );
+
+    let del = member.run(&["del", "--prefix", ""]);
+    assert_eq!((code(&del), stdout(&del)), (0, "1 key deleted, revision 4\n"));
+    assert_eq!(code(&member.run(&["compact", "3"])), 0);
+    let compacted = member.run(&["get", "color", "--rev", "2"]);
+    assert_eq!(code(&compacted), 1);
+    assert!(stderr(&compacted).contains("required revision has been compacted"), "{}", stderr(&compacted));
+    assert!(stdout(&member.run(&["status"])).contains("leader"));
+    assert!(stdout(&member.run(&["members"])).contains("setstone-0"));
+    let admin = output(&["status", "--admin", &member.admin]);
+    assert_eq!(code(&admin), 0, "{}", stderr(&admin));
+    assert!(stdout(&admin).contains("[+]"), "{}", stdout(&admin));
+}
+
+#[test]
+fn nobody_there_is_a_failure_and_not_an_unknown_outcome() {
+    let nobody = free_address();
+    for command in [&["put", "a", "b"][..], &["get", "a"], &["status"], &["members"]] {
+        let answer = output(&[command, &["--endpoints", &nobody, "--timeout", "300ms"]].concat());
+        assert_eq!(code(&answer), 1, "{command:?}: {}", stderr(&answer));
+    }
+}
+
+#[test]
+fn an_unanswered_write_has_an_exit_code_of_its_own() {
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = silent.local_addr().unwrap().to_string();
+    let put = output(&["put", "a", "b", "--endpoints", &endpoint, "--timeout", "300ms"]);
+    assert_eq!(code(&put), 4, "{}", stderr(&put));
+    assert!(stderr(&put).contains("outcome unknown"), "{}", stderr(&put));
+    let get = output(&["get", "a", "--endpoints", &endpoint, "--timeout", "300ms"]);
+    assert_eq!(code(&get), 1, "{}", stderr(&get));
+}
+
+#[test]
+fn wrong_configurations_are_told_and_exit_with_ten() {
+    let refused = output(&["serve", "--listen-client", "here"]);
+    assert_eq!(code(&refused), 10);
+    assert_eq!(stderr(&refused), "setstone: --listen-client=\"here\": is no address; write ip:port\n");
+    let refused = setstone(&["serve"]).env("SETSTONE_LOG", "a=b=c").output().unwrap();
+    assert_eq!(code(&refused), 10, "{}", stderr(&refused));
+    let refused = setstone(&["serve"]).env("SETSTONE_POD_NAME", "x").output().unwrap();
+    assert_eq!((code(&refused), stderr(&refused)), (10, "setstone: SETSTONE_POD_NAMESPACE is not set\n"));
+    assert_eq!(code(&output(&["serve", "--no-such-flag"])), 2);
+}
+
+#[test]
+fn sigterm_stops_and_the_directory_is_sound_and_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data").to_str().unwrap().to_owned();
+    let mut member = Member::start(&["--data-dir", &data]);
+    assert_eq!(code(&member.run(&["put", "a", "1"])), 0);
+
+    let second =
+        output(&["serve", "--data-dir", &data, "--listen-client", "127.0.0.1:0", "--listen-admin", "none"]);
+    assert_eq!(code(&second), 11, "{}", stderr(&second));
+    assert!(stderr(&second).contains(&data) && stderr(&second).contains("in use"), "{}", stderr(&second));
+    assert_eq!(code(&output(&["check", &data])), 11);
+
+    member.signal(Signal::TERM);
+    assert_eq!(member.ended().code(), Some(0), "{}", member.log());
+    let check = output(&["check", &data]);
+    assert_eq!(code(&check), 0, "{}{}", stdout(&check), stderr(&check));
+    assert!(stdout(&check).contains("revision 2"), "{}", stdout(&check));
+
+    let member = Member::start(&["--data-dir", &data]);
+    assert_eq!(stdout(&member.run(&["get", "a", "--value-only"])), "1\n");
+}
+
+#[test]
+fn a_killed_member_comes_back_with_what_it_acknowledged() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data").to_str().unwrap().to_owned();
+    let mut member = Member::start(&["--data-dir", &data]);
+    for number in 0..20 {
+        assert_eq!(code(&member.run(&["put", "a", &number.to_string()])), 0);
+    }
+    member.signal(Signal::KILL);
+    member.ended();
+    assert_eq!(code(&output(&["check", &data])), 0);
+    let member = Member::start(&["--data-dir", &data]);
+    assert_eq!(stdout(&member.run(&["get", "a", "--value-only"])), "19\n");
+}
+
+#[test]
+fn damage_is_told_with_file_and_place_and_exits_with_twelve() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    let data_text = data.to_str().unwrap().to_owned();
+    let mut member = Member::start(&["--data-dir", &data_text]);
+    for number in 0..50 {
+        assert_eq!(code(&member.run(&["put", "a", &number.to_string()])), 0);
+    }
+    member.signal(Signal::TERM);
+    assert_eq!(member.ended().code(), Some(0));
+    let before = files(&data);
+    flip_in_the_middle(&data.join("log"));
+    let check = output(&["check", &data_text]);
+    assert_eq!(code(&check), 12, "{}", stdout(&check));
+    assert!(stdout(&check).contains("is damaged at offset"), "{}", stdout(&check));
+    assert_eq!(files(&data), before, "check removed or made files");
+
+    let identity = data.join("identity");
+    let mut bytes = std::fs::read(&identity).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&identity, bytes).unwrap();
+    let refused = output(&[
+        "serve",
+        "--data-dir",
+        &data_text,
+        "--listen-client",
+        "127.0.0.1:0",
+        "--listen-admin",
+        "none",
+    ]);
+    assert_eq!(code(&refused), 12, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("identity: damaged"), "{}", stderr(&refused));
+}
+
+/// Changes a byte of a write that others follow.
+fn flip_in_the_middle(log: &Path) {
+    let segment = std::fs::read_dir(log).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The first sector is the header; each of the fifty writes begins on a sector of its own.
+    bytes[10 * 512 + 40] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_end_of_standard_input_stops_a_member() {
+    let mut member = Member::start(&["--memory"]);
+    drop(member.process.stdin.take());
+    assert_eq!(member.ended().code(), Some(0), "{}", member.log());
+}
+
+#[test]
+fn a_second_signal_hurries() {
+    let mut member = Member::start(&["--memory", "--drain-delay", "30s", "--grace-period", "60s"]);
+    let begin = Instant::now();
+    member.signal(Signal::TERM);
+    // The first signal must have been taken before the second comes, or the two are one to the kernel.
+    while code(&output(&["status", "--admin", &member.admin])) == 0 {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    member.signal(Signal::INT);
+    assert_eq!(member.ended().code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_log_in_json_is_json() {
+    let mut member = Member::start(&["--memory", "--log-format", "json"]);
+    member.signal(Signal::TERM);
+    member.ended();
+    let log = member.log();
+    assert!(log.lines().count() > 1, "{log}");
+    for line in log.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(value["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_reason_to_complain() {
+    let mut process =
+        setstone(&["completion", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(process.stdout.take());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_short_load_is_measured_and_reported() {
+    let member = Member::start(&["--memory"]);
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("report.json");
+    for operation in [&["put"][..], &["get", "--prefill"], &["range", "--limit", "5"], &["txn"], &["mixed"]] {
+        let bench = [
+            &["bench"],
+            operation,
+            &[
+                "--clients",
+                "4",
+                "--total",
+                "100",
+                "--key-space",
+                "50",
+                "--json",
+                "--json-file",
+                file.to_str().unwrap(),
+            ],
+        ]
+        .concat();
+        let report = member.run(&bench);
+        assert_eq!(code(&report), 0, "{operation:?}: {}", stderr(&report));
+        let json: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+        assert_eq!((&json["requests"], &json["errors"]), (&100.into(), &0.into()), "{json}");
+        assert_eq!(json["empty_reads"], 0, "{json}");
+        let (p50, p99) =
+            (json["latency_us"]["p50"].as_u64().unwrap(), json["latency_us"]["p99"].as_u64().unwrap());
+        assert!(0 < p50 && p50 <= p99, "{json}");
+        let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(json, written);
+    }
+    let text = member.run(&["bench", "put", "--clients", "2", "--duration", "300ms", "--rate", "200"]);
+    let (text, errors) = (stdout(&text).to_owned(), stderr(&text).to_owned());
+    assert!(text.contains("requests/s") && text.contains("p99.9"), "{text}{errors}");
+}
+
+#[test]
+fn a_load_on_nobody_fails_and_says_why() {
+    let nobody = free_address();
+    let report = output(&[
+        "bench",
+        "put",
+        "--clients",
+        "2",
+        "--duration",
+        "300ms",
+        "--timeout",
+        "200ms",
+        "--endpoints",
+        &nobody,
+    ]);
+    assert_eq!(code(&report), 1);
+    assert!(stdout(&report).contains("refused"), "{}", stdout(&report));
+}
