@@ -53,7 +53,7 @@ impl LogFile {
 
     /// Copies until the writers have closed their ends. A log that cannot be written is no reason to block the pod, so
     /// what it says then is read and dropped.
-    pub fn drain(mut self, mut from: impl Read) {
+    pub fn drain(&mut self, mut from: impl Read) {
         let mut buffer = vec![0u8; BUFFER_BYTES];
         let mut failed = false;
         loop {

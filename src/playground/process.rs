@@ -64,10 +64,20 @@ impl Process {
         F: FnOnce(Exit) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send,
     {
-        let child = spawn(launch)?;
+        let (end, log_end) = std::sync::mpsc::channel();
+        let child = spawn(launch, log_end)?;
         let pid = child.id();
         let (signals, waiting) = mpsc::channel(SIGNALS);
-        let task = tokio::spawn(async move { ended(watch(child, waiting).await).await });
+        let task = tokio::spawn(async move {
+            let exit = watch(child, waiting).await;
+            // Fails only if the log cannot be written.
+            drop(end.send(format!(
+                "--- playground: ended process {}: {}\n",
+                pid.unwrap_or_default(),
+                exit.how
+            )));
+            ended(exit).await;
+        });
         Ok(Self { pid, signals, _task: AbortOnDropHandle::new(task) })
     }
 
@@ -84,7 +94,8 @@ impl Process {
     }
 }
 
-fn spawn(launch: &Launch) -> io::Result<Child> {
+/// Its log ends with what comes through `end`, after all that it wrote itself.
+fn spawn(launch: &Launch, end: std::sync::mpsc::Receiver<String>) -> io::Result<Child> {
     let mut log = LogFile::open(&launch.log)?;
     // One pipe for both, so that the order of what it says is kept.
     let (reader, stdout) = io::pipe()?;
@@ -106,7 +117,12 @@ fn spawn(launch: &Launch) -> io::Result<Child> {
     let child = command.spawn()?;
     drop(command);
     log.append(format!("--- playground: started process {}\n", child.id().unwrap_or_default()).as_bytes())?;
-    std::thread::Builder::new().name("pod-log".to_owned()).spawn(move || log.drain(reader))?;
+    std::thread::Builder::new().name("pod-log".to_owned()).spawn(move || {
+        log.drain(reader);
+        if let Ok(line) = end.recv() {
+            log.append(line.as_bytes()).ok();
+        }
+    })?;
     Ok(child)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -58,10 +59,26 @@ pub(crate) async fn run(
 }
 
 async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<LogId, Error> {
-    match raft.current_leader().await {
-        Some(leader) if leader == mine => leader_read_index(raft).await,
-        Some(leader) => peers.read_index(leader).await,
-        None => Err(Error::NoLeader),
+    loop {
+        match raft.current_leader().await {
+            Some(leader) if leader == mine => return leader_read_index(raft).await,
+            Some(leader) => tokio::select! {
+                index = peers.read_index(leader) => return index,
+                // It may be silent until the deadline, and all readers wait for this round: the new one is asked.
+                () = deposed(raft, leader) => {}
+            },
+            None => return Err(Error::NoLeader),
+        }
+    }
+}
+
+/// Waits until this member no longer takes `leader` for the leader.
+async fn deposed(raft: &Raft, leader: NodeId) {
+    let mut changes = raft.metrics();
+    while changes.borrow_watched().current_leader == Some(leader) {
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
