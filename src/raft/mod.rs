@@ -26,9 +26,9 @@ pub mod network;
 mod open;
 mod proposer;
 mod read;
+mod requests;
 #[cfg(feature = "simulation")]
 mod seeded;
-mod requests;
 pub mod service;
 pub mod snapshot;
 mod state_machine;

@@ -252,7 +252,10 @@ async fn a_snapshot_that_is_damaged() {
         node.shutdown().await;
         let after = kept(directory.path());
         let truth = |tree: &BTreeMap<PathBuf, Vec<u8>>| {
-            tree.iter().filter(|(path, _)| !path.starts_with("state")).map(|(p, b)| (p.clone(), b.clone())).collect::<Vec<_>>()
+            tree.iter()
+                .filter(|(path, _)| !path.starts_with("state"))
+                .map(|(p, b)| (p.clone(), b.clone()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(truth(&after).len(), truth(&before).len());
         assert!(truth(&after) == truth(&before), "log and snapshots are as they were");
@@ -349,7 +352,10 @@ async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
                 break error;
             }
         };
-        assert!(failed.is_outcome_unknown() || matches!(failed, Error::Storage(_) | Error::Stopped), "{failed:?}");
+        assert!(
+            failed.is_outcome_unknown() || matches!(failed, Error::Storage(_) | Error::Stopped),
+            "{failed:?}"
+        );
         let why = tokio::time::timeout(Duration::from_secs(20), node.failed()).await.unwrap().to_string();
         let word = if full { "space" } else { "ead-only" };
         assert!(why.contains(word), "{why}");
@@ -361,7 +367,11 @@ async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
         match Node::start_in(config(), world(&files)).await {
             Err(error) => {
                 assert!(matches!(error, Error::Disk(_)), "{error:?}");
-                assert!(error.to_string().contains(if full { "full" } else { "read-only" }) || error.to_string().contains(word), "{error}");
+                assert!(
+                    error.to_string().contains(if full { "full" } else { "read-only" })
+                        || error.to_string().contains(word),
+                    "{error}"
+                );
             }
             Ok(node) => {
                 assert!(full, "a read-only volume is refused");
