@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use setstone::client::{
-    Client, Compact, Consistency, Kv, Options, Range, Remote, Txn, TxnOp,
-};
+use setstone::client::{Client, Compact, Consistency, Kv, Options, Range, Remote, Txn, TxnOp};
 use setstone::config::Data;
 use setstone::testing::TestCluster;
 use setstone::{Config, Error, Node};
@@ -36,7 +34,8 @@ async fn short_calls(store: &impl Client, prefix: &str) {
     assert!(!Kv::delete(store, &key).await.unwrap());
     assert!(matches!(Kv::get(store, "").await, Err(Error::Invalid(_) | Error::Remote { code: 3, .. })));
 
-    let read = Txn { success: vec![TxnOp::Range(Range { key: key.into(), ..Range::default() })], ..Txn::default() };
+    let read =
+        Txn { success: vec![TxnOp::Range(Range { key: key.into(), ..Range::default() })], ..Txn::default() };
     let answer = store.txn(read).await.unwrap();
     assert!(answer.value.succeeded);
     assert_eq!(answer.header.revision, second + 1, "read after the delete");
@@ -109,7 +108,6 @@ async fn three_members_in_one_process_serve_and_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_in_memory_keeps_the_data_of_a_stopped_member() {
-    crate::log();
     let mut cluster = TestCluster::start(3).await.unwrap();
     Kv::put(&cluster.client(), "k", "v").await.unwrap();
     for index in 0..3 {

@@ -22,7 +22,11 @@ async fn requests_that_are_too_much_are_refused() {
     node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
     let endpoint = Channel::from_shared(format!("http://{}", node.addresses().client)).unwrap();
     let mut client = KvClient::new(endpoint.connect().await.unwrap());
-    let put = |bytes: usize| pb::PutRequest { key: "k".into(), value: vec![b'v'; bytes].into(), ..Default::default() };
+    let put = |bytes: usize| pb::PutRequest {
+        key: "k".into(),
+        value: vec![b'v'; bytes].into(),
+        ..Default::default()
+    };
     let text = |status: tonic::Status| (status.code(), status.message().to_owned());
 
     let (code, message) = text(client.put(put(limits::RECEIVED_MESSAGE_BYTES)).await.unwrap_err());
@@ -33,7 +37,10 @@ async fn requests_that_are_too_much_are_refused() {
     client.put(put(limits::REQUEST_BYTES - 64)).await.unwrap();
 
     let op = pb::RequestOp {
-        request: Some(pb::request_op::Request::RequestRange(pb::RangeRequest { key: "k".into(), ..Default::default() })),
+        request: Some(pb::request_op::Request::RequestRange(pb::RangeRequest {
+            key: "k".into(),
+            ..Default::default()
+        })),
     };
     let txn = |count| pb::TxnRequest { success: vec![op.clone(); count], ..Default::default() };
     let refused = text(client.txn(txn(limits::TXN_OPERATIONS + 1)).await.unwrap_err());
@@ -108,9 +115,7 @@ async fn ten_thousand_idle_connections_are_cheap_and_are_freed() {
     assert!(each <= 40 << 10, "{each} bytes for each of {count} idle connections");
     assert_eq!(Kv::put(&process.remote(), "k", "v").await.unwrap(), 2, "others are served");
     drop(clients);
-    process
-        .until("all are closed", |process| process.metric("setstone_client_connections") < 2.0)
-        .await;
+    process.until("all are closed", |process| process.metric("setstone_client_connections") < 2.0).await;
     // What was freed is used again.
     let freed = process.resident();
     let mut again = Vec::with_capacity(count);
@@ -126,8 +131,14 @@ async fn ten_thousand_idle_connections_are_cheap_and_are_freed() {
 /// One call of a gRPC method, on a stream.
 fn call(stream: u32, path: &str, message: &impl Message) -> Vec<u8> {
     let mut block = Vec::new();
-    let names =
-        [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")];
+    let names = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "x"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
     for (name, value) in names {
         block.extend([0, name.len() as u8]);
         block.extend(name.as_bytes());
@@ -158,7 +169,9 @@ async fn clients_without_manners_do_not_harm_the_process() {
     let mut deaf = TcpStream::connect(process.client).await.unwrap();
     let window = [&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat();
     let connection = (0x7fff_ffff_u32 - 65_535).to_be_bytes();
-    deaf.write_all(&[PREFACE, &frame(4, 0, 0, &window), &frame(8, 0, 0, &connection)].concat()).await.unwrap();
+    deaf.write_all(&[PREFACE, &frame(4, 0, 0, &window), &frame(8, 0, 0, &connection)].concat())
+        .await
+        .unwrap();
     let all = pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() };
     for number in 0..1_000 {
         deaf.write_all(&call(number * 2 + 1, "/etcdserverpb.KV/Range", &all)).await.unwrap();

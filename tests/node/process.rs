@@ -34,11 +34,8 @@ fn command(directory: &Path, client: SocketAddr, admin: SocketAddr, more: &[&str
 /// Runs a process that must end by itself; its exit code and what it said.
 pub fn refused(directory: &Path, more: &[&str]) -> (i32, String) {
     let [client, admin] = free_ports();
-    let mut child = command(directory, client, admin, more)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        command(directory, client, admin, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     while child.try_wait().unwrap().is_none() {
         if std::time::Instant::now() > deadline {
