@@ -9,13 +9,6 @@
     missing_docs
 )]
 
-pub fn log() {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_default())
-        .with_ansi(false)
-        .try_init();
-}
-
 #[path = "node/disks.rs"]
 mod disks;
 #[path = "../examples/embedded.rs"]

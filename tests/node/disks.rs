@@ -198,7 +198,7 @@ async fn a_log_that_is_damaged_before_its_end() {
     for _ in 0..2 {
         let node = Node::start(alone(directory.path())).await.unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let text = not_ready(&node, &["lost", "damage", name]).await;
+        let text = not_ready(&node, &["the disk is lost", "damage", name]).await;
         assert!(text.contains("offset") || text.contains("byte"), "says where: {text}");
         let refused = Kv::get(&node.client(), "k1").await.unwrap_err();
         assert!(matches!(refused, Error::NotServing(_)), "{refused:?}");
@@ -227,7 +227,6 @@ async fn cut_volume(directory: &Path) {
 
 #[tokio::test]
 async fn a_snapshot_that_is_damaged() {
-    crate::log();
     let directory = tempfile::tempdir().unwrap();
     cut_volume(directory.path()).await;
     // The state can be lost: the snapshot has it.
@@ -247,7 +246,7 @@ async fn a_snapshot_that_is_damaged() {
     let mut before = kept(directory.path());
     for _ in 0..2 {
         let node = Node::start(alone(directory.path())).await.unwrap();
-        let text = not_ready(&node, &["lost", "snapshot"]).await;
+        let text = not_ready(&node, &["the disk is lost", "/snapshots/"]).await;
         assert!(text.contains("checksum") || text.contains("damage"), "{text}");
         node.shutdown().await;
         let after = kept(directory.path());
@@ -268,7 +267,13 @@ async fn an_engine_directory_that_is_damaged_heals() {
     let directory = tempfile::tempdir().unwrap();
     volume(directory.path()).await;
     let state = directory.path().join("state");
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, fn(&Path)); 5] = [
+        ("one bit", |state| {
+            edit(&state.join("sled/db"), |bytes| {
+                let at = bytes.windows(3).position(|window| window == b"k20").unwrap();
+                bytes[at + 10] ^= 1;
+            });
+        }),
         ("flipped", |state| {
             edit(&state.join("sled/db"), |bytes| bytes.iter_mut().step_by(61).for_each(|byte| *byte ^= 0x5a));
         }),
@@ -282,7 +287,8 @@ async fn an_engine_directory_that_is_damaged_heals() {
         let node = Node::start(alone(directory.path())).await.unwrap();
         let store = node.client();
         assert_eq!(store.get_prefix("k").await.unwrap().len(), 50, "{name}");
-        assert!(node.metrics().state_rebuild_seconds.get() > 0.0, "{name}");
+        // sled may give back a part of what it had, which is believed only if the log continues it.
+        assert!(name != "gone" || node.metrics().state_rebuild_seconds.get() > 0.0);
         assert_eq!(Kv::put(&store, "n", name).await.unwrap(), 52 + number, "{name}: the revision goes on");
         node.shutdown().await;
     }
@@ -389,7 +395,6 @@ async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disks_of_another_cluster_and_of_another_ordinal() {
-    crate::log();
     let root = tempfile::tempdir().unwrap();
     let (ours, theirs) = (root.path().join("ours"), root.path().join("theirs"));
     let foreign = TestCluster::start_in(&theirs, 3).await.unwrap();

@@ -108,7 +108,6 @@ async fn three_members_in_one_process_serve_and_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_in_memory_keeps_the_data_of_a_stopped_member() {
-    crate::log();
     let mut cluster = TestCluster::start(3).await.unwrap();
     Kv::put(&cluster.client(), "k", "v").await.unwrap();
     for index in 0..3 {
