@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Instant as _, SnapshotPolicy};
@@ -253,6 +253,11 @@ impl Consensus {
     /// The marks in the applied state.
     pub fn marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
         self.inner.machine.with_state(|state| state.cluster().marks.clone())
+    }
+
+    /// Read-index rounds since the start: each serves all readers that waited.
+    pub fn read_rounds(&self) -> u64 {
+        self.inner.read_rounds.load(Ordering::Relaxed)
     }
 
     /// Takes a read index: what must be applied here to have seen everything that was acknowledged before the call.

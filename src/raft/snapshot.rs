@@ -43,7 +43,7 @@ const INSTALL_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A complete, verified snapshot on disk; `None` stands for one that could not be made.
 #[derive(Clone, Debug)]
-pub struct SnapshotFile(Option<storage::snapshot::SnapshotFile>);
+pub struct SnapshotFile(pub(super) Option<storage::snapshot::SnapshotFile>);
 
 impl SnapshotFile {
     fn get(&self) -> io::Result<&storage::snapshot::SnapshotFile> {

@@ -1,0 +1,254 @@
+//! A whole cluster: writes, reads, compaction, idleness, stopping, messages that are not for this member.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::harness::*;
+use crate::error::Error;
+use crate::limits;
+use crate::mvcc::command::{Command, Compact, Request};
+use crate::proto::peer;
+use crate::raft::store::Store;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_takes_writes_and_reads_what_was_written() {
+    let cluster = Cluster::start(3).await;
+    for (number, writer) in cluster.members.iter().enumerate() {
+        let (reply, _) = writer.consensus.propose(put("k", &number.to_string())).await.unwrap();
+        assert_eq!(reply.revision, number as i64 + 2);
+        // Its own client may read here without a quorum.
+        assert_eq!(value(writer, "k").await, Some(number.to_string()));
+        for reader in &cluster.members {
+            reader.consensus.barrier().await.unwrap();
+            assert_eq!(value(reader, "k").await, Some(number.to_string()));
+        }
+    }
+    assert_eq!(cluster.converge().await, 4);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_share_a_round() {
+    let cluster = Cluster::start(3).await;
+    cluster.members[0].consensus.propose(put("k", "v")).await.unwrap();
+    let rounds = || -> u64 {
+        let of = |member: &Member| member.consensus.read_rounds();
+        cluster.members.iter().map(of).sum()
+    };
+    let before = rounds();
+    let readers = (0..2_000).map(|reader| {
+        let consensus = cluster.members[reader % 3].consensus.clone();
+        async move { consensus.barrier().await }
+    });
+    for answer in futures::future::join_all(readers).await {
+        answer.unwrap();
+    }
+    let spent = rounds() - before;
+    assert!(spent < 200, "2000 readers took {spent} rounds");
+    cluster.stop().await;
+}
+
+fn compact(revision: i64) -> Request {
+    Request::anonymous(Command::Compact(Compact { revision, physical: true }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn physical_compaction_is_answered_when_the_disk_has_forgotten() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    for number in 0..300 {
+        cluster.members[leader].consensus.propose(put("k", &number.to_string())).await.unwrap();
+    }
+    // A snapshot that is being made needs what would go.
+    let pin = cluster.members[leader].consensus.machine().pin();
+    let consensus = cluster.members[leader].consensus.clone();
+    let compaction = tokio::spawn(async move { consensus.propose(compact(200)).await });
+    wait_for("the compaction to be applied", || {
+        (cluster.members[leader].consensus.position().compacted == 200).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!compaction.is_finished(), "answered although a snapshot holds on to the past");
+    drop(pin);
+    compaction.await.unwrap().unwrap();
+    let done = |member: usize| {
+        cluster.members[member].consensus.machine().with_state(crate::mvcc::State::physically_compacted)
+    };
+    assert!(done(leader) >= 200);
+    let follower = (leader + 1) % 3;
+    cluster.members[follower].consensus.propose(compact(250)).await.unwrap();
+    assert!(done(follower) >= 250);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_cluster_writes_nothing_after_its_marks() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let consensus = &cluster.members[leader].consensus;
+    consensus.propose(put("k", "v")).await.unwrap();
+    let marks = wait_for("marks of all members", || {
+        let marks = consensus.marks();
+        (marks.len() == 3).then_some(marks)
+    })
+    .await;
+    for (id, mark) in marks {
+        assert_eq!((mark.boot, mark.vote_node), (1, consensus.mine().node.0), "{id}");
+        assert!(mark.log_index > 0 && mark.log_index <= consensus.position().last_index);
+    }
+    // The marks that a lagging answer left behind may be written once more; after that nothing is.
+    let mut last = consensus.position().last_index;
+    let mut quiet_since = Instant::now();
+    let deadline = Instant::now() + PATIENCE;
+    while quiet_since.elapsed() < Duration::from_millis(3_500) {
+        assert!(Instant::now() < deadline, "an idle cluster goes on writing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = consensus.position().last_index;
+        if now != last {
+            (last, quiet_since) = (now, Instant::now());
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over_and_nothing_is_lost() {
+    let cluster = Cluster::start(3).await;
+    for number in 0..20 {
+        cluster.members[number % 3].consensus.propose(put("k", &number.to_string())).await.unwrap();
+    }
+    let leader = cluster.leader().await;
+    let started = Instant::now();
+    assert!(cluster.members[leader].consensus.hand_over(started + limits::HANDOVER_TIMEOUT).await);
+    assert!(started.elapsed() < limits::HANDOVER_TIMEOUT);
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    let (reply, _) = cluster.members[leader].consensus.propose(put("k", "after")).await.unwrap();
+    assert_eq!(reply.revision, 22);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_at_a_leader_that_hands_over_are_answered() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.members[(leader + 1) % 3].consensus.clone();
+    let writers: Vec<_> = (0..200)
+        .map(|number| {
+            let follower = follower.clone();
+            tokio::spawn(async move { follower.propose(put(&format!("k{number}"), "v")).await })
+        })
+        .collect();
+    cluster.members[leader].consensus.hand_over(Instant::now() + limits::HANDOVER_TIMEOUT).await;
+    let mut done = 0;
+    for writer in writers {
+        match writer.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(Error::OutcomeUnknown(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(done >= 190, "only {done} of 200 were answered");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_answers_what_waits_and_leaves_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    // Nothing can be committed any more, so what is proposed waits.
+    cluster.isolate(leader, true);
+    let consensus = cluster.members[leader].consensus.clone();
+    let waiting: Vec<_> = (0..50)
+        .map(|number| {
+            let consensus = consensus.clone();
+            tokio::spawn(async move {
+                (consensus.propose(put(&number.to_string(), "v")).await, consensus.barrier().await)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let started = Instant::now();
+    cluster.members[leader].stop().await;
+    for answers in waiting {
+        let (write, read) = answers.await.unwrap();
+        assert!(write.is_err() && read.is_err(), "{write:?} {read:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(cluster.members[leader].lacks_tasks());
+    assert_eq!(consensus.propose(put("late", "v")).await.unwrap_err(), Error::Stopped);
+    // Its port is free.
+    tokio::net::TcpListener::bind(cluster.members[leader].address).await.unwrap();
+    cluster.members.remove(leader);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_for_others_and_impossible_ones_change_nothing() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let target = &cluster.members[(leader + 1) % 3];
+    let (from, to) = (cluster.members[leader].id, target.id);
+    let term = target.consensus.position().term;
+    let mut client = target.client();
+    let good = peer::Envelope { cluster_id: CLUSTER.0, to: to.0, from: from.0, boot: 1, boot_random: 1 };
+    let vote = |term, committed| Some(peer::Vote { term, node_id: from.0, committed });
+    let append = |envelope, vote, entries| peer::AppendRequest {
+        envelope,
+        vote,
+        prev: None,
+        leader_commit: None,
+        entries,
+    };
+    let higher = vote(term + 10, true);
+    for wrong in [
+        peer::Envelope { cluster_id: 8, ..good },
+        peer::Envelope { to: from.0, ..good },
+        peer::Envelope { boot: 0, ..good },
+        peer::Envelope { boot_random: 2, ..good },
+    ] {
+        let refused = client.heartbeat(append(Some(wrong), higher, vec![])).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{wrong:?}: {refused}");
+    }
+    let entry = |term, index| peer::Entry {
+        id: Some(peer::LogId { term, index }),
+        // A blank entry.
+        payload: vec![10, 0].into(),
+    };
+    for (vote, entries) in [
+        (vote(term + 10, false), vec![]),
+        (Some(peer::Vote { term: term + 10, node_id: to.0, committed: true }), vec![]),
+        (higher, vec![entry(1, 7)]),
+        (higher, vec![entry(2, 0), entry(1, 1)]),
+        (higher, vec![entry(term + 11, 0)]),
+        (None, vec![]),
+    ] {
+        let refused = client.heartbeat(append(Some(good), vote, entries)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{vote:?}: {refused}");
+    }
+    let election =
+        peer::VoteRequest { envelope: Some(good), vote: higher, last: None, leader_transfer: true };
+    assert_eq!(client.vote(election).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert_eq!(target.consensus.position().term, term);
+    target.consensus.propose(put("k", "v")).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_applied_does_not_reach_the_log() {
+    let cluster = Cluster::start(3).await;
+    let leader = &cluster.members[cluster.leader().await].consensus;
+    // A command of a newer version: none that this one knows.
+    for unknown in [&[0xff_u8, 1, 2][..], &[], &[0xf2, 0x01, 0x00]] {
+        let (stream, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        let reply = crate::raft::proposer::ReplyTo::follower(5, stream);
+        leader.enqueue(bytes::Bytes::copy_from_slice(unknown), reply).await;
+        let (number, answer) = answers.recv().await.unwrap();
+        assert_eq!(number, 5);
+        assert!(matches!(answer, Err(Error::Invalid(_))), "{answer:?}");
+    }
+    leader.propose(put("k", "v")).await.unwrap();
+    cluster.converge().await;
+    cluster.stop().await;
+}

@@ -1,0 +1,13 @@
+//! Members in one process, on simulated files, talking over loopback through connections that can be cut.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod cluster;
+mod codecs;
+mod crashes;
+mod disks;
+mod harness;
+mod partitions;
+mod proposals;
+mod snapshots;
+mod suite;

@@ -1,0 +1,78 @@
+//! Members that cannot hear each other.
+
+use std::time::Duration;
+
+use super::harness::*;
+use crate::raft::store::Store;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposed_leader_answers_no_barrier() {
+    let cluster = Cluster::start(3).await;
+    for round in 0..3 {
+        let old = cluster.leader().await;
+        cluster.members[old].consensus.propose(put("k", &format!("before {round}"))).await.unwrap();
+        cluster.isolate(old, true);
+        let consensus = cluster.members[old].consensus.clone();
+        let reader = tokio::spawn(async move {
+            // Whatever it answers while the others go on.
+            let mut answered = 0;
+            for _ in 0..4 {
+                let barrier = tokio::time::timeout(Duration::from_millis(500), consensus.barrier());
+                answered += usize::from(matches!(barrier.await, Ok(Ok(()))));
+            }
+            answered
+        });
+        let others: Vec<_> = (0..3).filter(|member| *member != old).collect();
+        let new = cluster.leader_among(&others).await;
+        cluster.members[new].consensus.propose(put("k", &format!("after {round}"))).await.unwrap();
+        let consensus = cluster.members[old].consensus.clone();
+        let late = tokio::time::timeout(Duration::from_millis(700), consensus.barrier()).await;
+        assert!(!matches!(late, Ok(Ok(()))), "a deposed leader answered a read");
+        assert_eq!(reader.await.unwrap(), 0);
+        assert_eq!(value(&cluster.members[old], "k").await, Some(format!("before {round}")));
+        cluster.isolate(old, false);
+        // A barrier that waits for the leader to come back sees what was written meanwhile.
+        cluster.members[old].consensus.barrier().await.unwrap();
+        assert_eq!(value(&cluster.members[old], "k").await, Some(format!("after {round}")));
+    }
+    cluster.converge().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_cut_off_does_not_disturb_the_leader() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let term = cluster.members[leader].consensus.position().term;
+    let away = (leader + 1) % 3;
+    cluster.isolate(away, true);
+    wait_for("the member to miss its leader", || {
+        (!cluster.members[away].consensus.leader_is_alive()).then_some(())
+    })
+    .await;
+    // Time for several elections, had it any.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.members[leader].consensus.propose(put("k", "v")).await.unwrap();
+    cluster.isolate(away, false);
+    cluster.members[away].consensus.barrier().await.unwrap();
+    cluster.converge().await;
+    for member in &cluster.members {
+        assert_eq!(member.consensus.position().term, term, "{}", member.id);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_to_a_leader_that_vanished_is_unknown_and_the_rest_goes_to_the_next() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    let follower = cluster.members[(old + 1) % 3].consensus.clone();
+    follower.propose(put("warm", "up")).await.unwrap();
+    cluster.isolate(old, true);
+    // Its stream is broken: whatever is proposed now finds the next leader in time.
+    let (reply, _) = follower.propose(put("k", "v")).await.unwrap();
+    assert_eq!(reply.revision, 3);
+    cluster.isolate(old, false);
+    cluster.converge().await;
+    cluster.stop().await;
+}
