@@ -5,6 +5,8 @@
 //! cargo run --example embedded -- DIR       in a directory: run it twice, and the counter goes on
 //! ```
 
+#![allow(clippy::pedantic)]
+
 use std::error::Error;
 use std::path::PathBuf;
 

@@ -1,4 +1,6 @@
 //! The binary as scripts and kubelets see it: exit codes, what is on which stream, signals.
+
+#![allow(clippy::pedantic)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

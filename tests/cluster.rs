@@ -1,6 +1,8 @@
 //! Three real pods with real sockets and volumes, under load, while they are killed, stopped, paused and moved.
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw.
+
+#![allow(clippy::pedantic)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -233,7 +235,7 @@ async fn a_paused_leader_is_replaced_and_serves_nothing_stale() {
     let x = pairs.iter().find(|pair| pair.key == "x").unwrap();
     match &write {
         Ok(answer) => {
-            assert_eq!((x.mod_revision, &x.value[..]), (answer.header.revision, &b"of the old leader"[..]))
+            assert_eq!((x.mod_revision, &x.value[..]), (answer.header.revision, &b"of the old leader"[..]));
         }
         Err(error) if !error.is_outcome_unknown() => assert_eq!(x.value, "new", "{error}"),
         Err(_) => {}

@@ -62,10 +62,11 @@ impl StateMachine {
                     return Err(io::Error::other("the log was closed before the entry was durable"));
                 }
                 // A log that failed makes nothing durable any more, and says so only if it is asked.
-                Err(_) => match self.log.failed() {
-                    Some(reason) => return Err(io::Error::other(reason)),
-                    None => {}
-                },
+                Err(_) => {
+                    if let Some(reason) = self.log.failed() {
+                        return Err(io::Error::other(reason));
+                    }
+                }
             }
         }
     }
