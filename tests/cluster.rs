@@ -2,7 +2,7 @@
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw.
 
-#![allow(clippy::pedantic)]
+#![allow(clippy::pedantic, clippy::type_complexity)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

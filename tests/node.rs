@@ -1,6 +1,6 @@
 //! Whole nodes, in this process or as a process of their own, with real files and sockets.
 
-#![allow(clippy::pedantic)]
+#![allow(clippy::pedantic, clippy::type_complexity)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -88,7 +88,8 @@ async fn rounds(count: u64, of: impl Fn(u64) -> Vec<usize>, keep: impl Fn(u64) -
         cluster.leader().await;
         for member in &cluster.members {
             member.consensus.barrier().await.unwrap();
-            for (key, number) in &acknowledged.lock().clone() {
+            let expected = acknowledged.lock().clone();
+            for (key, number) in &expected {
                 let found: u64 = value(member, key).await.expect("a key is gone").parse().unwrap();
                 assert!(
                     found >= *number,
