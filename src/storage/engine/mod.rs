@@ -1,7 +1,6 @@
 //! Ordered keys and values. A cache of log and snapshot: it can be thrown away at any moment (DESIGN, rule 1).
 //!
-//! Used by the state machine adapter, which owns what keys and values mean. A [`Batch`] is made whole or the engine is
-//! thrown away; durability is not promised by anything but [`state`]'s marker. Calls block, briefly.
+//! Used by the state machine adapter, which owns what keys and values mean. A [`Batch`] is atomic; durability is not promised by anything but [`state`]'s marker. Calls block, briefly.
 
 mod memory;
 mod sled;
@@ -62,7 +61,7 @@ pub trait Engine: Send + Sync + Debug {
         to: &[u8],
         visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
     ) -> Result<()>;
-    /// Makes the changes. After an error the engine may hold some of them, and is to be rebuilt.
+    /// Makes the changes, atomically.
     fn commit(&self, batch: Batch) -> Result<()>;
     /// Hands what is buffered to the operating system. Does not promise that it survives a power cut.
     fn flush(&self) -> Result<()>;
