@@ -118,6 +118,10 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a leader that stops to hand over: several tries of one election time-out each.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time for one step of a stop when the grace period is over or somebody hurries: ample unless the disk is stuck, and little
+/// enough that three of them end before Kubernetes kills the process.
+pub const STOP_STEP: Duration = Duration::from_secs(1);
+
 /// Time without a finished write, while one waits, after which the disk counts as stuck and the process as not live.
 pub const STORAGE_STUCK: Duration = Duration::from_secs(30);
 

@@ -157,7 +157,8 @@ async fn idle(world: &World) {
     })
     .await;
     let before: Vec<Duration> = pods.iter().map(|pid| cpu(*pid)).collect();
-    tokio::time::sleep(SPAN).await;
+    let mut span = tokio::time::interval_at(Instant::now() + SPAN, SPAN);
+    span.tick().await;
     for (ordinal, pid) in pods.iter().enumerate() {
         let used = cpu(*pid).checked_sub(before[ordinal]).unwrap();
         let share = used.as_secs_f64() / SPAN.as_secs_f64();
@@ -214,8 +215,8 @@ async fn a_paused_leader_is_replaced_and_serves_nothing_stale() {
         let member = world.member(old).clone();
         tokio::spawn(async move { member.put(put("of the old leader")).await })
     };
-    // Time for them to arrive there; that they have cannot be seen from here.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let address = world.pod(old).address.unwrap();
+    until("the requests are there", async || (world::unread(address) > 16).then_some(())).await;
     world.signal(old, Signal::CONT);
     let mut answered = 0;
     for read in reads {

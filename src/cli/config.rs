@@ -19,7 +19,7 @@ const POD_DRAIN_DELAY: Duration = Duration::from_secs(3);
 const GRACE_PERIOD: Duration = Duration::from_secs(25);
 
 /// Consensus tells every step at level info, more than a person can read.
-const LOG: &str = "info,openraft=warn";
+const LOG: &str = "info,openraft=error";
 
 /// What `serve` needs to know.
 #[derive(Clone, Debug)]

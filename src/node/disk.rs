@@ -23,7 +23,7 @@ use crate::storage::{DataDirectory, Log};
 /// The disk. Shared by the starter, the membership service and the node.
 pub(super) struct LocalDisk {
     env: Env,
-    directory: DataDirectory,
+    directory: Arc<DataDirectory>,
     identity_file: IdentityFile,
     ordinal: Ordinal,
     options: Options,
@@ -91,7 +91,7 @@ impl LocalDisk {
         };
         let disk = Self {
             env: env.clone(),
-            directory,
+            directory: Arc::new(directory),
             identity_file,
             ordinal,
             options,
@@ -191,9 +191,13 @@ impl LocalDisk {
     pub(super) async fn close(&self) {
         if let Some(opened) = self.opened() {
             opened.log.close().await;
-            if let Err(error) = opened.close_state(&self.env, &self.directory) {
-                tracing::warn!(%error, "the state was not closed cleanly; it is rebuilt at the next start");
-            }
+            let (env, directory) = (self.env.clone(), self.directory.clone());
+            let close = move || {
+                if let Err(error) = opened.close_state(&env, &directory) {
+                    tracing::warn!(%error, "the state was not closed cleanly; it is rebuilt at the next start");
+                }
+            };
+            self.env.tasks.blocking(Box::new(close)).await;
         }
         self.directory.release();
     }

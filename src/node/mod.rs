@@ -207,7 +207,8 @@ impl Node {
 
     /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Changes nothing in
     /// the membership: stopping is not leaving. Ends within the grace period of the configuration, or soon after `hurry` is
-    /// cancelled.
+    /// cancelled; a step that is late then still gets [`limits::STOP_STEP`]. What a stuck disk leaves undone, the next start
+    /// makes good.
     pub async fn stop(&self, hurry: &CancellationToken) {
         let deadline = Instant::now() + self.config.grace_period;
         self.health.drain();
@@ -229,20 +230,16 @@ impl Node {
         self.refusing.cancel();
         self.closing_time(deadline, hurry).await;
         self.closing.cancel();
-        if let Some(consensus) = self.gate.consensus() {
-            consensus.shutdown().await;
-        }
+        let ended = match self.gate.consensus() {
+            Some(consensus) => step("consensus", deadline, hurry, consensus.shutdown()).await,
+            None => true,
+        };
         self.tasks.close();
-        let ended = tokio::time::timeout_at(deadline, self.tasks.wait());
-        tokio::select! {
-            result = ended => {
-                if result.is_err() {
-                    tracing::warn!("some tasks did not end within the grace period");
-                }
-            }
-            () = hurry.cancelled() => {}
+        step("the tasks", deadline, hurry, self.tasks.wait()).await;
+        // A state that may still change must not be marked as closed cleanly.
+        if ended {
+            step("the disk", deadline, hurry, self.disk.close()).await;
         }
-        self.disk.close().await;
         tracing::info!("stopped");
     }
 
@@ -283,6 +280,27 @@ impl Drop for Node {
             });
         }
     }
+}
+
+/// Waits for one step of a stop: until the deadline, or shortly once somebody hurries. False if it did not end.
+async fn step(
+    what: &str,
+    deadline: Instant,
+    hurry: &CancellationToken,
+    work: impl Future<Output = ()>,
+) -> bool {
+    let last = deadline.max(Instant::now() + limits::STOP_STEP);
+    let hurried = async {
+        hurry.cancelled().await;
+        tokio::time::sleep(limits::STOP_STEP).await;
+    };
+    tokio::select! {
+        () = work => return true,
+        () = tokio::time::sleep_until(last) => {}
+        () = hurried => {}
+    }
+    tracing::warn!(what, "did not end in time, and is left");
+    false
 }
 
 /// Bound ports.

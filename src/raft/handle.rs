@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::boots::{Boots, WrongMessage};
 use super::codec;
 use super::forward::{self, Forwarded};
+use super::heard::LeaderHeard;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::network::{Dial, Factory, PeerChannels};
@@ -67,6 +68,7 @@ pub(super) struct Inner {
     pub(super) machine: Arc<Machine>,
     pub(super) snapshots: Arc<snapshot::Store>,
     pub(super) boots: Boots,
+    pub(super) leader_heard: LeaderHeard,
     pub(super) waiting: BytesWaiting,
     pub(super) proposals: mpsc::Sender<Pending>,
     pub(super) forwards: mpsc::Sender<Forwarded>,
@@ -97,7 +99,9 @@ fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
         broadcast_submitted_on_append: Some(true),
         // Cures a deadlock behind a one-way partition; must be at least twice the longest election time-out.
         quorum_loss_probe_interval: Some(2 * millis(tuning.election_max)),
-        backoff: "50ms 100ms 200ms ...1s".into(),
+        // A peer that is back is told within 100 ms: no quorum, and so no write, waits longer for it. What it costs to ask
+        // one that is away so often, `PEER_REDIAL_MAX` bounds.
+        backoff: "50ms 100ms ...100ms".into(),
         ..Config::default()
     }
     .validate()
@@ -140,6 +144,7 @@ impl Consensus {
             machine: parts.machine,
             snapshots: parts.snapshots,
             boots: parts.boots,
+            leader_heard: LeaderHeard::default(),
             waiting: BytesWaiting::default(),
             proposals,
             forwards,
@@ -213,6 +218,11 @@ impl Consensus {
         (self.inner.mine.boot, self.inner.mine.boot_random)
     }
 
+    /// A message of the leader that this member follows was taken.
+    pub(crate) fn note_leader(&self) {
+        self.inner.leader_heard.note();
+    }
+
     pub(crate) fn admit(&self, envelope: Option<&Envelope>) -> Result<NodeId, WrongMessage> {
         self.inner.boots.admit(&self.inner.mine, envelope)
     }
@@ -281,8 +291,7 @@ impl Consensus {
                         .as_ref()
                         .is_some_and(|acked| acked.elapsed() < self.inner.election_max)
             }
-            // A follower forgets its leader when the election time-out passes.
-            Some(_) => true,
+            Some(_) => self.inner.leader_heard.within(self.inner.election_max),
         }
     }
 

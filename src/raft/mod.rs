@@ -10,7 +10,7 @@
 //! * `open`: a member's log and state, made to fit together
 //! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
-//! * `network`, `service`, `boots`: messages out, messages in, and which to refuse
+//! * `network`, `service`, `boots`, `heard`: messages out, messages in, which to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
 pub mod boots;
@@ -19,6 +19,7 @@ mod duties;
 mod forward;
 pub mod gate;
 pub mod handle;
+mod heard;
 mod log_store;
 pub mod machine;
 mod marks;

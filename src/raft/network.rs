@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use super::heard::Silence;
 use super::snapshot::{self, SnapshotFile};
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
@@ -88,6 +89,7 @@ impl Factory {
             boots: self.boots.clone(),
             snapshots: self.snapshots.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
+            silence: Silence::new(target),
         }
     }
 }
@@ -122,6 +124,7 @@ pub struct Peer {
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
     client: RaftClient<Channel>,
+    silence: Silence,
 }
 
 impl Peer {
@@ -216,7 +219,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let last = wire::last_of(&request);
-        Ok(match self.one_append(request, option.soft_ttl()).await? {
+        let answer = self.one_append(request, option.soft_ttl()).await;
+        match &answer {
+            Ok(_) => self.silence.ended(),
+            Err(error) => self.silence.goes_on(error),
+        }
+        Ok(match answer? {
             Ok(id) if id == last => AppendEntriesResponse::Success,
             Ok(id) => AppendEntriesResponse::PartialSuccess(id),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,

@@ -38,6 +38,13 @@ impl BytesWaiting {
     }
 }
 
+#[cfg(test)]
+impl BytesWaiting {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A request's share of the bytes that wait.
 #[derive(Debug)]
 pub(crate) struct Held {

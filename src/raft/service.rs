@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use futures::{Stream, StreamExt};
+use openraft::raft::{AppendEntriesResponse, StreamAppendError};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -98,8 +99,12 @@ impl Raft for Service {
             })
         });
         let (boot, boot_random) = consensus.boot();
+        let follower = consensus.clone();
         let answers = consensus.raft().stream_append(requests).map(move |answer| {
             let answer = answer.map_err(stopped)?;
+            if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+                follower.note_leader();
+            }
             Ok(AppendResponse { boot, boot_random, ..wire::appended_to_wire(&answer) })
         });
         let last = futures::stream::once(async move { ended.lock().take() })
@@ -113,6 +118,9 @@ impl Raft for Service {
         let request = wire::append_from_wire(message).map_err(|error| malformed(&error))?;
         let (prev, last) = (request.prev_log_id, wire::last_of(&request));
         let response = consensus.raft().append_entries(request).await.map_err(stopped)?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            consensus.note_leader();
+        }
         let answer = wire::appended_to_wire(&wire::appended_of(&response, prev, last));
         let (boot, boot_random) = consensus.boot();
         Ok(Response::new(AppendResponse { boot, boot_random, ..answer }))

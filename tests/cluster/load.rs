@@ -187,6 +187,7 @@ impl History {
 async fn write(remote: Remote, prefix: String, shared: Arc<Shared>, stop: CancellationToken) -> Vec<Write> {
     let mut writes = Vec::new();
     let mut last = 0;
+    let mut pace = tokio::time::interval(PAUSE);
     for number in 0u64.. {
         if stop.is_cancelled() {
             break;
@@ -212,12 +213,14 @@ async fn write(remote: Remote, prefix: String, shared: Arc<Shared>, stop: Cancel
             Err(error) => Outcome::Failed(error.to_string()),
         };
         writes.push(Write { key, value, outcome });
-        tokio::time::sleep(PAUSE).await;
+        pace.reset();
+        pace.tick().await;
     }
     writes
 }
 
 async fn read(member: Connection, key: Bytes, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut pace = tokio::time::interval(2 * PAUSE);
     while !stop.is_cancelled() {
         let before = shared.acknowledged.load(Ordering::SeqCst);
         if let Ok(answer) = member.get(range(&key, None), Consistency::Linearizable).await {
@@ -229,12 +232,14 @@ async fn read(member: Connection, key: Bytes, shared: Arc<Shared>, stop: Cancell
             let found = answer.value.kvs.into_iter().next();
             shared.reads.lock().push(Read { key: key.clone(), revision, found });
         }
-        tokio::time::sleep(2 * PAUSE).await;
+        pace.reset();
+        pace.tick().await;
     }
 }
 
 async fn read_local(member: Connection, index: usize, shared: Arc<Shared>, stop: CancellationToken) {
     let mut last = 0;
+    let mut pace = tokio::time::interval(2 * PAUSE);
     while !stop.is_cancelled() {
         if let Ok(answer) = member.get(range(b"any", None), Consistency::Serializable).await {
             let revision = answer.header.revision;
@@ -243,6 +248,7 @@ async fn read_local(member: Connection, index: usize, shared: Arc<Shared>, stop:
             }
             last = revision;
         }
-        tokio::time::sleep(2 * PAUSE).await;
+        pace.reset();
+        pace.tick().await;
     }
 }

@@ -14,7 +14,7 @@ use setstone::playground::{Options, Playground, PodStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Long enough for a machine that is busy; nothing waits for it when all is well.
 pub const DEADLINE: Duration = Duration::from_secs(40);
@@ -207,12 +207,14 @@ pub fn prefix(key: &[u8]) -> Range {
 /// Looks until there is an answer.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begin = Instant::now();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        looks.tick().await;
         if let Some(found) = look().await {
             return found;
         }
         assert!(begin.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -224,6 +226,20 @@ async fn http_get(address: Ipv4Addr, path: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
+}
+
+/// Connections to the client port of a pod that hold bytes which it has not read.
+pub fn unread(address: Ipv4Addr) -> usize {
+    // The kernel prints an address as the number that its bytes are in memory.
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.octets()), 2379);
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queued = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, received) = fields[4].split_once(':').unwrap();
+        fields[1] == local && u32::from_str_radix(received, 16).unwrap() > 0
+    };
+    // In the state ESTABLISHED; a listener counts connections, not bytes.
+    table.lines().skip(1).filter(|line| line.contains(" 01 ") && queued(line)).count()
 }
 
 /// CPU time of a process so far, user and system.

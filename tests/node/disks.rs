@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use setstone::client::Kv;
 use setstone::config::{Cluster, Data, Tuning};
-use setstone::env::Env;
 use setstone::env::clock::SystemClock;
 use setstone::env::network::Tcp;
 use setstone::env::random::SystemRandom;
 use setstone::env::real_names::Dns;
 use setstone::env::simulated_files::SimulatedFiles;
 use setstone::env::tasks::Threads;
+use setstone::env::{Env, Tasks, Work};
 use setstone::testing::TestCluster;
 use setstone::{Config, Error, Node};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::process::{Process, refused};
@@ -90,6 +92,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// Why a node that runs is not ready, once it is about this.
 async fn not_ready(node: &Node, words: &[&str]) -> String {
     let deadline = Instant::now() + Duration::from_secs(20);
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
     loop {
         let report = node.health();
         let text = report.status.to_string();
@@ -99,7 +102,7 @@ async fn not_ready(node: &Node, words: &[&str]) -> String {
             return text;
         }
         assert!(Instant::now() < deadline, "never {words:?}: {text}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        looks.tick().await;
     }
 }
 
@@ -391,6 +394,68 @@ async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
         assert_eq!(&pair.value[..], b"acknowledged");
         node.shutdown().await;
     }
+}
+
+/// Threads whose log writer is held up while the sender says so.
+#[derive(Debug)]
+struct Stuck(watch::Receiver<bool>);
+
+struct Held(Box<dyn Work>, watch::Receiver<bool>);
+
+impl Work for Held {
+    fn wait(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let ready = self.0.wait().await;
+            let _ = self.1.wait_for(|stuck| !stuck).await;
+            ready
+        })
+    }
+
+    fn step(&mut self) {
+        self.0.step();
+    }
+}
+
+impl Tasks for Stuck {
+    fn drive(&self, name: &'static str, work: Box<dyn Work>) -> BoxFuture<'static, ()> {
+        Threads.drive(name, Box::new(Held(work, self.0.clone())))
+    }
+
+    fn blocking(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Threads.blocking(job)
+    }
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_disk_that_is_stuck() {
+    let files = SimulatedFiles::new(7);
+    let (stuck, state) = watch::channel(false);
+    let env = Env { tasks: Arc::new(Stuck(state)), ..world(&files) };
+    let grace = Duration::from_secs(2);
+    let config = Config { grace_period: grace, ..Config::in_memory("alone") };
+    let node = Node::start_in(config, env).await.unwrap();
+    Kv::put(&node.client(), "k", "acknowledged").await.unwrap();
+    stuck.send_replace(true);
+    let began = Instant::now();
+    node.shutdown().await;
+    assert!(began.elapsed() >= grace, "it ended after {:?}: the disk was not stuck", began.elapsed());
+    assert!(began.elapsed() < grace + 3 * setstone::limits::STOP_STEP, "{:?}", began.elapsed());
+    // Once the disk moves again, what was left undone ends too, and gives the directory back.
+    stuck.send_replace(false);
+    drop(node);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
+    let node = loop {
+        match Node::start_in(Config::in_memory("alone"), world(&files)).await {
+            Err(Error::Locked(_)) if Instant::now() < deadline => {
+                tries.tick().await;
+            }
+            result => break result.unwrap(),
+        }
+    };
+    let pair = Kv::get(&node.client(), "k").await.unwrap().unwrap();
+    assert_eq!(&pair.value[..], b"acknowledged");
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

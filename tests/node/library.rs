@@ -137,10 +137,11 @@ async fn the_directory_is_free_when_shutdown_returns_and_soon_after_a_drop() {
     assert!(Kv::get(&held, "k").await.is_err());
     drop(second);
     let deadline = Instant::now() + Duration::from_secs(20);
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
     let third = loop {
         match Node::start(config()).await {
             Err(Error::Locked(_)) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tries.tick().await;
             }
             result => break result.unwrap(),
         }

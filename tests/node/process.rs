@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use setstone::client::{Options, Remote};
 use tokio::time::Instant;
 
@@ -34,18 +35,19 @@ fn command(directory: &Path, client: SocketAddr, admin: SocketAddr, more: &[&str
 /// Runs a process that must end by itself; its exit code and what it said.
 pub fn refused(directory: &Path, more: &[&str]) -> (i32, String) {
     let [client, admin] = free_ports();
-    let mut child =
+    let child =
         command(directory, client, admin, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while child.try_wait().unwrap().is_none() {
-        if std::time::Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("it runs on: {}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let pid = Pid::from_child(&child);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
+    let in_time = ended.recv_timeout(Duration::from_secs(30));
+    let output = in_time.clone().unwrap_or_else(|_| {
+        kill_process(pid, Signal::KILL).unwrap();
+        ended.recv().unwrap()
+    });
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(in_time.is_ok(), "it runs on: {text}");
+    (output.status.code().unwrap(), text)
 }
 
 impl Process {
@@ -63,10 +65,11 @@ impl Process {
 
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
         while !holds(self) {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended");
             assert!(Instant::now() < deadline, "not in time: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            looks.tick().await;
         }
     }
 
@@ -109,12 +112,13 @@ impl Process {
         let signalled = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(signalled.success());
         let deadline = Instant::now() + Duration::from_secs(30);
+        let mut looks = tokio::time::interval(Duration::from_millis(10));
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap();
             }
             assert!(Instant::now() < deadline, "it does not stop");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            looks.tick().await;
         }
     }
 }

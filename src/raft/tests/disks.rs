@@ -1,14 +1,10 @@
 //! Disks that fail or get stuck.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::harness::*;
-use crate::env::{Tasks, Work, tasks::Threads};
 use crate::limits;
 use crate::raft::store::Store;
 
@@ -31,40 +27,9 @@ async fn a_failed_sync_is_final_and_the_member_can_still_be_stopped() {
     cluster.stop().await;
 }
 
-/// Threads whose log writer can be held up.
-#[derive(Debug)]
-struct Stuck(watch::Receiver<bool>);
-
-struct Held(Box<dyn Work>, watch::Receiver<bool>);
-
-impl Work for Held {
-    fn wait(&mut self) -> BoxFuture<'_, bool> {
-        Box::pin(async {
-            let ready = self.0.wait().await;
-            let _ = self.1.wait_for(|stuck| !stuck).await;
-            ready
-        })
-    }
-
-    fn step(&mut self) {
-        self.0.step();
-    }
-}
-
-impl Tasks for Stuck {
-    fn drive(&self, name: &'static str, work: Box<dyn Work>) -> BoxFuture<'static, ()> {
-        Threads.drive(name, Box::new(Held(work, self.0.clone())))
-    }
-
-    fn blocking(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        Threads.blocking(job)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_disk_does_not_hold_requests_for_ever() {
-    let (stuck, state) = watch::channel(false);
-    let setup = Setup { tasks: Arc::new(Stuck(state)), ..Setup::default() };
+    let (stuck, setup) = stuck_setup();
     let cluster = Cluster::with(1, setup).await;
     let consensus = cluster.members[0].consensus.clone();
     consensus.propose(put("k", "before")).await.unwrap();

@@ -11,16 +11,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Tuning;
 use crate::env::simulated_files::{Crash, SimulatedFiles};
-use crate::env::{Env, Tasks, clock, names, network, random, tasks};
+use crate::env::{Env, Tasks, Work, clock, names, network, random, tasks};
 use crate::identity::{ClusterId, NodeId};
 use crate::metrics::Metrics;
 use crate::mvcc::command::{Command, Put, Range, Request};
@@ -37,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 struct NoNames;
 
 impl names::Names for NoNames {
-    fn lookup<'a>(&'a self, _: &'a str) -> futures::future::BoxFuture<'a, names::Lookup> {
+    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, names::Lookup> {
         Box::pin(std::future::ready(names::Lookup::Unknown("no names in this test".into())))
     }
 }
@@ -194,6 +196,42 @@ impl Default for Setup {
         let tuning =
             Tuning { log_bytes_before_snapshot: 1 << 40, log_segment_bytes: 64 << 10, ..Tuning::default() };
         Self { tuning, tasks: Arc::new(tasks::Threads) }
+    }
+}
+
+/// Members whose log writers are held up while the sender says so.
+pub fn stuck_setup() -> (watch::Sender<bool>, Setup) {
+    let (stuck, state) = watch::channel(false);
+    (stuck, Setup { tasks: Arc::new(Stuck(state)), ..Setup::default() })
+}
+
+/// Threads whose log writer can be held up.
+#[derive(Debug)]
+struct Stuck(watch::Receiver<bool>);
+
+struct Held(Box<dyn Work>, watch::Receiver<bool>);
+
+impl Work for Held {
+    fn wait(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let ready = self.0.wait().await;
+            let _ = self.1.wait_for(|stuck| !stuck).await;
+            ready
+        })
+    }
+
+    fn step(&mut self) {
+        self.0.step();
+    }
+}
+
+impl Tasks for Stuck {
+    fn drive(&self, name: &'static str, work: Box<dyn Work>) -> BoxFuture<'static, ()> {
+        tasks::Threads.drive(name, Box::new(Held(work, self.0.clone())))
+    }
+
+    fn blocking(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        tasks::Threads.blocking(job)
     }
 }
 

@@ -40,7 +40,6 @@ async fn outgrow(cluster: &Cluster, from: usize, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails; not understood yet"]
 async fn a_member_that_lags_catches_up_by_snapshot() {
     let cluster = Cluster::with(3, small_logs()).await;
     let leader = cluster.leader().await;
@@ -57,7 +56,6 @@ async fn a_member_that_lags_catches_up_by_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails; not understood yet"]
 async fn a_transfer_that_breaks_off_goes_on_where_it_was() {
     let mut cluster = Cluster::with(3, small_logs()).await;
     let leader = cluster.leader().await;

@@ -107,13 +107,11 @@ async fn run(sled: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails; not understood yet"]
 async fn the_storage_suite_passes_in_memory() {
     run(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails; not understood yet"]
 async fn the_storage_suite_passes_on_sled() {
     run(true).await;
 }
