@@ -213,6 +213,10 @@ impl Consensus {
         (self.inner.mine.boot, self.inner.mine.boot_random)
     }
 
+    pub(crate) fn id(&self) -> NodeId {
+        self.inner.mine.node
+    }
+
     pub(crate) fn admit(&self, envelope: Option<&Envelope>) -> Result<NodeId, WrongMessage> {
         self.inner.boots.admit(&self.inner.mine, envelope)
     }
