@@ -21,7 +21,7 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
-    /// URLs that clients are told to use. Empty: the address that is bound for them.
+    /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
     pub advertise_client: Vec<String>,
     /// Name server to ask instead of the system's.
     pub dns_server: Option<SocketAddr>,
@@ -119,6 +119,24 @@ impl Default for Tuning {
 }
 
 impl Config {
+    /// URLs that clients are told to use, with the port for them bound at `bound`.
+    pub fn client_urls(&self, bound: SocketAddr) -> Vec<String> {
+        if !self.advertise_client.is_empty() {
+            return self.advertise_client.clone();
+        }
+        let host = match &self.cluster {
+            Cluster::StatefulSet { pod, .. } => Some(pod.fqdn()),
+            // The others find it by this name, and so do clients.
+            Cluster::Fixed { ordinal, peers } if bound.ip().is_unspecified() => {
+                let own = peers.get(usize::from(*ordinal)).and_then(|own| own.rsplit_once(':'));
+                own.map(|(host, _)| host.to_owned())
+            }
+            Cluster::Fixed { .. } | Cluster::Single => None,
+        };
+        let place = host.map_or_else(|| reachable(bound), |host| format!("{host}:{}", bound.port()));
+        vec![format!("http://{place}")]
+    }
+
     /// Says what does not go together, if anything. Every way to a node passes here.
     pub fn validate(&self) -> Result<(), String> {
         if self.name.is_empty() {
@@ -144,6 +162,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Where something that listens at `address` can be reached, as `host:port`. "Everywhere" is no place to go to; `localhost`
+/// is etcd's default.
+pub(crate) fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
 impl Cluster {
@@ -185,5 +209,59 @@ impl Tuning {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn clients_are_told_of_a_place_that_they_can_reach() {
+        let alone = Config::in_memory("alone");
+        for (bound, url) in [
+            ("10.1.2.3:2379", "http://10.1.2.3:2379"),
+            ("0.0.0.0:2379", "http://localhost:2379"),
+            ("[::]:2379", "http://localhost:2379"),
+            ("[::1]:2379", "http://[::1]:2379"),
+        ] {
+            assert_eq!(alone.client_urls(address(bound)), [url]);
+        }
+        let peers = vec!["a:1".to_owned(), "[fd00::2]:1".to_owned()];
+        let fixed = Config { cluster: Cluster::Fixed { ordinal: 1, peers }, ..alone.clone() };
+        assert_eq!(fixed.client_urls(address("0.0.0.0:9")), ["http://[fd00::2]:9"]);
+        assert_eq!(fixed.client_urls(address("10.0.0.1:9")), ["http://10.0.0.1:9"]);
+        let told = Config { advertise_client: vec!["http://x:1".into()], ..alone };
+        assert_eq!(told.client_urls(address("0.0.0.0:9")), ["http://x:1"]);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        let good = || Config::in_memory("alone");
+        assert_eq!(good().validate(), Ok(()));
+        let tuned = |tuning| Config { tuning, ..good() };
+        let default = Tuning::default;
+        let at = Some(address("127.0.0.1:9"));
+        let fixed = |ordinal| Cluster::Fixed { ordinal, peers: vec!["a:1".into()] };
+        for (config, words) in [
+            (Config { name: String::new(), ..good() }, "the name is empty"),
+            (Config { cluster: fixed(1), ..good() }, "ordinal 1 is not in the list of 1 peers"),
+            (
+                Config { listen_client: address("127.0.0.1:9"), listen_admin: at, ..good() },
+                "the admin and the client listener are both at 127.0.0.1:9",
+            ),
+            (Config { grace_period: Duration::ZERO, ..good() }, "must be longer than the drain delay"),
+            (tuned(Tuning { heartbeat: Duration::ZERO, ..default() }), "is too often"),
+            (tuned(Tuning { election_min: limits::HEARTBEAT, ..default() }), "at least three heartbeats"),
+            (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
+            (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
+        ] {
+            let said = config.validate().unwrap_err();
+            assert!(said.contains(words), "{said}");
+        }
     }
 }

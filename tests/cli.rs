@@ -13,9 +13,10 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -79,12 +80,13 @@ impl Member {
         member
     }
 
+    /// A member answers clients as soon as it can, and says ready once it knows that it has caught up: what probes and
+    /// `status --admin` go by.
     fn wait_ready(&mut self) {
         let begin = Instant::now();
-        while code(&self.run(&["get", "x", "--timeout", "1s"])) != 3 {
+        while code(&output(&["status", "--admin", &self.admin])) != 0 {
             assert!(self.process.try_wait().unwrap().is_none(), "{}", self.log());
             assert!(begin.elapsed() < PATIENCE, "not ready: {}", stderr(&self.run(&["status"])));
-            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -97,14 +99,13 @@ impl Member {
     }
 
     fn ended(&mut self) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begin.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let (pid, (done, ended)) = (Pid::from_child(&self.process), mpsc::channel());
+        std::thread::spawn(move || {
+            let wait = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            done.send(wait.map(drop))
+        });
+        ended.recv_timeout(PATIENCE).expect("it does not end").unwrap();
+        self.process.wait().unwrap()
     }
 
     /// What it logged; only when it has ended.

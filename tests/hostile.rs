@@ -116,9 +116,10 @@ fn all_keys() -> pb::RangeRequest {
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        looks.tick().await;
     }
 }
 

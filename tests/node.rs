@@ -11,6 +11,8 @@
     missing_docs
 )]
 
+#[path = "node/addresses.rs"]
+mod addresses;
 #[path = "node/disks.rs"]
 mod disks;
 #[path = "../examples/embedded.rs"]
@@ -19,7 +21,15 @@ mod embedded;
 mod library;
 #[path = "node/limits.rs"]
 mod limits;
+#[path = "node/loading.rs"]
+mod loading;
 #[path = "node/process.rs"]
 mod process;
 #[path = "node/restarts.rs"]
 mod restarts;
+#[path = "node/signals.rs"]
+mod signals;
+#[path = "node/unknown.rs"]
+mod unknown;
+#[path = "node/volumes.rs"]
+mod volumes;

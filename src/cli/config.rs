@@ -92,10 +92,6 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         Duration::ZERO
     });
     let cluster = with_ports(cluster, listen_client, listen_peer);
-    let advertise_client = match texts.get("advertise-client-url", urls)? {
-        Some(urls) => urls,
-        None => vec![default_advertised(&cluster, listen_client)],
-    };
     let config = Config {
         data: data(&texts, &name)?,
         name,
@@ -103,7 +99,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         listen_client,
         listen_peer,
         listen_admin,
-        advertise_client,
+        advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
         drain_delay,
@@ -171,14 +167,6 @@ fn with_ports(cluster: Cluster, client: SocketAddr, peer: SocketAddr) -> Cluster
             expected,
         },
         other => other,
-    }
-}
-
-fn default_advertised(cluster: &Cluster, listen: SocketAddr) -> String {
-    match cluster {
-        Cluster::StatefulSet { pod, .. } => format!("http://{}:{}", pod.fqdn(), listen.port()),
-        _ if listen.ip().is_unspecified() => format!("http://127.0.0.1:{}", listen.port()),
-        _ => format!("http://{listen}"),
     }
 }
 

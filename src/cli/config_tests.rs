@@ -51,7 +51,7 @@ fn nothing_given_is_one_member_on_disk() {
     assert_eq!(config.listen_client.to_string(), "0.0.0.0:2379");
     assert_eq!(config.listen_peer.to_string(), "0.0.0.0:2380");
     assert_eq!(config.listen_admin.unwrap().to_string(), "0.0.0.0:2381");
-    assert_eq!(config.advertise_client, ["http://127.0.0.1:2379"]);
+    assert_eq!(config.client_urls(config.listen_client), ["http://localhost:2379"]);
     assert_eq!(config.drain_delay, Duration::ZERO);
     assert_eq!(config.dns_server, None);
     assert_eq!((settings.log.as_str(), settings.log_format), (LOG, LogFormat::Text));
@@ -62,14 +62,15 @@ fn nothing_given_is_one_member_on_disk() {
 fn a_pod_is_described_by_its_environment() {
     let settings = with(&[], &[POD, &[("SETSTONE_DNS_SERVER", "10.96.0.10:53")]].concat(), None).unwrap();
     let config = settings.config;
-    let Cluster::StatefulSet { pod, expected } = config.cluster else { panic!("{:?}", config.cluster) };
-    assert_eq!((pod.ordinal, expected), (2, 3));
+    let Cluster::StatefulSet { pod, expected } = &config.cluster else { panic!("{:?}", config.cluster) };
+    assert_eq!((pod.ordinal, *expected), (2, 3));
     assert_eq!(pod.fqdn(), "setstone-2.peers.shop.svc.k8s.example");
     assert_eq!(config.name, "setstone-2");
     assert_eq!(config.listen_client.to_string(), "10.1.2.3:2379");
     assert_eq!(config.listen_peer.to_string(), "10.1.2.3:2380");
     assert_eq!(config.listen_admin.unwrap().to_string(), "10.1.2.3:2381");
-    assert_eq!(config.advertise_client, ["http://setstone-2.peers.shop.svc.k8s.example:2379"]);
+    let urls = config.client_urls(config.listen_client);
+    assert_eq!(urls, ["http://setstone-2.peers.shop.svc.k8s.example:2379"]);
     assert_eq!(config.drain_delay, Duration::from_secs(3));
     assert_eq!(config.dns_server.unwrap().to_string(), "10.96.0.10:53");
 }

@@ -18,6 +18,10 @@ const PODS: u16 = 3;
 struct Fake(Mutex<Disk>);
 
 impl Local for Fake {
+    fn is_loading(&self) -> bool {
+        false
+    }
+
     fn disk(&self) -> Disk {
         self.0.lock().clone()
     }

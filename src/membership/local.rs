@@ -35,6 +35,8 @@ pub enum PrepareRefusal {
 
 /// What the starter needs of the disk and of consensus.
 pub trait Local: Send + Sync {
+    /// Log and state are still being opened: the rest cannot be told yet, and no identity can be taken.
+    fn is_loading(&self) -> bool;
     /// What the disk is now, with its vote, last log id, last membership, marks and the boots that were seen. Asked often.
     fn disk(&self) -> Disk;
     /// What consensus knows now; `None` before it runs.

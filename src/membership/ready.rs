@@ -14,6 +14,8 @@ pub struct Look {
     pub storage_moves: bool,
     /// Why the storage is not healthy, if it is not.
     pub storage_failure: Option<String>,
+    /// Log and state are being opened, or the state is being rebuilt.
+    pub loading: bool,
     /// The pod was told to stop.
     pub draining: bool,
     /// A leader is known: heard from, or acknowledged by a quorum, within one election time-out. On a pod without consensus: another
@@ -81,6 +83,10 @@ pub fn readiness(look: &Look) -> Readiness {
         !look.draining,
         if look.draining { "the pod was told to stop" } else { "the pod was not told to stop" }.into(),
     );
+    if look.loading {
+        clause("disk open", false, "the log is being read, and the state opened or rebuilt".into());
+        return Readiness { live, ready: false, serving: false, clauses };
+    }
     let led = clause(
         "leader known",
         look.leader_known,
@@ -123,7 +129,7 @@ pub fn readiness(look: &Look) -> Readiness {
             look.read_index.is_some_and(|index| look.applied_index >= index),
             match look.read_index {
                 Some(index) => {
-                    format!("applied {} of {index}, the read index at the start", look.applied_index)
+                    format!("applied {}, needs {index}, the read index at the start", look.applied_index)
                 }
                 None => "no read index was taken yet".into(),
             },

@@ -35,6 +35,7 @@ fn with_a_leader_every_clause_counts() {
     assert_eq!(of(&serving()), (true, true));
     for (name, look) in [
         ("not draining", Look { draining: true, ..serving() }),
+        ("disk open", Look { loading: true, ..serving() }),
         ("storage healthy", Look { storage_failure: Some("fsync failed".into()), ..serving() }),
         ("member", Look { is_member: false, ..serving() }),
         ("no older disk", Look { older_member: Some(NodeId::new(1, 1)), ..serving() }),
@@ -45,6 +46,13 @@ fn with_a_leader_every_clause_counts() {
         let clause = readiness(&look).clauses.into_iter().find(|clause| clause.name == name);
         assert!(clause.is_some_and(|clause| !clause.holds), "{name}");
     }
+}
+
+#[test]
+fn it_says_how_far_it_is_and_how_far_it_must_get() {
+    let behind = readiness(&Look { applied_index: 6, read_index: Some(9), ..serving() });
+    let clause = behind.clauses.into_iter().find(|clause| clause.name == "caught up").unwrap();
+    assert_eq!(clause.detail, "applied 6, needs 9, the read index at the start");
 }
 
 #[test]
@@ -66,6 +74,13 @@ fn without_a_leader_only_an_absent_pod_makes_ready() {
     // Whatever the disk is.
     let refused = Look { storage_failure: Some("damaged".into()), ..leaderless(&["s-1"], true, 0) };
     assert_eq!(of(&refused), (true, false));
+}
+
+#[test]
+fn while_the_disk_is_opened_nothing_makes_ready() {
+    let loading = Look { loading: true, ..leaderless(&["s-1"], true, 1_000) };
+    assert_eq!(of(&loading), (false, false));
+    assert!(readiness(&loading).live);
 }
 
 #[test]

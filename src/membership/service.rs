@@ -74,6 +74,14 @@ impl MembershipService {
         self.heard.notify_one();
     }
 
+    /// Nothing is said of a disk that is not open yet: to be silent is evidence of nothing, to be wrong might be.
+    fn loaded(&self) -> Result<(), Status> {
+        if self.local.is_loading() {
+            return Err(Status::unavailable("the disk of this member is being opened"));
+        }
+        Ok(())
+    }
+
     fn check(&self, asked: &str, prepared: &Prepared) -> Result<(), PrepareRefusal> {
         let wrong = |reason: String| Err(PrepareRefusal::Wrong(reason));
         let (own, id, voters) = (&self.own, prepared.node_id, &prepared.voters);
@@ -103,6 +111,7 @@ impl Membership for MembershipService {
         request: Request<peer::DescribeRequest>,
     ) -> Result<Response<peer::DescribeResponse>, Status> {
         self.hello(request.get_ref());
+        self.loaded()?;
         let consensus = self.local.consensus();
         let mut disk = self.local.disk();
         if !disk.has_identity() {
@@ -121,6 +130,7 @@ impl Membership for MembershipService {
         &self,
         request: Request<peer::PrepareRequest>,
     ) -> Result<Response<peer::PrepareResponse>, Status> {
+        self.loaded()?;
         let request = request.into_inner();
         let asked = request.asked.clone();
         let prepared =

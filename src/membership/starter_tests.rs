@@ -26,6 +26,10 @@ struct Fake {
 }
 
 impl Local for Fake {
+    fn is_loading(&self) -> bool {
+        false
+    }
+
     fn disk(&self) -> Disk {
         self.disk.lock().clone()
     }

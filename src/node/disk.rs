@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::env::Env;
@@ -34,6 +35,8 @@ pub(super) struct LocalDisk {
 }
 
 struct Inner {
+    /// [`LocalDisk::load`] has not ended, or has failed: nothing is known yet but the identity.
+    loading: bool,
     identity: Option<Identity>,
     boot: Boot,
     /// Log and state, if the identity has them.
@@ -49,7 +52,7 @@ pub(super) fn start_error(error: impl std::fmt::Display) -> Error {
 }
 
 impl LocalDisk {
-    /// Opens the data directory. Blocks. A member's damaged or missing log makes the disk lost, which is stored.
+    /// Reads who the disk is. Blocks. [`LocalDisk::load`] must follow.
     pub(super) fn open(
         env: &Env,
         config: &Config,
@@ -83,13 +86,14 @@ impl LocalDisk {
         };
         let boot = Boot { number: 0, random: env.random.next_u64() };
         let inner = Inner {
-            identity: None,
+            loading: true,
+            identity,
             boot,
             opened: None,
             at_boot: Held::default(),
             recovered: raft::Recovered::default(),
         };
-        let disk = Self {
+        Ok(Self {
             env: env.clone(),
             directory: Arc::new(directory),
             identity_file,
@@ -99,11 +103,18 @@ impl LocalDisk {
             metrics,
             consensus,
             inner: Mutex::new(inner),
-        };
+        })
+    }
+
+    /// Opens log and state, and rebuilds the state if it must be: with a large one that takes long. Blocks. A member's damaged
+    /// or missing log makes the disk lost, which is stored.
+    pub(super) fn load(&self) -> Result<(), Error> {
+        let identity = self.inner.lock().identity.clone();
         if let Some(identity) = identity {
-            disk.resume(&identity)?;
+            self.resume(&identity)?;
         }
-        Ok(disk)
+        self.inner.lock().loading = false;
+        Ok(())
     }
 
     /// Takes up an identity that was on the disk before this start.
@@ -117,15 +128,22 @@ impl LocalDisk {
         }
         let (identity, boot) =
             self.identity_file.raise_boot(identity, &*self.env.random).map_err(start_error)?;
-        let mut inner = self.inner.lock();
-        inner.boot = boot;
-        inner.identity = Some(identity.clone());
+        {
+            let mut inner = self.inner.lock();
+            inner.boot = boot;
+            inner.identity = Some(identity.clone());
+        }
         match identity.state {
             DiskState::Lost { .. } | DiskState::Joining { .. } => return Ok(()),
             DiskState::Prepared { .. } | DiskState::Member => {}
         }
+        let began = Instant::now();
+        // Not under the lock: whoever asks meanwhile is told that the disk is being opened.
         match self.open_parts(identity.cluster) {
-            Ok(opened) => Self::take(&mut inner, opened),
+            Ok(opened) => {
+                self.tell(&opened, began);
+                Self::take(&mut self.inner.lock(), opened);
+            }
             Err(raft::OpenError::Lost(reason)) => {
                 tracing::error!(
                     %reason,
@@ -133,11 +151,26 @@ impl LocalDisk {
                 );
                 let lost = identity.lost(reason);
                 self.identity_file.store(&lost).map_err(start_error)?;
-                inner.identity = Some(lost);
+                self.inner.lock().identity = Some(lost);
             }
             Err(raft::OpenError::Refused(reason)) => return Err(Error::Disk(reason)),
         }
         Ok(())
+    }
+
+    /// What was opened, what of it had to be rebuilt, and how long that took.
+    fn tell(&self, opened: &Opened, began: Instant) {
+        let (revision, keys) = opened.machine.with_state(|state| (state.revision(), state.keys()));
+        tracing::info!(
+            log_entries = opened.log.first_last().map_or(0, |(first, last)| last - first + 1),
+            last_entry = opened.log.last().map_or(0, |id| id.index),
+            state_entry = opened.machine.applied().map_or(0, |id| id.index),
+            revision,
+            keys,
+            rebuilt_in_seconds = self.metrics.state_rebuild_seconds.get(),
+            took = ?began.elapsed(),
+            "the disk is open"
+        );
     }
 
     fn open_parts(&self, cluster: ClusterId) -> Result<Opened, raft::OpenError> {
@@ -189,6 +222,10 @@ impl LocalDisk {
 
     /// Closes log and state, marks the state as closed cleanly, and gives the directory back. Consensus must have ended.
     pub(super) async fn close(&self) {
+        if self.is_loading() {
+            // The directory is given back when that ends.
+            return;
+        }
         if let Some(opened) = self.opened() {
             opened.log.close().await;
             let (env, directory) = (self.env.clone(), self.directory.clone());
@@ -199,6 +236,11 @@ impl LocalDisk {
             };
             self.env.tasks.blocking(Box::new(close)).await;
         }
+        self.directory.release();
+    }
+
+    /// Gives the directory back after a load that failed.
+    pub(super) fn give_back(&self) {
         self.directory.release();
     }
 
@@ -239,6 +281,10 @@ fn held(log: &Log) -> Held {
 }
 
 impl Local for LocalDisk {
+    fn is_loading(&self) -> bool {
+        self.inner.lock().loading
+    }
+
     fn disk(&self) -> Disk {
         let inner = self.inner.lock();
         let Some(identity) = &inner.identity else { return Disk::blank(inner.boot.random) };

@@ -116,6 +116,7 @@ impl Health {
                 && let Ok(index) = consensus.read_index().await
             {
                 self.inner.lock().read_index = Some(index);
+                self.look();
             }
         }
     }
@@ -153,6 +154,7 @@ impl Health {
         Look {
             storage_moves: self.disk.opened().is_none_or(|opened| !inner.flushes.is_stuck(&opened.log)),
             storage_failure: position.failure.clone().filter(|_| consensus.is_some()),
+            loading: self.disk.is_loading(),
             draining: inner.draining,
             leader_known,
             leaderless_for,
@@ -195,7 +197,7 @@ impl Health {
             })).collect::<Vec<_>>(),
             "start": { "decided": start.text, "hint": start.hint },
             "disk": {
-                "is": disk.what.to_string(),
+                "is": if self.disk.is_loading() { "being opened".into() } else { disk.what.to_string() },
                 "cluster": disk.cluster.to_string(),
                 "node": disk.node_id.to_string(),
                 "boot": disk.boot.number,

@@ -1,7 +1,7 @@
 //! One member: builds the parts, owns their tasks, starts and stops them in order. The composition root.
 //!
-//! Start: data directory and lock, identity, log and state; then the ports, which answer *describe* and probes; then the
-//! starter, which asks the others; consensus runs only when the start table says so. Stop: not ready, drain, hand over,
+//! Start: data directory and lock, identity; then the ports, which answer probes and hellos; then log and state, which may
+//! take long; then the starter, which asks the others; consensus runs only when the start table says so. Stop: not ready, drain, hand over,
 //! finish what is in flight, consensus, log and state, exit.
 //!
 //! * `world`: the real implementations of `env`
@@ -20,6 +20,7 @@ pub(crate) use world::real as real_world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,14 +31,15 @@ use self::disk::LocalDisk;
 use self::health::Health;
 use crate::api::Api;
 use crate::client::Embedded;
-use crate::config::{Cluster, Config, Data};
+use crate::config::{Cluster, Config, Data, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
 use crate::env::{Env, Listener};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::limits;
-use crate::membership::{Desired, Own, Starter, StarterConfig};
+use crate::membership::{Desired, MembershipService, Own, Starter, StarterConfig};
 use crate::metrics::Metrics;
+use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::{Gate, Service};
 use crate::storage::DataDirectory;
 use crate::storage::directory::DirectoryError;
@@ -78,8 +80,8 @@ struct Place {
 }
 
 impl Node {
-    /// Starts a member. Returns when its ports are bound; [`Node::ready`] waits until it serves. It founds a cluster, resumes
-    /// in its own, or waits for the others, as the start table says.
+    /// Starts a member. Returns when its disk is open; its ports answer probes before that, and [`Node::ready`] waits until it
+    /// serves. It founds a cluster, resumes in its own, or waits for the others, as the start table says.
     ///
     /// # Errors
     /// [`Error::Start`] for a wrong configuration or a port that is taken, [`Error::Locked`] and [`Error::Disk`] for a data
@@ -94,68 +96,92 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_in(config: Config, env: Env) -> Result<Self, Error> {
+        config.validate().map_err(Error::Start)?;
         let metrics = Metrics::new();
         // The lock first: the same command twice is refused for the directory, not for a port.
         let directory = lock_directory(&config, &env).await?;
         let ports = Ports::bind(&config, &env).await?;
-        let place = place(&config, &env, &ports)?;
-        let gate = Gate::new("the member is starting");
+        let addresses = ports.addresses()?;
+        let place = place(&config, &env, addresses.client)?;
+        let gate = Gate::new("the disk is being opened");
         let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
         let (ready, ready_watch) = watch::channel(false);
-        let starter = Starter::new(
-            StarterConfig {
-                own: place.own.clone(),
-                expected: place.expected,
-                desired: watch::channel(Desired::NotUsed).1,
-                may_found_alone: true,
-                // Only a StatefulSet starts pods by their readiness.
-                ready: matches!(config.cluster, Cluster::StatefulSet { .. }).then_some(ready_watch),
-                channels: place.channels.clone(),
-                random: env.random.clone(),
-            },
-            disk.clone(),
-        );
-        let (starter, state) = starter;
-        let health =
-            Arc::new(Health::new(gate.clone(), disk.clone(), state.clone(), config.name.clone(), ready));
-        let (refusing, closing) = (CancellationToken::new(), CancellationToken::new());
-        let api = Api::new(
-            Arc::new(gate.clone()),
-            health.clone(),
-            metrics.clone(),
-            limits::QUOTA_BYTES,
-            refusing.clone(),
-        );
-        let tasks = TaskTracker::new();
-        let addresses = ports.addresses()?;
-        let service = Service::new();
-        if let Some(listener) = ports.peer {
-            let membership = starter.service();
-            let (service, closing) = (service.clone(), closing.clone());
-            tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing));
-        }
-        let grace = config.grace_period;
-        let client_api = api.clone();
-        tasks.spawn(async move { client_api.serve_client(ports.client, grace).await });
-        if let Some(listener) = ports.admin {
-            let closing = closing.clone();
-            tasks.spawn(async move { api.serve_admin(listener, closing, std::time::Duration::ZERO).await });
-        }
-        tasks.spawn(starter.run(closing.clone()));
+        let starter = StarterConfig {
+            own: place.own,
+            expected: place.expected,
+            desired: watch::channel(Desired::NotUsed).1,
+            may_found_alone: true,
+            // Only a StatefulSet starts pods by their readiness.
+            ready: matches!(config.cluster, Cluster::StatefulSet { .. }).then_some(ready_watch),
+            channels: place.channels.clone(),
+            random: env.random.clone(),
+        };
+        let (starter, state) = Starter::new(starter, disk.clone());
+        let (name, started) = (config.name.clone(), state.clone());
+        let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, name, ready));
         let (failure, failed) = watch::channel(None);
         let runner = run::Runner {
             disk: disk.clone(),
             gate: gate.clone(),
-            service,
+            service: Service::new(),
             channels: place.channels,
             tuning: config.tuning.clone(),
             metrics: metrics.clone(),
             state,
             failure,
         };
-        tasks.spawn(runner.run(closing.clone()));
-        tasks.spawn(health.clone().keep(closing.clone()));
-        Ok(Self { gate, health, disk, metrics, config, addresses, tasks, refusing, closing, failed })
+        let node = Self {
+            gate,
+            health,
+            disk,
+            metrics,
+            config,
+            addresses,
+            tasks: TaskTracker::new(),
+            refusing: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            failed,
+        };
+        node.serve(ports, starter.service(), runner.service.clone());
+        let disk = node.disk.clone();
+        if let Err(error) = blocking(&env, move || disk.load()).await {
+            node.abandon().await;
+            return Err(error);
+        }
+        node.tasks.spawn(starter.run(node.closing.clone()));
+        node.tasks.spawn(runner.run(node.closing.clone()));
+        Ok(node)
+    }
+
+    /// Serves the ports: probes and hellos are answered while the disk is still being opened.
+    fn serve(&self, ports: Ports, membership: MembershipServer<MembershipService>, service: Service) {
+        let api = Api::new(
+            Arc::new(self.gate.clone()),
+            self.health.clone(),
+            self.metrics.clone(),
+            limits::QUOTA_BYTES,
+            self.refusing.clone(),
+        );
+        let (tasks, closing) = (&self.tasks, &self.closing);
+        if let Some(listener) = ports.peer {
+            tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing.clone()));
+        }
+        if let Some(listener) = ports.admin {
+            let (api, closing) = (api.clone(), closing.clone());
+            tasks.spawn(async move { api.serve_admin(listener, closing, Duration::ZERO).await });
+        }
+        let grace = self.config.grace_period;
+        tasks.spawn(async move { api.serve_client(ports.client, grace).await });
+        tasks.spawn(self.health.clone().keep(closing.clone()));
+    }
+
+    /// Ends what a start that failed has begun.
+    async fn abandon(&self) {
+        self.refusing.cancel();
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.disk.give_back();
     }
 
     /// The store, for programs in the same process. Cheap to clone, and usable as long as the node runs.
@@ -247,7 +273,7 @@ impl Node {
     async fn closing_time(&self, deadline: Instant, hurry: &CancellationToken) {
         let open = self.metrics.client_connections.clone();
         let closed = async {
-            let mut looks = tokio::time::interval(std::time::Duration::from_millis(10));
+            let mut looks = tokio::time::interval(Duration::from_millis(10));
             while open.get() > 0 {
                 looks.tick().await;
             }
@@ -341,19 +367,15 @@ impl Ports {
     }
 }
 
-fn place(config: &Config, env: &Env, ports: &Ports) -> Result<Place, Error> {
-    let client_urls = if config.advertise_client.is_empty() {
-        vec![format!("http://{}", ports.addresses()?.client)]
-    } else {
-        config.advertise_client.clone()
-    };
+fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error> {
+    let client_urls = config.client_urls(client);
     let directory = match &config.cluster {
         Cluster::Single => {
             let own = Own {
                 ordinal: 0,
                 name: config.name.clone(),
                 member_name: config.name.clone(),
-                peer_address: config.listen_peer.to_string(),
+                peer_address: reachable(config.listen_peer),
                 client_urls,
                 reachable_at: None,
             };

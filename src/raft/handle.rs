@@ -223,6 +223,10 @@ impl Consensus {
         self.inner.leader_heard.note();
     }
 
+    pub(crate) fn id(&self) -> NodeId {
+        self.inner.mine.node
+    }
+
     pub(crate) fn admit(&self, envelope: Option<&Envelope>) -> Result<NodeId, WrongMessage> {
         self.inner.boots.admit(&self.inner.mine, envelope)
     }

@@ -46,6 +46,8 @@ pub enum Lane {
 pub trait Dial: Send + Sync {
     /// The connection to a member's peer service (`host:port`).
     fn channel(&self, member: NodeId, address: &str, lane: Lane) -> Channel;
+    /// A message for `member` was refused by the member `by`, which is what that connection led to.
+    fn refused(&self, _member: NodeId, _address: &str, _by: NodeId) {}
 }
 
 /// A peer that cannot be reached, is too slow, or says what we do not understand.
@@ -88,6 +90,8 @@ impl Factory {
             lane,
             boots: self.boots.clone(),
             snapshots: self.snapshots.clone(),
+            dial: self.dial.clone(),
+            address: node.peer_address.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
             silence: Silence::new(target),
         }
@@ -123,6 +127,8 @@ pub struct Peer {
     lane: Lane,
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
+    dial: Arc<dyn Dial>,
+    address: String,
     client: RaftClient<Channel>,
     silence: Silence,
 }
@@ -149,6 +155,14 @@ impl Peer {
             .map_err(|error| unreachable(&error))
     }
 
+    /// A call failed. Whoever refused it for not being the addressee is not to be called again at this address.
+    fn failed(&self, status: &tonic::Status) -> RpcError {
+        if let Some(by) = wire::refused_by(status) {
+            self.dial.refused(self.target, &self.address, by);
+        }
+        unreachable(status)
+    }
+
     async fn within<T>(
         &self,
         action: RPCTypes,
@@ -157,7 +171,7 @@ impl Peer {
     ) -> Result<T, RpcError> {
         match tokio::time::timeout(deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(unreachable(&status)),
+            Ok(Err(status)) => Err(self.failed(&status)),
             Err(_) => Err(self.timeout(action, deadline)),
         }
     }
@@ -188,8 +202,8 @@ struct Answers {
 }
 
 impl Answers {
-    /// `None`: the peer ended the stream in order.
-    async fn next(&mut self) -> Option<Result<(peer::AppendResponse, Option<LogId>), Error>> {
+    /// `None`: the peer ended the stream in order. An error without a status: there was no answer in time.
+    async fn next(&mut self) -> Option<Result<(peer::AppendResponse, Option<LogId>), Option<tonic::Status>>> {
         loop {
             let oldest = self.unanswered.lock().front().map(|(sent, _)| *sent);
             let until = oldest.unwrap_or_else(Instant::now) + self.deadline;
@@ -198,13 +212,13 @@ impl Answers {
                     let prev = self.unanswered.lock().pop_front().and_then(|(_, prev)| prev);
                     return Some(Ok((response, prev)));
                 }
-                Ok(Some(Err(status))) => return Some(Err(Error::NotServing(status.message().to_owned()))),
+                Ok(Some(Err(status))) => return Some(Err(Some(status))),
                 Ok(None) => return None,
                 // Nothing was waiting for an answer, or something was sent only while we waited.
                 Err(_)
                     if self.unanswered.lock().front().map(|(sent, _)| *sent) != oldest
                         || oldest.is_none() => {}
-                Err(_) => return Some(Err(Error::TimedOut)),
+                Err(_) => return Some(Err(None)),
             }
         }
     }
@@ -270,8 +284,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                     Ok((response, prev)) => peer.heard(&response).and_then(|()| {
                         wire::appended_from_wire(response, prev).map_err(|error| unreachable(&error))
                     }),
-                    Err(Error::TimedOut) => Err(peer.timeout(RPCTypes::AppendEntries, deadline)),
-                    Err(error) => Err(unreachable(&error)),
+                    Err(None) => Err(peer.timeout(RPCTypes::AppendEntries, deadline)),
+                    Err(Some(status)) => Err(peer.failed(&status)),
                 };
                 answers.ended = !matches!(item, Ok(Ok(_)));
                 Some((item, answers))

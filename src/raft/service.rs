@@ -56,7 +56,7 @@ impl Service {
 
     fn admit(&self, envelope: Option<&Envelope>) -> Result<&Consensus, Status> {
         let consensus = self.consensus()?;
-        consensus.admit(envelope).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        consensus.admit(envelope).map_err(|why| wire::refusal(&why, consensus.id()))?;
         Ok(consensus)
     }
 }

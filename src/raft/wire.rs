@@ -1,9 +1,12 @@
 //! Messages between members: values to `setstone.peer.v1` and back.
 
+use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, VoteRequest, VoteResponse,
 };
+use tonic::{Code, Status};
 
+use super::boots::WrongMessage;
 use super::codec::{self, CodecError};
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use crate::error::Error;
@@ -310,6 +313,24 @@ fn kv_from_wire(kv: peer::KeyValue) -> KeyValue {
 /// The members of an append request, for its answer.
 pub(crate) fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
     request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
+}
+
+/// The refusal of a message. If it was for somebody else, it names who refuses.
+pub(crate) fn refusal(why: &WrongMessage, mine: NodeId) -> Status {
+    let text = why.to_string();
+    match why {
+        WrongMessage::Cluster(..) | WrongMessage::Addressee(..) => {
+            let details = Bytes::copy_from_slice(&mine.0.to_be_bytes());
+            Status::with_details(Code::FailedPrecondition, text, details)
+        }
+        _ => Status::failed_precondition(text),
+    }
+}
+
+/// Who refused a message, if it failed because it was for somebody else.
+pub(crate) fn refused_by(status: &Status) -> Option<NodeId> {
+    let id: [u8; 8] = status.details().try_into().ok()?;
+    (status.code() == Code::FailedPrecondition).then(|| NodeId(u64::from_be_bytes(id)))
 }
 
 /// Who sends a message to whom.

@@ -23,11 +23,11 @@ use tokio::time::Instant;
 
 use crate::process::{Process, refused};
 
-const DISK: i32 = 12;
+pub const DISK: i32 = 12;
 const LOCKED: i32 = 11;
 
 /// All files below a directory, by path. The lock is empty, and `identity` changes by its boot counter at least.
-fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(root: &Path, at: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
         for entry in std::fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
@@ -45,7 +45,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// As [`tree`], without what a start writes on any disk of its own.
-fn kept(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn kept(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = tree(root);
     found.remove(Path::new("identity"));
     found
@@ -331,7 +331,7 @@ fn in_own_mounts(script: &str, directory: &Path) -> Option<(i32, String)> {
 }
 
 /// A world whose files are simulated.
-fn world(files: &SimulatedFiles) -> Env {
+pub fn world(files: &SimulatedFiles) -> Env {
     Env {
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),

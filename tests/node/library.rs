@@ -149,3 +149,37 @@ async fn the_directory_is_free_when_shutdown_returns_and_soon_after_a_drop() {
     assert_eq!(Kv::get(&third.client(), "k").await.unwrap().unwrap().version, 1);
     third.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_wrong_configuration_is_refused_before_anything_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let config = || Config { data: Data::Directory(data.clone()), ..Config::in_memory("alone") };
+    for (config, words) in [
+        (Config { name: String::new(), ..config() }, "the name is empty"),
+        (Config { grace_period: Duration::ZERO, ..config() }, "must be longer than the drain delay"),
+    ] {
+        let refused = Node::start(config).await.err();
+        assert!(
+            matches!(&refused, Some(Error::Start(text)) if text.contains(words)),
+            "{refused:?}, not {words:?}"
+        );
+    }
+    assert!(!data.exists());
+}
+
+#[tokio::test]
+async fn a_member_that_listens_everywhere_is_listed_where_it_can_be_reached() {
+    let everywhere = |port| ([0, 0, 0, 0], port).into();
+    let config =
+        Config { listen_client: everywhere(0), listen_peer: everywhere(2380), ..Config::in_memory("alone") };
+    let node = Node::start(config).await.unwrap();
+    node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
+    let port = node.addresses().client.port();
+    let remote = Remote::new(&format!("localhost:{port}"), &Options::default()).unwrap();
+    let members = remote.members().await.unwrap().value;
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].peer_urls, ["http://localhost:2380"]);
+    assert_eq!(members[0].client_urls, [format!("http://localhost:{port}")]);
+    node.shutdown().await;
+}

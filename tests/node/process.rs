@@ -16,60 +16,97 @@ pub struct Process {
     pub admin: SocketAddr,
 }
 
-/// Two free ports. Another process may take one meanwhile; the start then fails, and the test with it.
-fn free_ports() -> [SocketAddr; 2] {
-    [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).map(|port| port.local_addr().unwrap())
+/// Free ports. Another process may take one meanwhile; the start then fails, and the test with it.
+pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    [0; COUNT]
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .map(|port| port.local_addr().unwrap())
 }
 
-fn command(directory: &Path, client: SocketAddr, admin: SocketAddr, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_setstone"));
+/// Looks at a condition again and again, until a deadline.
+pub struct Looks {
+    ticks: tokio::time::Interval,
+    deadline: Instant,
+}
+
+impl Looks {
+    pub fn within(patience: Duration) -> Self {
+        let ticks = tokio::time::interval(Duration::from_millis(10));
+        Self { ticks, deadline: Instant::now() + patience }
+    }
+
+    /// Waits until it is time for the next look; panics at the deadline.
+    pub async fn next(&mut self, what: impl std::fmt::Display) {
+        assert!(Instant::now() < self.deadline, "not in time: {what}");
+        self.ticks.tick().await;
+    }
+}
+
+/// `serve` on this directory. The words of `under` come first: a program that runs it somewhere else.
+fn command(under: &[String], directory: &Path, ports: [SocketAddr; 2], more: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_setstone").to_owned();
+    let words = [under, &[binary]].concat();
+    let mut command = Command::new(&words[0]);
+    let [client, admin] = ports.map(|address| address.to_string());
     command
-        .args(["serve", "--listen-client", &client.to_string(), "--listen-admin", &admin.to_string()])
-        .arg("--data-dir")
+        .args(&words[1..])
+        .args(["serve", "--listen-client", &client, "--listen-admin", &admin, "--data-dir"])
         .arg(directory)
         .args(more)
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command
 }
 
 /// Runs a process that must end by itself; its exit code and what it said.
 pub fn refused(directory: &Path, more: &[&str]) -> (i32, String) {
-    let [client, admin] = free_ports();
-    let child =
-        command(directory, client, admin, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let pid = Pid::from_child(&child);
+    refused_under(&[], directory, more)
+}
+
+/// As [`refused`], under another program.
+pub fn refused_under(under: &[String], directory: &Path, more: &[&str]) -> (i32, String) {
+    let child = command(under, directory, free_ports(), more).stderr(Stdio::piped()).spawn().unwrap();
+    let id = Pid::from_child(&child);
     let (done, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || done.send(child.wait_with_output().unwrap()));
-    let in_time = ended.recv_timeout(Duration::from_secs(30));
-    let output = in_time.clone().unwrap_or_else(|_| {
-        kill_process(pid, Signal::KILL).unwrap();
-        ended.recv().unwrap()
+    let waiting = std::thread::spawn(move || {
+        let output = child.wait_with_output().unwrap();
+        let _ = done.send(());
+        output
     });
+    let in_time = ended.recv_timeout(Duration::from_secs(30)).is_ok();
+    if !in_time {
+        kill_process(id, Signal::KILL).unwrap();
+    }
+    let output = waiting.join().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(in_time.is_ok(), "it runs on: {text}");
+    assert!(in_time, "it ran on: {text}");
     (output.status.code().unwrap(), text)
 }
 
 impl Process {
+    /// A process that serves.
     pub async fn start(directory: &Path, more: &[&str]) -> Self {
-        let [client, admin] = free_ports();
-        let child = command(directory, client, admin, more)
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut process = Self { child, client, admin };
-        process.until("it serves", |process| process.http("/readyz").starts_with("HTTP/1.1 200")).await;
+        let mut process = Self::spawn(&[], directory, more, Stdio::inherit());
+        process.serves().await;
         process
     }
 
+    /// A process that may or may not come to serve. `log`: what it says.
+    pub fn spawn(under: &[String], directory: &Path, more: &[&str], log: Stdio) -> Self {
+        let [client, admin] = free_ports();
+        let child = command(under, directory, [client, admin], more).stderr(log).spawn().unwrap();
+        Self { child, client, admin }
+    }
+
+    pub async fn serves(&mut self) {
+        self.until("it serves", |process| process.http("/readyz").starts_with("HTTP/1.1 200")).await;
+    }
+
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        let mut looks = Looks::within(Duration::from_secs(30));
         while !holds(self) {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended");
-            assert!(Instant::now() < deadline, "not in time: {what}");
-            looks.tick().await;
+            looks.next(what).await;
         }
     }
 
@@ -107,18 +144,24 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// SIGTERM; its exit code.
     pub async fn terminate(mut self) -> i32 {
-        let signalled = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(signalled.success());
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut looks = tokio::time::interval(Duration::from_millis(10));
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// The exit code of a process that ends by itself.
+    pub async fn ended(&mut self) -> i32 {
+        let mut looks = Looks::within(Duration::from_secs(30));
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap();
             }
-            assert!(Instant::now() < deadline, "it does not stop");
-            looks.tick().await;
+            looks.next("it ends").await;
         }
     }
 }

@@ -202,14 +202,16 @@ async fn messages_for_others_and_impossible_ones_change_nothing() {
         entries,
     };
     let higher = vote(term + 10, true);
-    for wrong in [
-        peer::Envelope { cluster_id: 8, ..good },
-        peer::Envelope { to: from.0, ..good },
-        peer::Envelope { boot: 0, ..good },
-        peer::Envelope { boot_random: 2, ..good },
+    // Who is told by another that a message was not for it, is told by whom: the address is wrong.
+    for (wrong, by) in [
+        (peer::Envelope { cluster_id: 8, ..good }, Some(to)),
+        (peer::Envelope { to: from.0, ..good }, Some(to)),
+        (peer::Envelope { boot: 0, ..good }, None),
+        (peer::Envelope { boot_random: 2, ..good }, None),
     ] {
         let refused = client.heartbeat(append(Some(wrong), higher, vec![])).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{wrong:?}: {refused}");
+        assert_eq!(crate::raft::wire::refused_by(&refused), by, "{wrong:?}");
     }
     let entry = |term, index| peer::Entry {
         id: Some(peer::LogId { term, index }),

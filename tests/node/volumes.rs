@@ -1,0 +1,185 @@
+//! Volumes that are really full: small file systems of their own, which these tests mount where nobody else sees them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use setstone::client::Kv;
+
+use crate::disks::{DISK, kept, tree};
+use crate::process::{Process, refused_under};
+
+/// A small file system, mounted in a mount namespace that a process holds open.
+struct Volume {
+    holder: Child,
+    mount: tempfile::TempDir,
+}
+
+impl Volume {
+    /// `None`, said aloud, where mounting is not permitted.
+    fn new(mebibytes: usize) -> Option<Self> {
+        let mount = tempfile::tempdir().unwrap();
+        let script = r#"mount -t tmpfs -o "size=$2m" tmpfs "$1" && echo mounted && exec cat"#;
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .arg(mount.path())
+            .arg(mebibytes.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let volume = Self { holder, mount };
+        if said == "mounted\n" {
+            return Some(volume);
+        }
+        // Not `eprintln`, which the test harness hides.
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: a full volume cannot be tested, mounting is not permitted");
+        None
+    }
+
+    /// What a process must be run under to see it.
+    fn under(&self) -> [String; 2] {
+        ["nsenter".into(), format!("--mount=/proc/{}/ns/mnt", self.holder.id())]
+    }
+
+    /// The data directory, as a process in there sees it.
+    fn inside(&self) -> PathBuf {
+        self.mount.path().join("data")
+    }
+
+    /// The same directory, as this process reaches it.
+    fn outside(&self) -> PathBuf {
+        self.root().join("data")
+    }
+
+    fn root(&self) -> PathBuf {
+        let below = self.mount.path().strip_prefix("/").unwrap();
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(below)
+    }
+
+    /// Takes all the space that is left, or that much of it.
+    fn fill(&self, most: usize) {
+        let mut file = std::fs::File::create(self.root().join("filler")).unwrap();
+        let mut written = 0;
+        for size in [1 << 20, 4 << 10, 1] {
+            let block = vec![1; size];
+            while written < most && file.write_all(&block).is_ok() {
+                written += size;
+            }
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.root().join("filler")).unwrap();
+    }
+
+    fn refused(&self) -> (i32, String) {
+        refused_under(&self.under(), &self.inside(), ARGUMENTS)
+    }
+
+    fn spawn(&self, log: Stdio) -> Process {
+        Process::spawn(&self.under(), &self.inside(), ARGUMENTS, log)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// The smallest segments, so that a small volume is soon full.
+const ARGUMENTS: &[&str] = &["--log-segment", "8MiB"];
+
+fn says_full(text: &str) -> bool {
+    text.contains("No space left") || text.contains("full")
+}
+
+#[tokio::test]
+async fn a_member_does_not_start_on_a_full_volume_and_touches_nothing() {
+    let Some(volume) = Volume::new(48) else { return };
+    // Nothing was ever there.
+    std::fs::create_dir(volume.outside()).unwrap();
+    volume.fill(usize::MAX);
+    let (code, text) = volume.refused();
+    assert_eq!(code, DISK, "{text}");
+    assert!(says_full(&text), "{text}");
+    assert_eq!(tree(&volume.outside()), std::collections::BTreeMap::new());
+
+    // With space, it founds a cluster there after all.
+    volume.free();
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    Kv::put(&member.remote(), "k", "acknowledged").await.unwrap();
+    assert_eq!(member.terminate().await, 0);
+
+    volume.fill(usize::MAX);
+    let before = kept(&volume.outside());
+    let identity = std::fs::read(volume.outside().join("identity")).unwrap();
+    for _ in 0..2 {
+        let (code, text) = volume.refused();
+        assert_eq!(code, DISK, "{text}");
+        assert!(says_full(&text), "{text}");
+        assert_eq!(kept(&volume.outside()), before);
+        assert_eq!(std::fs::read(volume.outside().join("identity")).unwrap(), identity);
+    }
+    volume.free();
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    let pair = Kv::get(&member.remote(), "k").await.unwrap().unwrap();
+    assert_eq!(&pair.value[..], b"acknowledged");
+    assert_eq!(member.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_fills_up_under_load_loses_nothing_that_was_acknowledged() {
+    let Some(volume) = Volume::new(64) else { return };
+    volume.fill(24 << 20);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut member = volume.spawn(log.reopen().unwrap().into());
+    member.serves().await;
+    let store = member.remote();
+    let value = |number: usize| format!("{number:06}").repeat(16_000);
+    let mut acknowledged = 0;
+    let failed = loop {
+        match Kv::put(&store, format!("k{acknowledged}"), value(acknowledged)).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 1_000, "it is larger than it should be");
+    };
+    assert!(acknowledged > 50, "{acknowledged} before {failed}");
+    assert_eq!(member.ended().await, 1, "it cannot go on");
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(says_full(&said), "{said}");
+
+    // Nothing changes by trying: it says so and ends, and its log is as it was.
+    let log_files = || {
+        let mut files = kept(&volume.outside());
+        files.retain(|path, _| path.starts_with("log"));
+        files
+    };
+    let before = log_files();
+    for _ in 0..2 {
+        volume.fill(usize::MAX);
+        let (code, text) = volume.refused();
+        assert_eq!(code, DISK, "{text}");
+        assert!(says_full(&text), "{text}");
+        assert_eq!(log_files(), before);
+    }
+
+    volume.free();
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    let store = member.remote();
+    for number in 0..acknowledged {
+        let pair = Kv::get(&store, format!("k{number}")).await.unwrap();
+        assert!(pair.is_some_and(|pair| pair.value == value(number)), "{number} of {acknowledged} is lost");
+    }
+    Kv::put(&store, "more", "1").await.unwrap();
+    assert_eq!(member.terminate().await, 0);
+}
