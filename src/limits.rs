@@ -60,6 +60,9 @@ pub const RECORD_BYTES: usize = 8 << 10;
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
 pub const ENGINE_CACHE_BYTES: u64 = 16 << 20;
+/// Bytes of changes that the engine gets in one batch. What a batch costs whatever is in it is noise then, and readers of
+/// sled, which wait while it takes one, wait for milliseconds. Twice this is the most that is kept in memory.
+pub const ENGINE_WRITE_BYTES: usize = 1 << 20;
 /// Records that one step of physical compaction looks at: bounds the time that it holds the state.
 pub const COMPACTION_STEP_RECORDS: usize = 64;
 /// Records that a long range reads before it lets others run.

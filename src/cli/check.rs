@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use crate::env::Files;
 use crate::env::real_files::RealFiles;
+use crate::env::tasks::Threads;
 use crate::identity::{DiskState, Identity, IdentityFile};
 use crate::limits::ENGINE_CACHE_BYTES;
 use crate::mvcc::State;
@@ -90,7 +91,7 @@ fn scan_state(files: &dyn Files, path: &Path, writable: bool) -> Result<String, 
         return Ok("was closed cleanly; it is not read, because the volume is read-only".into());
     }
     let kind = EngineKind::Disk { cache_bytes: ENGINE_CACHE_BYTES };
-    let opened = state::open_state(files, path, kind).map_err(|error| error.to_string())?;
+    let opened = state::open_state(files, &Threads, path, kind).map_err(|error| error.to_string())?;
     let loaded = State::load(&EngineHistory(&*opened.engine)).map_err(|error| error.to_string());
     let closed = if opened.clean && loaded.is_ok() {
         state::close_state(files, path, kind, &*opened.engine)
@@ -111,7 +112,7 @@ impl History for EngineHistory<'_> {
     }
 
     fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, HistoryError> {
-        self.0.floor(key).map_err(|error| HistoryError(error.to_string()))
+        self.0.floor(Bound::Included(key)).map_err(|error| HistoryError(error.to_string()))
     }
 
     fn scan(

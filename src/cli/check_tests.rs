@@ -76,7 +76,7 @@ fn a_clean_state_is_read_and_stays_clean() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("state");
     let kind = EngineKind::Disk { cache_bytes: 1 << 20 };
-    let opened = state::open_state(&RealFiles, &path, kind).unwrap();
+    let opened = state::open_state(&RealFiles, &Threads, &path, kind).unwrap();
     state::close_state(&RealFiles, &path, kind, &*opened.engine).unwrap();
     for _ in 0..2 {
         assert_eq!(scan_state(&RealFiles, &path, true).unwrap(), "revision 1, compacted up to -1");
@@ -89,7 +89,7 @@ fn a_damaged_state_is_told_and_not_called_clean_again() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("state");
     let kind = EngineKind::Disk { cache_bytes: 1 << 20 };
-    let opened = state::open_state(&RealFiles, &path, kind).unwrap();
+    let opened = state::open_state(&RealFiles, &Threads, &path, kind).unwrap();
     let (from, _) = crate::mvcc::layout::small_span();
     let garbage = Bytes::from([&from[..], b"\xff\xff"].concat());
     opened.engine.commit(Batch { puts: vec![(garbage, "x".into())], deletes: vec![] }).unwrap();

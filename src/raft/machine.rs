@@ -8,7 +8,7 @@
 //!   meanwhile, so that a member that is asked where it stands answers; what reads or compacts the engine looks at
 //!   `installs` instead: odd while one runs, another number afterwards.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -76,7 +76,7 @@ impl History for EngineHistory {
     }
 
     fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>, HistoryError> {
-        self.0.floor(key).map_err(|error| unreadable(&error))
+        self.0.floor(Bound::Included(key)).map_err(|error| unreadable(&error))
     }
 
     fn scan(
@@ -385,9 +385,10 @@ impl Machine {
         let mut batch = storage::Batch::default();
         batch.deletes.push(Bytes::from_static(APPLIED_KEY));
         self.history.0.commit(batch)?;
+        let mut from = Bytes::from_static(&[0]);
         loop {
             let mut batch = storage::Batch::default();
-            self.history.0.scan(&[0], &[0xff], &mut |key, _| {
+            self.history.0.scan(&from, &[0xff], &mut |key, _| {
                 batch.deletes.push(key);
                 if batch.deletes.len() < INSTALL_BATCH_ITEMS {
                     ControlFlow::Continue(())
@@ -395,9 +396,8 @@ impl Machine {
                     ControlFlow::Break(())
                 }
             })?;
-            if batch.deletes.is_empty() {
-                return Ok(());
-            }
+            let Some(last) = batch.deletes.last() else { return Ok(()) };
+            from = last.clone();
             self.history.0.commit(batch)?;
         }
     }

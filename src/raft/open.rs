@@ -106,7 +106,7 @@ fn open_state(
     metrics: &Metrics,
 ) -> Result<Machine, OpenError> {
     let path = directory.state();
-    let why = match state::open_state(&*env.files, &path, kind) {
+    let why = match state::open_state(&*env.files, &*env.tasks, &path, kind) {
         Ok(opened) if opened.clean => match Machine::load(opened.engine.clone(), None) {
             Ok(machine) if fits(log, machine.applied()) => return Ok(machine),
             Ok(_) => {
@@ -128,7 +128,8 @@ fn open_state(
     let started = Instant::now();
     let refused = |error: &dyn std::fmt::Display| OpenError::Refused(error.to_string());
     state::reset_state(&*env.files, &path).map_err(|error| refused(&error))?;
-    let engine = state::open_state(&*env.files, &path, kind).map_err(|error| refused(&error))?.engine;
+    let engine =
+        state::open_state(&*env.files, &*env.tasks, &path, kind).map_err(|error| refused(&error))?.engine;
     let machine = Machine::load(engine, None).map_err(|error| refused(&error))?;
     rebuild(&machine, snapshots, cluster, log)?;
     metrics.state_rebuild_seconds.set(started.elapsed().as_secs_f64());

@@ -49,10 +49,13 @@ impl Engine for MemoryEngine {
         self.read(|content| content.map.get(key).cloned())
     }
 
-    fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+    fn floor(&self, end: Bound<&[u8]>) -> Result<Option<(Bytes, Bytes)>> {
         self.read(|content| {
-            let before = (Bound::Unbounded, Bound::Included(key));
-            content.map.range::<[u8], _>(before).next_back().map(|(key, value)| (key.clone(), value.clone()))
+            content
+                .map
+                .range::<[u8], _>((Bound::Unbounded, end))
+                .next_back()
+                .map(|(key, value)| (key.clone(), value.clone()))
         })
     }
 

@@ -1,22 +1,27 @@
 //! Ordered keys and values. A cache of log and snapshot: it can be thrown away at any moment (DESIGN, rule 1).
 //!
 //! Used by the state machine adapter, which owns what keys and values mean. A [`Batch`] is atomic; durability is not promised by anything but [`state`]'s marker. Calls block, briefly.
+//!
+//! `sled` and `memory` are engines; `write_behind` stands in front of sled, for which a batch is expensive; `state` is the
+//! directory.
 
 mod memory;
 mod sled;
 pub mod state;
+mod write_behind;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
 pub use self::memory::MemoryEngine;
 pub use self::sled::SledEngine;
+pub use self::write_behind::WriteBehind;
 
 /// Changes that are made together or not at all. A key is in it at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +49,18 @@ pub enum EngineError {
     Io(#[from] io::Error),
 }
 
+impl EngineError {
+    /// The same, for the next who asks.
+    fn again(&self) -> Self {
+        match self {
+            Self::Closed => Self::Closed,
+            Self::Damaged(text) => Self::Damaged(text.clone()),
+            Self::Panicked(text) => Self::Panicked(text.clone()),
+            Self::Io(error) => Self::Io(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+}
+
 /// What a call of an engine returns.
 pub type Result<T> = std::result::Result<T, EngineError>;
 
@@ -51,8 +68,8 @@ pub type Result<T> = std::result::Result<T, EngineError>;
 pub trait Engine: Send + Sync + Debug {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;
-    /// The greatest key that is not after `key`, and its value.
-    fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>>;
+    /// The greatest key up to `end`, and its value.
+    fn floor(&self, end: Bound<&[u8]>) -> Result<Option<(Bytes, Bytes)>>;
     /// Calls `visit` with each key of `from..to` in order, until it breaks. An empty `to` is beyond every key. Not a
     /// snapshot: of a batch that is committed meanwhile, it may see any part.
     fn scan(
@@ -61,7 +78,7 @@ pub trait Engine: Send + Sync + Debug {
         to: &[u8],
         visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
     ) -> Result<()>;
-    /// Makes the changes, atomically.
+    /// Makes the changes, atomically: reads see them at once, and what is on disk after a clean close.
     fn commit(&self, batch: Batch) -> Result<()>;
     /// Hands what is buffered to the operating system. Does not promise that it survives a power cut.
     fn flush(&self) -> Result<()>;

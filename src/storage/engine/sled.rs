@@ -65,9 +65,9 @@ impl Engine for SledEngine {
         self.with(|database| Ok(database.get(key)?.map(bytes)))
     }
 
-    fn floor(&self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+    fn floor(&self, end: Bound<&[u8]>) -> Result<Option<(Bytes, Bytes)>> {
         self.with(|database| {
-            let found = database.range::<&[u8], _>(..=key).next_back().transpose()?;
+            let found = database.range::<&[u8], _>((Bound::Unbounded, end)).next_back().transpose()?;
             Ok(found.map(|(key, value)| (bytes(key), bytes(value))))
         })
     }

@@ -9,9 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Engine, MemoryEngine, Result, SledEngine};
-use crate::env::Files;
+use super::{Engine, MemoryEngine, Result, SledEngine, WriteBehind};
 use crate::env::files::Open;
+use crate::env::{Files, Tasks};
+use crate::limits;
 use crate::storage::{parent_of, replace_file};
 
 /// Version of what is in `state/`. A marker of another version is no marker.
@@ -20,7 +21,7 @@ const MARKER: &[u8] = b"setstone state 1\n";
 /// Which engine, by configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
-    /// sled, on the real file system whatever [`Files`] is.
+    /// sled, written behind, on the real file system whatever [`Files`] is.
     Disk {
         /// Memory for its page cache, in bytes.
         cache_bytes: u64,
@@ -46,17 +47,23 @@ fn engine_files(directory: &Path) -> PathBuf {
     directory.join("sled")
 }
 
-/// Opens the engine in `directory` (`state/`), which is made if it is not there.
+/// Opens the engine in `directory` (`state/`), which is made if it is not there. A thread of `tasks` writes it.
 ///
 /// # Errors
 /// Whatever sled has against the files, panics included. The caller then resets the state.
-pub fn open_state(files: &dyn Files, directory: &Path, kind: EngineKind) -> Result<OpenedState> {
+pub fn open_state(
+    files: &dyn Files,
+    tasks: &dyn Tasks,
+    directory: &Path,
+    kind: EngineKind,
+) -> Result<OpenedState> {
     let EngineKind::Disk { cache_bytes } = kind else {
         return Ok(OpenedState { engine: Arc::new(MemoryEngine::new()), clean: false });
     };
     files.create_dir_all(&engine_files(directory))?;
     let clean = take_marker(files, directory)?;
-    let engine = SledEngine::open(&engine_files(directory), cache_bytes)?;
+    let sled = SledEngine::open(&engine_files(directory), cache_bytes)?;
+    let engine = WriteBehind::new(Box::new(sled), limits::ENGINE_WRITE_BYTES, tasks);
     Ok(OpenedState { engine: Arc::new(engine), clean })
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Real files and threads are part of what is tested.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::state::{EngineKind, close_state, open_state, reset_state};
 use super::*;
 use crate::env::Files;
 use crate::env::real_files::RealFiles;
+use crate::env::tasks::Threads;
 
 const DISK: EngineKind = EngineKind::Disk { cache_bytes: 4 << 20 };
 
@@ -21,8 +22,11 @@ const DISK: EngineKind = EngineKind::Disk { cache_bytes: 4 << 20 };
 fn each(test: impl Fn(&dyn Engine)) {
     test(&MemoryEngine::new());
     let temporary = tempfile::tempdir().unwrap();
-    let engine = SledEngine::open(temporary.path(), 4 << 20).unwrap();
-    test(&engine);
+    test(&SledEngine::open(temporary.path(), 4 << 20).unwrap());
+    // One that writes at once, one that writes now and then, one that never does.
+    for limit in [0, 10_000, usize::MAX] {
+        test(&WriteBehind::new(Box::new(MemoryEngine::new()), limit, &Threads));
+    }
 }
 
 fn put(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
@@ -67,13 +71,13 @@ fn pairs_are_put_read_and_deleted() {
 #[test]
 fn floor_is_the_greatest_key_that_is_not_after() {
     each(|engine| {
-        assert_eq!(engine.floor(b"x").unwrap(), None);
+        assert_eq!(engine.floor(Bound::Included(b"x")).unwrap(), None);
         commit(engine, &[(b"b", b"1"), (b"bb", b"2"), (b"d", b"3")], &[]);
-        assert_eq!(engine.floor(b"a").unwrap(), None);
-        assert_eq!(engine.floor(b"b").unwrap(), Some(put(b"b", b"1")));
-        assert_eq!(engine.floor(b"ba").unwrap(), Some(put(b"b", b"1")));
-        assert_eq!(engine.floor(b"c").unwrap(), Some(put(b"bb", b"2")));
-        assert_eq!(engine.floor(b"\xff").unwrap(), Some(put(b"d", b"3")));
+        assert_eq!(engine.floor(Bound::Included(b"a")).unwrap(), None);
+        assert_eq!(engine.floor(Bound::Included(b"b")).unwrap(), Some(put(b"b", b"1")));
+        assert_eq!(engine.floor(Bound::Included(b"ba")).unwrap(), Some(put(b"b", b"1")));
+        assert_eq!(engine.floor(Bound::Included(b"c")).unwrap(), Some(put(b"bb", b"2")));
+        assert_eq!(engine.floor(Bound::Included(b"\xff")).unwrap(), Some(put(b"d", b"3")));
     });
 }
 
@@ -117,7 +121,7 @@ fn after_close_every_call_says_so() {
         engine.close().unwrap();
         engine.close().unwrap();
         assert!(matches!(engine.get(b"a"), Err(EngineError::Closed)));
-        assert!(matches!(engine.floor(b"a"), Err(EngineError::Closed)));
+        assert!(matches!(engine.floor(Bound::Included(b"a")), Err(EngineError::Closed)));
         assert!(matches!(engine.commit(Batch::default()), Err(EngineError::Closed)));
         assert!(matches!(engine.flush(), Err(EngineError::Closed)));
         assert!(matches!(engine.size_on_disk(), Err(EngineError::Closed)));
@@ -142,30 +146,30 @@ fn a_fork_lives_on_its_own() {
 fn only_a_clean_close_leaves_a_marker_and_an_open_takes_it() {
     let temporary = tempfile::tempdir().unwrap();
     let state = temporary.path().join("state");
-    let opened = open_state(&RealFiles, &state, DISK).unwrap();
+    let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
     assert!(!opened.clean, "a new one holds nothing");
     commit(&*opened.engine, &[(b"a", b"1")], &[]);
     close_state(&RealFiles, &state, DISK, &*opened.engine).unwrap();
 
-    let opened = open_state(&RealFiles, &state, DISK).unwrap();
+    let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
     assert!(opened.clean);
     assert_eq!(opened.engine.get(b"a").unwrap().unwrap(), "1");
     opened.engine.close().unwrap();
-    let opened = open_state(&RealFiles, &state, DISK).unwrap();
+    let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
     assert!(!opened.clean, "closed without a marker");
     close_state(&RealFiles, &state, DISK, &*opened.engine).unwrap();
 
     std::fs::write(state.join("closed-cleanly"), "setstone state 2\n").unwrap();
-    let opened = open_state(&RealFiles, &state, DISK).unwrap();
+    let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
     assert!(!opened.clean, "another version's marker is none");
     opened.engine.close().unwrap();
     reset_state(&RealFiles, &state).unwrap();
     assert!(!RealFiles.exists(&state).unwrap());
     reset_state(&RealFiles, &state).unwrap();
-    let opened = open_state(&RealFiles, &state, DISK).unwrap();
+    let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
     assert_eq!((opened.clean, opened.engine.get(b"a").unwrap()), (false, None));
 
-    let memory = open_state(&RealFiles, Path::new("/nowhere"), EngineKind::Memory).unwrap();
+    let memory = open_state(&RealFiles, &Threads, Path::new("/nowhere"), EngineKind::Memory).unwrap();
     assert!(!memory.clean);
     close_state(&RealFiles, Path::new("/nowhere"), EngineKind::Memory, &*memory.engine).unwrap();
 }
@@ -177,7 +181,7 @@ fn damaged_files_are_an_error_or_an_engine_but_never_a_panic() {
         for zeros in [true, false] {
             let temporary = tempfile::tempdir().unwrap();
             let state = temporary.path().join("state");
-            let opened = open_state(&RealFiles, &state, DISK).unwrap();
+            let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
             for number in 0..200u32 {
                 commit(&*opened.engine, &[(&number.to_be_bytes(), &[3; 3000])], &[]);
             }
@@ -193,12 +197,12 @@ fn damaged_files_are_an_error_or_an_engine_but_never_a_panic() {
                 rest.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x55);
             }
             std::fs::write(&path, &bytes).unwrap();
-            if let Ok(opened) = open_state(&RealFiles, &state, DISK) {
+            if let Ok(opened) = open_state(&RealFiles, &Threads, &state, DISK) {
                 let _ = opened.engine.scan(b"", b"", &mut |_, _| ControlFlow::Continue(()));
                 let _ = opened.engine.close();
             }
             reset_state(&RealFiles, &state).unwrap();
-            let opened = open_state(&RealFiles, &state, DISK).unwrap();
+            let opened = open_state(&RealFiles, &Threads, &state, DISK).unwrap();
             assert_eq!(opened.engine.get(&0u32.to_be_bytes()).unwrap(), None);
         }
     }
@@ -236,7 +240,7 @@ proptest! {
             for engine in &engines {
                 engine.commit(batch.clone()).unwrap();
                 let floor = model.range(..=from.clone()).next_back().map(|(key, value)| (key.clone(), value.clone()));
-                prop_assert_eq!(engine.floor(&from).unwrap(), floor);
+                prop_assert_eq!(engine.floor(Bound::Included(&from)).unwrap(), floor);
                 prop_assert_eq!(engine.get(&from).unwrap(), model.get(&from).cloned());
                 let expected: Vec<_> = model
                     .iter()
