@@ -108,6 +108,8 @@ pub struct Starter {
     takes_part: bool,
     first_ready: Option<Instant>,
     no_attempt_before: Instant,
+    /// Why the last attempt at a first bootstrap broke off.
+    broke_off: Option<String>,
 }
 
 impl Starter {
@@ -124,6 +126,7 @@ impl Starter {
             takes_part: false,
             first_ready: None,
             no_attempt_before: Instant::now(),
+            broke_off: None,
             config,
         };
         (starter, watched)
@@ -245,7 +248,10 @@ impl Starter {
                 self.publish(Step::Initialise(prepared), action, Needed::default(), answers.clone());
             }
             Err(reason) => {
-                tracing::warn!(reason, "the first bootstrap broke off; trying again");
+                if self.broke_off.as_ref() != Some(&reason) {
+                    tracing::warn!(reason, "the first bootstrap broke off; trying again");
+                }
+                self.broke_off = Some(reason);
                 self.no_attempt_before = Instant::now() + limits::BOOTSTRAP_RETRY;
             }
         }
@@ -264,7 +270,10 @@ impl Starter {
     }
 
     fn publish(&self, step: Step, action: Action, needed: Needed, answers: Answers) {
-        let (text, hint) = words(&step, &action, self.own.ordinal);
+        let (mut text, hint) = words(&step, &action, self.own.ordinal);
+        if let (Step::Wait, Action::Bootstrap { .. }, Some(reason)) = (&step, &action, &self.broke_off) {
+            text = format!("{text}; the last attempt broke off: {reason}");
+        }
         let news = self.state.borrow().text != text;
         if news {
             log(&step, &text, hint.as_deref());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::process::{Looks, Process, free_ports};
 
 /// Nobody campaigns by itself in less time than this.
-const ELECTION: Duration = Duration::from_secs(5);
+const ELECTION: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Three members that find each other by a fixed list, and who leads.
@@ -23,7 +23,7 @@ async fn three(root: &std::path::Path) -> (Vec<Process>, usize) {
     for ordinal in ["0", "1", "2"] {
         let arguments = [
             ["--peers", &peers, "--ordinal", ordinal],
-            ["--election-min", &shortest, "--election-max", "6s"],
+            ["--election-min", &shortest, "--election-max", "9s"],
             ["--drain-delay", "0s", "--grace-period", &grace],
         ]
         .concat();

@@ -100,23 +100,23 @@ fn says_full(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_member_does_not_start_on_a_full_volume_and_touches_nothing() {
+async fn a_full_volume_is_told_and_left_alone() {
     let Some(volume) = Volume::new(48) else { return };
-    // Nothing was ever there.
+    // Nothing was ever there: it waits, says for what, and goes on when there is space.
     std::fs::create_dir(volume.outside()).unwrap();
     volume.fill(usize::MAX);
-    let (code, text) = volume.refused();
-    assert_eq!(code, DISK, "{text}");
-    assert!(says_full(&text), "{text}");
-    assert_eq!(tree(&volume.outside()), std::collections::BTreeMap::new());
-
-    // With space, it founds a cluster there after all.
-    volume.free();
     let mut member = volume.spawn(Stdio::inherit());
+    let says_so = |process: &Process| says_full(&process.http("/status"));
+    member.until("it says that the volume is full", says_so).await;
+    assert!(member.http("/readyz").starts_with("HTTP/1.1 503"));
+    let left = tree(&volume.outside());
+    assert!(left.values().all(Vec::is_empty), "{:?}", left.keys());
+    volume.free();
     member.serves().await;
     Kv::put(&member.remote(), "k", "acknowledged").await.unwrap();
     assert_eq!(member.terminate().await, 0);
 
+    // A member.
     volume.fill(usize::MAX);
     let before = kept(&volume.outside());
     let identity = std::fs::read(volume.outside().join("identity")).unwrap();
