@@ -62,7 +62,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => self.log.last().map_or(0, |last| last.index.saturating_add(1)),
         };
-        self.log.read(start..end, usize::MAX)?.into_iter().map(entry_of).collect()
+        // What is missing at the begin of the range is left out; the log reads nothing from where there is nothing.
+        let first = self.log.first_last().map_or(start, |(first, _)| first.max(start));
+        self.log.read(first..end, usize::MAX)?.into_iter().map(entry_of).collect()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {

@@ -238,6 +238,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let pin = self.pin.take().ok_or_else(|| other("a builder makes one snapshot"))?;
+        if pin.applied.is_none() {
+            // There is nothing to keep, and openraft stops at an error.
+            return Ok(none());
+        }
         let started = tokio::time::Instant::now();
         let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.cluster);
         // The pin goes with the job: compaction waits until it is done.
@@ -248,7 +252,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
                 // openraft stops at an error, but a full disk only means that the log cannot be cut now.
                 self.store.lacks_room.store(true, Ordering::Relaxed);
                 tracing::error!(%error, "no room for a snapshot; the log grows until there is");
-                return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFile(None) });
+                return Ok(none());
             }
             Err(error) => return Err(error.into()),
         };
@@ -259,6 +263,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         tracing::info!(index = file.id.index, bytes = self.store.bytes(), took = ?started.elapsed(), "a snapshot was made");
         self.store.describe(file)
     }
+}
+
+/// The snapshot that could not be made.
+fn none() -> Snapshot {
+    Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFile(None) }
 }
 
 fn is_full(error: &MachineError) -> bool {

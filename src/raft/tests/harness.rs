@@ -254,13 +254,16 @@ pub fn root() -> &'static Path {
 
 /// Opens a member's disk as a node does.
 pub fn open_disk(env: &Env) -> Result<Opened, crate::raft::OpenError> {
+    open_counted(env, &Metrics::default())
+}
+
+fn open_counted(env: &Env, metrics: &Metrics) -> Result<Opened, crate::raft::OpenError> {
     let directory = DataDirectory::open(env.files.clone(), root()).unwrap();
     if !env.files.exists(&directory.log()).unwrap() {
         Log::create(env, &directory.log(), Options::default()).unwrap();
     }
     let options = Options { segment_bytes: 64 << 10, ..Options::default() };
-    let opened =
-        crate::raft::open(env, &directory, options, EngineKind::Memory, CLUSTER, &Metrics::default());
+    let opened = crate::raft::open(env, &directory, options, EngineKind::Memory, CLUSTER, metrics);
     drop(directory);
     opened
 }
@@ -274,8 +277,8 @@ impl Member {
         net: Arc<Net>,
         setup: Setup,
     ) -> Self {
-        let opened = open_disk(&env(files.clone(), setup.tasks.clone())).unwrap();
         let metrics = Metrics::default();
+        let opened = open_counted(&env(files.clone(), setup.tasks.clone()), &metrics).unwrap();
         let parts = Parts {
             mine: Sender { cluster: CLUSTER, node: id, boot, boot_random: boot },
             log: opened.log.clone(),

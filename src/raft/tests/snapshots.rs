@@ -39,6 +39,11 @@ async fn outgrow(cluster: &Cluster, from: usize, bytes: usize) {
     wait_for("the log to be cut", || consensus.log().purged().filter(|purged| purged.index > 20)).await;
 }
 
+/// Waits until a member has counted a snapshot, which it does some time after its state is the snapshot's.
+async fn received(member: &Member) {
+    wait_for("the snapshot", || (member.metrics.snapshots_received.get() >= 1).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_lags_catches_up_by_snapshot() {
     let cluster = Cluster::with(3, small_logs()).await;
@@ -48,7 +53,7 @@ async fn a_member_that_lags_catches_up_by_snapshot() {
     outgrow(&cluster, leader, 600_000).await;
     cluster.isolate(away, false);
     cluster.converge().await;
-    assert!(cluster.members[away].metrics.snapshots_received.get() >= 1);
+    received(&cluster.members[away]).await;
     // The events of a member that goes on as usual.
     cluster.members[away].consensus.propose(put("k", "v")).await.unwrap();
     cluster.converge().await;
@@ -72,7 +77,7 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_was() {
     cluster.converge().await;
     let connections = cluster.net.snapshot_connections.load(Ordering::Relaxed);
     assert!(connections >= 3, "{connections} connections carried more than they may");
-    assert!(cluster.members[away].metrics.snapshots_received.get() >= 1);
+    received(&cluster.members[away]).await;
     cluster.members[away].stop().await;
     cluster.members[away].files.kill();
     cluster.members[away].restart().await;

@@ -76,8 +76,9 @@ impl StoreBuilder<TypeConfig, LogStore, Receiving, Kept> for Stores {
         let root = std::path::PathBuf::from(format!("/{number}"));
         let (log, snapshots) = (root.join("log"), root.join("snapshots"));
         self.env.files.create_dir_all(&root).unwrap();
-        Log::create(&self.env, &log, Options::default()).unwrap();
-        let (log, _) = Log::open(&self.env, &log, Options::default()).unwrap();
+        let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+        Log::create(&self.env, &log, options).unwrap();
+        let (log, _) = Log::open(&self.env, &log, options).unwrap();
         let directory = self.sled.then(|| tempfile::tempdir().unwrap());
         let engine: Arc<dyn Engine> = match &directory {
             Some(directory) => Arc::new(SledEngine::open(directory.path(), 1 << 20).unwrap()),
