@@ -24,7 +24,6 @@ use crate::storage::{DataDirectory, Log};
 /// The disk. Shared by the starter, the membership service and the node.
 pub(super) struct LocalDisk {
     env: Env,
-    directory: Arc<DataDirectory>,
     identity_file: IdentityFile,
     ordinal: Ordinal,
     options: Options,
@@ -32,6 +31,8 @@ pub(super) struct LocalDisk {
     metrics: Metrics,
     consensus: Gate,
     inner: Mutex<Inner>,
+    /// Last, so that its lock outlives what is open in it.
+    directory: Arc<DataDirectory>,
 }
 
 struct Inner {
