@@ -69,6 +69,11 @@ async fn killed_and_restarted_pods_lose_nothing() {
         assert_eq!(received, Some(0.0), "pod {ordinal} can catch up from the log");
     }
     world.stop().await;
+    for ordinal in 0..3 {
+        // Members went away and came back; nobody told it for every heartbeat.
+        let warnings = world.log_of(ordinal).lines().filter(|line| line.contains(" WARN ")).count();
+        assert!(warnings < 30, "pod {ordinal} warned {warnings} times");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,8 +18,8 @@ const POD_DRAIN_DELAY: Duration = Duration::from_secs(3);
 /// Below Kubernetes' default grace period of 30 s.
 const GRACE_PERIOD: Duration = Duration::from_secs(25);
 
-/// Consensus tells every step at level info, more than a person can read.
-const LOG: &str = "info,openraft=error";
+/// What to log unless configured.
+const LOG: &str = "info";
 
 /// What `serve` needs to know.
 #[derive(Clone, Debug)]

@@ -59,8 +59,16 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
+/// What to log of consensus, unless it is named: it tells every step at level info and every lost heartbeat as a warning,
+/// hundreds of lines a second while a member is down. What a person needs of it, `raft` tells once.
+const QUIET: &str = "openraft=error";
+
+fn log_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{text}"))
+}
+
 fn start_log(settings: &Settings) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| {
+    let filter = log_filter(&settings.log).map_err(|error| {
         Failure::new(Exit::Config, format!("the log filter {:?} cannot be read: {error}", settings.log))
     })?;
     let log = tracing_subscriber::fmt()
@@ -123,4 +131,19 @@ fn start_failure(error: &Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn consensus_is_quiet_unless_it_is_named() {
+        let shown = |text: &str| log_filter(text).unwrap().to_string();
+        assert_eq!(shown("info"), "openraft=error,info");
+        assert_eq!(shown("setstone=debug,warn"), "setstone=debug,openraft=error,warn");
+        assert_eq!(shown("info,openraft=debug"), "openraft=debug,info");
+        assert!(log_filter("setstone=loud").is_err());
+    }
 }

@@ -124,7 +124,7 @@ pub(super) const SETTINGS: [Setting; 26] = [
         "log",
         "SETSTONE_LOG",
         "FILTER",
-        "What to log: error, warn, info, debug, or setstone=debug,warn (default: info,openraft=error)",
+        "What to log: error, warn, info, debug, or setstone=debug,warn (default: info); of openraft only errors, unless it is named",
     ),
     setting(
         "log-format",
