@@ -2,6 +2,8 @@
 //!
 //! Used by the state machine adapter, which owns what keys and values mean. A [`Batch`] is atomic; durability is not promised by anything but [`state`]'s marker. Calls block, briefly.
 
+#[cfg(feature = "simulation")]
+mod journal;
 mod memory;
 mod sled;
 pub mod state;

@@ -56,8 +56,17 @@ pub fn open_state(files: &dyn Files, directory: &Path, kind: EngineKind) -> Resu
     };
     files.create_dir_all(&engine_files(directory))?;
     let clean = take_marker(files, directory)?;
-    let engine = SledEngine::open(&engine_files(directory), cache_bytes)?;
-    Ok(OpenedState { engine: Arc::new(engine), clean })
+    let engine = open_engine(files, &engine_files(directory), cache_bytes)?;
+    Ok(OpenedState { engine, clean })
+}
+
+#[cfg_attr(not(feature = "simulation"), expect(unused_variables))]
+fn open_engine(files: &dyn Files, directory: &Path, cache_bytes: u64) -> Result<Arc<dyn Engine>> {
+    #[cfg(feature = "simulation")]
+    if crate::env::simulated::is_running() {
+        return Ok(Arc::new(super::journal::JournalEngine::open(files, directory)?));
+    }
+    Ok(Arc::new(SledEngine::open(directory, cache_bytes)?))
 }
 
 /// Removes the marker, durably. Tells whether there was a valid one.
