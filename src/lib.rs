@@ -26,6 +26,8 @@ pub mod config;
 pub mod discovery;
 pub mod env;
 pub mod error;
+#[cfg(feature = "simulation")]
+pub mod fuzzing;
 pub mod identity;
 pub mod limits;
 pub mod membership;

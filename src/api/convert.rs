@@ -55,7 +55,7 @@ pub(super) fn range(request: pb::RangeRequest) -> Result<command::Range, Failure
 }
 
 /// A put.
-pub(super) fn put(request: pb::PutRequest) -> Result<command::Put, Failure> {
+pub(crate) fn put(request: pb::PutRequest) -> Result<command::Put, Failure> {
     let put = command::Put {
         key: request.key,
         value: request.value,
@@ -69,7 +69,7 @@ pub(super) fn put(request: pb::PutRequest) -> Result<command::Put, Failure> {
 }
 
 /// A delete.
-pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> Result<command::DeleteRange, Failure> {
+pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<command::DeleteRange, Failure> {
     let delete =
         command::DeleteRange { key: request.key, range_end: request.range_end, prev_kv: request.prev_kv };
     check::delete_range(&delete).map_err(texts::invalid)?;
@@ -77,7 +77,7 @@ pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> Result<command::D
 }
 
 /// A transaction, with everything that etcd checks before it proposes one.
-pub(super) fn txn(request: pb::TxnRequest) -> Result<command::Txn, Failure> {
+pub(crate) fn txn(request: pb::TxnRequest) -> Result<command::Txn, Failure> {
     let txn = txn_form(request, limits::TXN_OPERATIONS)?;
     check::overlaps(&txn).map_err(texts::invalid)?;
     Ok(txn)

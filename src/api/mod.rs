@@ -12,7 +12,7 @@
 //! * `probe`: the seam to readiness
 
 mod cluster;
-mod convert;
+pub(crate) mod convert;
 mod header;
 mod health;
 mod http;

@@ -1,22 +1,78 @@
 //! Where a simulation looks into a node, and where it plants bugs. Nothing of this is in a build without the feature
-//! `simulation`: there [`tell`] and [`planted`] are empty.
+//! `simulation`: there [`tell`], [`planted`] and [`is_running`] are empty.
 //!
 //! Everything is per thread, because a simulation runs on one: several can run side by side.
 
-use std::fmt;
+mod bugs;
+
+pub use bugs::Bug;
+
+/// The place of an entry: its term, then its index.
+pub type EntryId = (u64, u64);
+
+/// What a disk says, or once said, about votes: term, candidate, and whether a quorum has granted it.
+pub type VoteSeen = (u64, u64, bool);
 
 /// What happened inside a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
+    /// A member opened its log.
+    Opened {
+        /// The member.
+        node: u64,
+        /// The vote in it.
+        vote: VoteSeen,
+        /// The last entry in it.
+        last: EntryId,
+    },
+    /// A member has a vote on disk, it says.
+    Voted {
+        /// The member.
+        node: u64,
+        /// The vote.
+        vote: VoteSeen,
+    },
+    /// A member was handed an entry for its log.
+    Logged {
+        /// The member.
+        node: u64,
+        /// The entry.
+        id: EntryId,
+        /// Digest of what is in it.
+        digest: u64,
+    },
+    /// A member has its log up to an entry on disk, it says.
+    Durable {
+        /// The member.
+        node: u64,
+        /// The entry.
+        id: EntryId,
+    },
+    /// A member was told to forget the entries after one.
+    Truncated {
+        /// The member.
+        node: u64,
+        /// The last entry that stays.
+        id: EntryId,
+        /// It has done so, on disk.
+        done: bool,
+    },
     /// A member applied an entry.
     Applied {
         /// The member.
         node: u64,
-        /// Term of the entry.
-        term: u64,
+        /// The entry.
+        id: EntryId,
+        /// Digest of what is in it.
+        digest: u64,
+    },
+    /// The state of a member after it applied an entry.
+    State {
+        /// The member.
+        node: u64,
         /// Index of the entry.
         index: u64,
-        /// Digest of what is in it.
+        /// Digest of the state.
         digest: u64,
     },
     /// A member installed a snapshot up to an entry.
@@ -26,48 +82,22 @@ pub enum Seen {
         /// The last entry that the snapshot holds.
         index: u64,
     },
-    /// A member holds that this one leads in this term.
+    /// A member holds that one leads in a term.
     Leads {
+        /// The member that says so.
+        node: u64,
         /// The term.
         term: u64,
         /// The leader.
         leader: u64,
+        /// The last entry in the log of the member that says so.
+        last: EntryId,
     },
-}
-
-/// A mistake that the simulator must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bug {
-    /// An `fdatasync` says yes and does nothing, seven times of eight.
-    AcknowledgeBeforeSync,
-    /// The names in a directory are never made durable.
-    NoDirectorySync,
-    /// Some entries are applied twice.
-    ApplyTwice,
-    /// A linearizable read does not wait for a read index.
-    NoReadIndex,
-    /// Votes are not written to the log.
-    ForgetVote,
-    /// Some entries mean something else to some members.
-    UnequalApply,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::AcknowledgeBeforeSync,
-        Self::NoDirectorySync,
-        Self::ApplyTwice,
-        Self::NoReadIndex,
-        Self::ForgetVote,
-        Self::UnequalApply,
-    ];
-}
-
-impl fmt::Display for Bug {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
+    /// A disk is lost, says its member.
+    Lost {
+        /// The member.
+        node: u64,
+    },
 }
 
 #[cfg(feature = "simulation")]
@@ -96,6 +126,11 @@ mod on {
     /// Whether this thread runs with the bug.
     pub fn planted(bug: Bug) -> bool {
         BUG.get() == Some(bug)
+    }
+
+    /// Whether this thread simulates.
+    pub fn is_running() -> bool {
+        SEED.get().is_some()
     }
 
     /// A random number for consensus: from the seed of this thread, or the operating system's if it has none.
@@ -134,7 +169,7 @@ mod on {
 }
 
 #[cfg(feature = "simulation")]
-pub use on::{Simulating, planted, random, tell};
+pub use on::{Simulating, is_running, planted, random, tell};
 
 /// Nobody watches.
 #[cfg(not(feature = "simulation"))]
@@ -145,6 +180,13 @@ pub fn tell(_: impl FnOnce() -> Seen) {}
 #[cfg(not(feature = "simulation"))]
 #[inline]
 pub const fn planted(_: Bug) -> bool {
+    false
+}
+
+/// Nothing is simulated.
+#[cfg(not(feature = "simulation"))]
+#[inline]
+pub const fn is_running() -> bool {
     false
 }
 

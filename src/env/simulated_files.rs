@@ -81,6 +81,27 @@ impl SimulatedFiles {
         disk.operations_left = None;
     }
 
+    /// A volume of its own with what is durable on this one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut disk = self.disk.lock().clone();
+        disk.crash(Crash::LoseAll);
+        Self { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Puts another volume's content in the place of this one's. As after a crash, handles and locks from before are dead.
+    pub fn replace(&self, with: &Self) {
+        let mut content = with.copy().disk.lock().clone();
+        let mut disk = self.disk.lock();
+        content.epoch = disk.epoch + 1;
+        *disk = content;
+    }
+
+    /// Files that are open: what a process leaves behind when it stops.
+    pub fn open_files(&self) -> usize {
+        self.disk.lock().handles.len()
+    }
+
     /// How many writes, syncs and other changes there were.
     pub fn operations(&self) -> u64 {
         self.disk.lock().operations

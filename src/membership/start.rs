@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::disk::{Answers, Described, Disk, Service, What};
 use super::{below_mark, resume, wait};
+use crate::env::simulated::{self, Bug};
 use crate::identity::{ClusterId, NodeId, Ordinal};
 use crate::limits;
 
@@ -148,7 +149,7 @@ pub fn whom_to_ask(disk: &Disk, answers: &Answers, facts: &Facts) -> BTreeSet<Or
 
 /// The start table. `disk` is this pod's.
 pub fn decide(disk: &Disk, answers: &Answers, facts: &Facts) -> Action {
-    if disk.has_identity() && disk.ordinal != facts.ordinal {
+    if disk.has_identity() && disk.ordinal != facts.ordinal && !simulated::planted(Bug::IgnoreOrdinal) {
         let reason = format!(
             "the disk belongs to ordinal {} (node {} of cluster {}), and this pod is {} with ordinal {}: are two volumes \
              swapped?",
@@ -219,6 +220,9 @@ fn rolled_back(disk: &Disk, name: &str, described: &Described, facts: &Facts) ->
     if !peer.has_identity() || peer.cluster != disk.cluster {
         return None;
     }
+    if simulated::planted(Bug::IgnoreMarks) {
+        return None;
+    }
     let boot = disk.boot;
     if let Some(seen) = peer.seen.get(&disk.node_id)
         && (seen.number > boot.number || (seen.number == boot.number && seen.random != boot.random))
@@ -244,6 +248,9 @@ fn rolled_back(disk: &Disk, name: &str, described: &Described, facts: &Facts) ->
 /// Row 5: pods answer, and all are of clusters that have nothing to do with the disk's. Decided once everyone was given the time
 /// to answer.
 fn only_others(disk: &Disk, answers: &Answers) -> Option<String> {
+    if simulated::planted(Bug::IgnoreCluster) {
+        return None;
+    }
     let mut others = BTreeSet::new();
     for asked in answers.pods.values() {
         match asked.described() {
@@ -343,6 +350,9 @@ fn only(clusters: &BTreeMap<ClusterId, Led>) -> Option<(ClusterId, &Led)> {
 
 /// Row 9: the pods of a first bootstrap by ordinal, if everyone who must be asked answered and all are blank or prepared.
 fn founders(disk: &Disk, answers: &Answers, facts: &Facts) -> Option<Vec<Founder>> {
+    if simulated::planted(Bug::BootstrapAlone) {
+        return Some(vec![Founder { ordinal: facts.ordinal, name: facts.name.clone() }]);
+    }
     let sure = !matches!(facts.desired, Desired::Unknown(_))
         && matches!(answers.service, Service::NotUsed | Service::Listed)
         && all_are_fresh(disk, answers, facts);

@@ -14,6 +14,7 @@ use super::command::Refusal;
 use super::history::History;
 use super::record::{self, Kind};
 use super::{Changes, Revision, State, layout, read, small};
+use crate::env::simulated::{self, Bug};
 
 /// How far physical compaction has got. In the engine, so that a pass goes on after a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +77,9 @@ impl State {
         let before = entries.len();
         entries.retain(|entry| {
             let kept = self.is_kept(entry.revision, &entry.key);
+            if simulated::planted(Bug::CompactLive) && entry.revision.main % 4 == 0 {
+                return false;
+            }
             if !kept {
                 self.index.trim(&entry.key, self.compacted);
             }

@@ -274,7 +274,7 @@ pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<(Kind, &'a [u8]), 
     let stored = value.get(CHECKSUM_AT).and_then(|bytes| bytes.try_into().ok()).ok_or(Damage::Truncated)?;
     let found = u32::from_le_bytes(stored);
     let expected = checksum(key, value);
-    if found == expected { Ok(opened) } else { Err(Damage::Checksum { expected, found }) }
+    if found == expected || cfg!(fuzzing) { Ok(opened) } else { Err(Damage::Checksum { expected, found }) }
 }
 
 /// Total length and first bytes in the body of the head of a large entry.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::env::Env;
+use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal};
 use crate::membership::{ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What};
@@ -120,7 +121,7 @@ impl LocalDisk {
 
     /// Takes up an identity that was on the disk before this start.
     fn resume(&self, identity: &Identity) -> Result<(), Error> {
-        if identity.ordinal != self.ordinal {
+        if identity.ordinal != self.ordinal && !simulated::planted(Bug::IgnoreOrdinal) {
             // Another pod's disk: it is described, refused, and not touched, its boot neither.
             let mut inner = self.inner.lock();
             inner.boot.number = identity.boot;
@@ -143,13 +144,14 @@ impl LocalDisk {
         match self.open_parts(identity.cluster) {
             Ok(opened) => {
                 self.tell(&opened, began);
-                Self::take(&mut self.inner.lock(), opened);
+                Self::take(&mut self.inner.lock(), identity.node_id, opened);
             }
             Err(raft::OpenError::Lost(reason)) => {
                 tracing::error!(
                     %reason,
                     "the disk has lost what it acknowledged; it takes part no more, and nothing was removed"
                 );
+                simulated::tell(|| Seen::Lost { node: identity.node_id.0 });
                 let lost = identity.lost(reason);
                 self.identity_file.store(&lost).map_err(start_error)?;
                 self.inner.lock().identity = Some(lost);
@@ -178,8 +180,13 @@ impl LocalDisk {
         raft::open(&self.env, &self.directory, self.options, self.engine, cluster, &self.metrics)
     }
 
-    fn take(inner: &mut Inner, opened: Opened) {
+    fn take(inner: &mut Inner, node: NodeId, opened: Opened) {
         inner.at_boot = held(&opened.log);
+        let (node, vote) = (node.0, opened.log.vote());
+        let vote =
+            vote.map_or((0, 0, false), |vote| (vote.term, vote.node.unwrap_or_default(), vote.committed));
+        let last = (inner.at_boot.last.term, inner.at_boot.last.index);
+        simulated::tell(|| Seen::Opened { node, vote, last });
         inner.recovered = opened.recovered.clone();
         inner.opened = Some(Arc::new(opened));
     }
@@ -216,6 +223,7 @@ impl LocalDisk {
     pub(super) fn lose(&self, reason: &str) -> Result<(), Error> {
         let mut inner = self.inner.lock();
         let Some(lost) = inner.identity.as_ref().map(|identity| identity.lost(reason)) else { return Ok(()) };
+        simulated::tell(|| Seen::Lost { node: lost.node_id.0 });
         self.identity_file.store(&lost).map_err(start_error)?;
         inner.identity = Some(lost);
         Ok(())
@@ -257,7 +265,7 @@ impl LocalDisk {
             if !held(&opened.log).is_nothing() {
                 return Err(PrepareRefusal::InUse("not blank: its log holds something".into()));
             }
-            Self::take(&mut inner, opened);
+            Self::take(&mut inner, prepared.node_id, opened);
         }
         let first = Identity {
             cluster: prepared.cluster,

@@ -15,6 +15,7 @@ use tonic::Streaming;
 use super::network::PeerChannels;
 use super::proposer::{Pending, ReplyTo};
 use super::wire::{self, Proposed};
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -153,6 +154,9 @@ impl Link {
         for pending in waiting.drain(..count) {
             let number = self.next_number;
             self.next_number += 1;
+            if simulated::planted(Bug::ForwardTwice) {
+                requests.push(ForwardedRequest { number: u64::MAX, request: pending.request.clone() });
+            }
             requests.push(ForwardedRequest { number, request: pending.request.clone() });
             self.unanswered.insert(number, pending);
         }

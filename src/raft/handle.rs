@@ -26,6 +26,7 @@ use super::types::{PeerNode, Raft};
 use super::wire::Sender;
 use super::{duties, marks};
 use crate::config::Tuning;
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -95,7 +96,7 @@ fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
         // A restarted leader that leads on without a vote has served stale reads.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(simulated::planted(Bug::LeaderRestore)),
         broadcast_submitted_on_append: Some(true),
         // Cures a deadlock behind a one-way partition; must be at least twice the longest election time-out.
         quorum_loss_probe_interval: Some(2 * millis(tuning.election_max)),
@@ -113,7 +114,7 @@ impl Consensus {
     /// state holds a membership; else it waits to be initialised or to hear of one.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
-        let store = LogStore::new(parts.log.clone(), parts.committed);
+        let store = LogStore::new(parts.log.clone(), parts.committed).of(parts.mine.node);
         let machine = StateMachine::new(
             parts.mine.node,
             parts.machine.clone(),

@@ -10,13 +10,16 @@ use tokio::sync::oneshot;
 
 use super::codec;
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
-use crate::env::simulated::{self, Bug, Seen};
+use crate::env::simulated::{self, Bug, EntryId, Seen};
+use crate::identity::NodeId;
 use crate::limits;
 use crate::storage::{self, Log};
 
 /// openraft's view of the log.
 #[derive(Clone, Debug)]
 pub struct LogStore {
+    /// Whose it is, for a simulation that watches.
+    node: NodeId,
     log: Log,
     /// The committed entry that the log recorded last before this start.
     committed: Option<LogId>,
@@ -25,7 +28,17 @@ pub struct LogStore {
 impl LogStore {
     /// `committed`: what the log recorded when it was opened.
     pub fn new(log: Log, committed: Option<storage::LogId>) -> Self {
-        Self { log, committed: committed.map(types::log_id) }
+        Self { node: NodeId(0), log, committed: committed.map(types::log_id) }
+    }
+
+    /// Names the member whose log it is.
+    #[must_use]
+    pub fn of(self, node: NodeId) -> Self {
+        Self { node, ..self }
+    }
+
+    fn last(&self) -> EntryId {
+        self.log.last().or(self.log.purged()).map_or((0, 0), |id| (id.term, id.index))
     }
 }
 
@@ -93,13 +106,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = types::stored_vote(vote);
+        let node = self.node.0;
         if let (true, Some(leader)) = (vote.committed, vote.node) {
-            simulated::tell(|| Seen::Leads { term: vote.term, leader });
+            simulated::tell(|| Seen::Leads { node, term: vote.term, leader, last: self.last() });
         }
-        if simulated::planted(Bug::ForgetVote) {
-            return Ok(());
+        if !simulated::planted(Bug::ForgetVote) {
+            durable(|done| self.log.save_vote(vote, done)).await?;
         }
-        durable(|done| self.log.save_vote(vote, done)).await
+        let seen = (vote.term, vote.node.unwrap_or_default(), vote.committed);
+        simulated::tell(|| Seen::Voted { node, vote: seen });
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -118,14 +134,33 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries
+        let entries: Vec<_> = entries
             .into_iter()
             .map(|entry| storage::Entry {
                 id: types::stored_log_id(&entry.log_id),
                 payload: codec::encode_payload(&entry.payload),
             })
             .collect();
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result)));
+        let node = self.node.0;
+        let mut last = (0, 0);
+        for entry in &entries {
+            last = (entry.id.term, entry.id.index);
+            let digest = || simulated::digest(&entry.payload);
+            simulated::tell(|| Seen::Logged { node, id: last, digest: digest() });
+        }
+        if simulated::planted(Bug::FlushedTooEarly) {
+            simulated::tell(|| Seen::Durable { node, id: last });
+            callback.io_completed(Ok(()));
+            self.log.append(entries, Box::new(drop));
+            return Ok(());
+        }
+        let done = move |result: io::Result<()>| {
+            if result.is_ok() {
+                simulated::tell(|| Seen::Durable { node, id: last });
+            }
+            callback.io_completed(result);
+        };
+        self.log.append(entries, Box::new(done));
         Ok(())
     }
 
@@ -137,11 +172,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             // Nothing is there that could be removed.
             return Ok(());
         }
-        durable(|done| self.log.truncate_after(last, done)).await
+        let id = last.map_or((0, 0), |id| (id.term, id.index));
+        let node = self.node.0;
+        simulated::tell(|| Seen::Truncated { node, id, done: false });
+        durable(|done| self.log.truncate_after(last, done)).await?;
+        simulated::tell(|| Seen::Truncated { node, id, done: true });
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        let upto = types::stored_log_id(&upto);
+        let mut upto = types::stored_log_id(&upto);
+        if simulated::planted(Bug::CutTooFar)
+            && let Some(last) = self.log.last()
+        {
+            upto = last;
+        }
         durable(|done| self.log.purge(upto, done)).await
     }
 }

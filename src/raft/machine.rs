@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::codec;
 use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::command::{Range, RangeResult, Refusal, Txn, TxnResult};
@@ -175,7 +176,9 @@ impl Machine {
     /// Applies one entry. An error means that this member cannot go on.
     pub fn apply(&self, entry: &Entry) -> Result<Replies, MachineError> {
         let mut batch = storage::Batch::default();
-        batch.puts.push((Bytes::from_static(APPLIED_KEY), encode_applied(&entry.log_id)));
+        if !simulated::planted(Bug::LoseApplied) {
+            batch.puts.push((Bytes::from_static(APPLIED_KEY), encode_applied(&entry.log_id)));
+        }
         let replies = match &entry.payload {
             EntryPayload::Normal(requests) => self.apply_requests(requests, batch)?,
             EntryPayload::Blank => {
@@ -297,6 +300,22 @@ impl Machine {
 
     fn hash_step(&self, plan: &mut mvcc::HashPlan) -> Result<bool, Refusal> {
         self.state.read().hash_step(&self.history, plan, limits::RANGE_STEP_RECORDS)
+    }
+
+    /// Applies requests as one entry of term 1, for fuzzers.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn apply_batch(&self, index: u64, batch: Batch) -> Result<Replies, MachineError> {
+        let log_id = types::log_id(storage::LogId { term: 1, index });
+        self.apply(&Entry { log_id, payload: EntryPayload::Normal(batch) })
+    }
+
+    /// Digest of the whole state, for a simulation: equal on all members that have applied the same.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn digest(&self) -> u64 {
+        let state = self.state.read();
+        let hash = state.hash(&self.history, 0);
+        let rest = (state.cluster(), &*self.membership.read());
+        simulated::digest(format!("{hash:?} {rest:?}").as_bytes())
     }
 
     /// One bounded step of physical compaction. False if there is nothing to do now.

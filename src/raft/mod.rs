@@ -37,7 +37,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 mod types;
-mod wire;
+pub(crate) mod wire;
 
 pub use gate::Gate;
 pub use handle::{Consensus, Parts};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec;
 use super::types::{Callback, ClientWriteResult, Raft};
 use super::wire::{Applied, Proposed};
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -108,6 +109,9 @@ impl ReplyTo {
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
+        if simulated::planted(Bug::UnknownIsRefused) {
+            return self.send(Err(Error::NoLeader));
+        }
         self.send(Err(Error::OutcomeUnknown("the member stopped before the outcome was known".into())));
     }
 }

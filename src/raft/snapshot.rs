@@ -23,9 +23,11 @@ use super::machine::{Machine, MachineError, Pin};
 use super::types::{self, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::env::Tasks;
+use crate::env::simulated::{self, Bug};
 use crate::identity::ClusterId;
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::mvcc::layout;
 use crate::proto::peer::raft_client::RaftClient;
 use crate::proto::peer::{Envelope, SnapshotChunk, SnapshotHead, SnapshotOffsetRequest};
 use crate::storage::snapshot::{Incoming, RawSnapshot, SnapshotError, SnapshotHeader};
@@ -193,7 +195,16 @@ pub(crate) fn load(
     file: &storage::snapshot::SnapshotFile,
 ) -> Result<(), MachineError> {
     let mut reader = snapshots.read(file)?;
-    machine.install(&mut std::iter::from_fn(|| reader.next_pair().transpose()))?;
+    let mut pairs = std::iter::from_fn(|| reader.next_pair().transpose());
+    if simulated::planted(Bug::InstallHalf) {
+        let mut records = 0;
+        return machine.install(&mut pairs.filter(|pair| {
+            let is_record = pair.as_ref().is_ok_and(|(key, _)| key.first() == Some(&layout::HISTORY));
+            records += u32::from(is_record);
+            !is_record || records <= 2
+        }));
+    }
+    machine.install(&mut pairs)?;
     reader.into_verified()?;
     Ok(())
 }

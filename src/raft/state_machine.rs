@@ -22,6 +22,10 @@ use crate::storage::Log;
 /// How often an entry that waits for the disk looks whether the disk has failed.
 const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Entries from one look of a simulation at the whole state to the next.
+#[cfg(feature = "simulation")]
+const DIGEST_INTERVAL: u64 = 8;
+
 /// openraft's view of the applied state.
 #[derive(Clone)]
 pub struct StateMachine {
@@ -87,19 +91,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(item) = entries.next().await {
             #[allow(unused_mut)] // Only a planted bug changes it.
             let (mut entry, responder) = item?;
-            self.wait_durable(entry.log_id.index).await?;
+            if !simulated::planted(Bug::ApplyBeforeSync) {
+                self.wait_durable(entry.log_id.index).await?;
+            }
             let started = tokio::time::Instant::now();
             if simulated::planted(Bug::ApplyTwice) && entry.log_id.index.is_multiple_of(16) {
                 self.machine.apply(&entry)?;
             }
-            if simulated::planted(Bug::UnequalApply)
-                && self.node.ordinal() == 0
-                && entry.log_id.index.is_multiple_of(16)
-            {
+            let deviates = self.node.ordinal() == 0 && entry.log_id.index.is_multiple_of(16);
+            if simulated::planted(Bug::UnequalApply) && deviates {
                 entry.payload = EntryPayload::Blank;
+            }
+            if simulated::planted(Bug::SkipApply) && deviates {
+                continue;
             }
             let replies = self.machine.apply(&entry)?;
             simulated::tell(|| applied(self.node, &entry));
+            #[cfg(feature = "simulation")]
+            if entry.log_id.index.is_multiple_of(DIGEST_INTERVAL) {
+                let (node, index) = (self.node.0, entry.log_id.index);
+                simulated::tell(|| Seen::State { node, index, digest: self.machine.digest() });
+            }
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             if let Some(responder) = responder {
                 responder.send(replies);
@@ -130,7 +142,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 fn applied(node: NodeId, entry: &Entry) -> Seen {
     let digest = simulated::digest(&codec::encode_payload(&entry.payload));
-    Seen::Applied { node: node.0, term: entry.log_id.leader_id.term, index: entry.log_id.index, digest }
+    Seen::Applied { node: node.0, id: (entry.log_id.leader_id.term, entry.log_id.index), digest }
 }
 
 /// Follows the applied index until it reaches `index`.

@@ -1,54 +1,167 @@
-//! After everything was healed: every member must serve again, hold the same, and tell the whole history.
+//! After everything was healed: every member must serve again, hold the same, and tell the whole history; and those whose disk
+//! was taken from them must wait, and say for what.
 
 use std::time::Duration;
 
 use super::history::Action;
-use super::shared::Shared;
+use super::shared::{Phase, Shared};
 use super::workload::Caller;
+use crate::playground::controller::PodManagement;
 
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Time in which the members' marks name the last write.
+const MARKED: Duration = Duration::from_millis(2_500);
+/// Time in which a pod with another disk than it had finds out what it is to wait for.
+const FIND_OUT: Duration = Duration::from_secs(30);
 
 /// Waits until the clients are done, then asks every member. The driver bounds the time.
 pub(super) async fn run(mut caller: Caller, shared: Shared) {
     while shared.calling.get() > 0 || shared.now.millis() < shared.plan.heal {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let size = usize::from(shared.plan.size);
-    for member in 0..size {
+    let serving = settle(&mut caller, &shared).await;
+    tokio::time::sleep(MARKED).await;
+    shared.phase.set(Phase::Settled);
+    while shared.phase.get() < Phase::RolledBack {
+        tokio::time::sleep(AGAIN).await;
+    }
+    let serving: Vec<u16> =
+        serving.into_iter().filter(|member| !shared.must_wait.borrow().contains(member)).collect();
+    let newest = compare(&caller, &shared, &serving).await;
+    read_history(&caller, &shared, &serving, newest).await;
+    let waiting: Vec<u16> = (0..shared.plan.size).filter(|member| !serving.contains(member)).collect();
+    for member in waiting {
+        shared.waiting_for.replace(format!("a word from member {member} about what it waits for"));
+        waits(&mut caller, &shared, member).await;
+    }
+    shared.waiting_for.replace(String::new());
+}
+
+/// Writes through every member that must serve; returns those that do.
+async fn settle(caller: &mut Caller, shared: &Shared) -> Vec<u16> {
+    let mut serving = Vec::new();
+    for member in 0..shared.plan.size {
+        if shared.must_wait.borrow().contains(&member) {
+            continue;
+        }
         shared.waiting_for.replace(format!("a write through member {member}"));
+        let patience = tokio::time::Instant::now() + FIND_OUT;
         let mut attempt = 0;
         loop {
             attempt += 1;
             let value = format!("audit.{member}.{attempt}");
-            if caller.call(member, Action::Put(b"audit".as_slice().into(), value.into())).await {
+            let put = Action::Put(b"audit".as_slice().into(), value.into());
+            if caller.call(usize::from(member), put).await == Some(member) {
+                serving.push(member);
+                break;
+            }
+            caller.forget(usize::from(member));
+            if need_not_serve(shared, member)
+                && (gave_up(shared, member) || tokio::time::Instant::now() > patience)
+            {
                 break;
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
+    serving
+}
+
+/// Whether a pod has a reason not to serve: its disk, or that of a pod which must be ready before it is created.
+fn need_not_serve(shared: &Shared, member: u16) -> bool {
+    let invariants = shared.invariants.borrow();
+    let ordered = shared.plan.spec.management == PodManagement::OrderedReady;
+    let absent = !shared.places.borrow().contains_key(&member);
+    invariants.is_tampered(member)
+        || (ordered && absent && (0..member).any(|lower| invariants.is_tampered(lower)))
+}
+
+/// Whether a pod said something that it will not take back, or is not there.
+fn gave_up(shared: &Shared, member: u16) -> bool {
+    let reports = shared.reports.borrow();
+    let last = ["refusing", "the disk is lost", "waiting to be admitted"];
+    reports.get(&member).map_or(!shared.places.borrow().contains_key(&member), |report| {
+        last.iter().any(|begin| report.decided.starts_with(begin))
+    })
+}
+
+/// All members have equal stores; returns the newest revision.
+async fn compare(caller: &Caller, shared: &Shared, serving: &[u16]) -> i64 {
     let mut newest = 0;
-    for member in 0..size {
+    for member in serving {
         shared.waiting_for.replace(format!("a linearizable read through member {member}"));
-        newest = newest.max(again(async || caller.newest(member).await.ok()).await);
+        newest = newest.max(again(async || caller.newest(usize::from(*member)).await.ok()).await);
     }
-    // Nobody writes any more, but what was of unknown outcome may still come: all are asked at one revision.
-    let mut hashes = Vec::new();
-    for member in 0..size {
-        shared.waiting_for.replace(format!("the hash of member {member} at revision {newest}"));
-        hashes.push(again(async || caller.hash(member, newest).await.ok()).await);
+    // Nobody writes any more, but what was of unknown outcome may still come: all are asked at one revision, and again if one
+    // has compacted meanwhile.
+    shared.waiting_for.replace(format!("equal hashes at revision {newest}"));
+    loop {
+        let mut hashes = Vec::new();
+        for member in serving {
+            hashes.push(again(async || caller.hash(usize::from(*member), newest).await.ok()).await);
+        }
+        if hashes.windows(2).all(|pair| matches!(pair, [one, other] if one == other)) {
+            shared.trace.add(&format!("hashes at revision {newest}: {hashes:x?}"));
+            return newest;
+        }
+        if hashes.windows(2).all(|pair| matches!(pair, [one, other] if one.0 == other.0)) {
+            shared.complain(format!("the members hold different stores at revision {newest}: {hashes:x?}"));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    shared.trace.add(&format!("hashes at revision {newest}: {hashes:x?}"));
-    if hashes.windows(2).any(|pair| matches!(pair, [one, other] if one != other)) {
-        shared.complain(format!("the members hold different stores at revision {newest}: {hashes:x?}"));
-    }
-    let member = shared.plan.seed as usize % size.max(1);
-    for revision in 1..=newest {
+}
+
+/// Reads what is left of the history from one member, and compares it with what was read before.
+async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest: i64) {
+    let Some(member) = serving.get(shared.plan.seed as usize % serving.len().max(1)) else { return };
+    let member = usize::from(*member);
+    let asked = shared
+        .operations
+        .borrow()
+        .iter()
+        .filter_map(|operation| match operation.action {
+            Action::Compact(revision) => Some(revision),
+            _ => None,
+        })
+        .max();
+    for revision in asked.unwrap_or(1)..=newest {
         shared.waiting_for.replace(format!("revision {revision} from member {member}"));
         let state = again(async || caller.inspect(member, revision).await.ok()).await;
-        shared.states.borrow_mut().insert(revision, state);
+        let before = shared.states.borrow_mut().insert(revision, state.clone());
+        if before.as_ref().is_some_and(|before| *before != state) {
+            shared.complain(format!("revision {revision} was {before:?}, and is {state:?} now"));
+        }
     }
-    shared.waiting_for.replace(String::new());
+}
+
+/// A pod whose disk was taken from it does not serve, and says why.
+async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
+    let deadline = tokio::time::Instant::now() + FIND_OUT;
+    loop {
+        let report = shared.reports.borrow().get(&member).cloned();
+        let says = |text: &str| {
+            ["waiting", "refusing", "the disk is lost"].iter().any(|begin| text.starts_with(begin))
+        };
+        match report {
+            Some(report) if !report.serving && says(&report.decided) => {
+                shared.trace.add(&format!("pod {member} does not serve: {}", report.decided));
+                shared.count("pods that wait and say for what");
+                break;
+            }
+            None if !shared.places.borrow().contains_key(&member) => break,
+            report if tokio::time::Instant::now() > deadline => {
+                shared.complain(format!("pod {member} has a disk that is not its own, and says {report:?}"));
+                return;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    caller.forget(usize::from(member));
+    if caller.newest(usize::from(member)).await.is_ok() {
+        shared.complain(format!("pod {member} says that it does not serve, and does"));
+    }
 }
 
 /// Asks until there is an answer.

@@ -8,7 +8,8 @@
 //! 3. every other revision is the work of one write of unknown outcome, each of which happened at most once, and not
 //!    before it was asked for; none is that of a write which was refused;
 //! 4. every read saw exactly the state at its revision, and so did every write without an effect;
-//! 5. the order respects time: what was answered before a call comes before it. (A local read may see the past.)
+//! 5. what is said to be forgotten, somebody asked to forget;
+//! 6. the order respects time: what was answered before a call comes before it. (A local read may see the past.)
 //!
 //! No search is needed for unknown outcomes: no two writes have the same value; deletes of one key are alike, and of those
 //! the one that was asked for last before the revision is as good as any other that was asked for before it.
@@ -55,10 +56,13 @@ pub fn check(operations: &[Operation], states: &BTreeMap<i64, State>) -> Vec<Str
                     "{operation} came after an answer at revision {floor}, and was executed before it"
                 ));
             }
-        } else if revision < floor && operation.action != Action::ReadLocal {
+        } else if revision < floor && !operation.action.may_be_old() {
             wrong.push(format!("STALE: {operation} came after an answer at revision {floor}"));
         }
-        check_answer(operation, revision, state, states.get(&(revision - 1)), &mut wrong);
+        match operation.action {
+            Action::ReadAt(at) => check_read_at(operation, at, operations, states, &mut wrong),
+            _ => check_answer(operation, state, states.get(&(revision - 1)), &mut wrong),
+        }
     }
     explain_rest(operations, &floors, &changes, &work, states, &mut wrong);
     wrong
@@ -133,14 +137,34 @@ fn floors(operations: &[Operation]) -> Vec<i64> {
         .collect()
 }
 
-/// Whether an answer says what was so at its revision.
-fn check_answer(
+/// Whether a read at a revision saw the state then, or was told rightly that it is forgotten.
+fn check_read_at(
     operation: &Operation,
-    revision: i64,
-    state: &State,
-    before: Option<&State>,
+    at: i64,
+    operations: &[Operation],
+    states: &BTreeMap<i64, State>,
     wrong: &mut Vec<String>,
 ) {
+    let forgotten = |other: &Operation| {
+        matches!(other.action, Action::Compact(revision) if revision > at)
+            && other.outcome != Outcome::Refused
+            && operation.returned.is_some_and(|returned| other.invoked < returned)
+    };
+    match &operation.outcome {
+        Outcome::Done { answer: Answer::Forgotten, .. } if !operations.iter().any(forgotten) => {
+            wrong.push(format!(
+                "WRONG: {operation} was told that revision {at} is compacted; nobody asked for that"
+            ));
+        }
+        Outcome::Done { answer: Answer::State(seen), .. } if states.get(&at) != Some(seen) => {
+            wrong.push(format!("WRONG: {operation} saw {seen:?}; the store held {:?} then", states.get(&at)));
+        }
+        _ => {}
+    }
+}
+
+/// Whether an answer says what was so at its revision.
+fn check_answer(operation: &Operation, state: &State, before: Option<&State>, wrong: &mut Vec<String>) {
     let Outcome::Done { answer, .. } = &operation.outcome else { return };
     let empty = State::new();
     let before = before.unwrap_or(&empty);
@@ -156,12 +180,12 @@ fn check_answer(
             state.get(key).map_or(0, |kv| kv.mod_revision) != *expected
         }
         (Action::Read | Action::ReadLocal, Answer::State(seen)) => seen == state,
+        (Action::Compact(_), Answer::Compacted) => true,
         _ => false,
     };
     if !fine {
         wrong.push(format!(
-            "WRONG: {operation} was answered {answer:?}; the store held {before:?} before revision {revision} and {state:?} \
-             then"
+            "WRONG: {operation} was answered {answer:?}; the store held {before:?} before that revision and {state:?} then"
         ));
     }
 }
@@ -177,8 +201,7 @@ fn explain_rest(
 ) {
     let mut suspects: BTreeMap<Changes, Vec<usize>> = BTreeMap::new();
     for (place, operation) in operations.iter().enumerate() {
-        let is_write = !matches!(operation.action, Action::Read | Action::ReadLocal);
-        if is_write && !matches!(operation.outcome, Outcome::Done { .. }) {
+        if operation.action.writes() && !matches!(operation.outcome, Outcome::Done { .. }) {
             suspects.entry(sorted(operation.changes())).or_default().push(place);
         }
     }

@@ -149,6 +149,31 @@ fn a_stale_read_is_found() {
 }
 
 #[test]
+fn reads_at_a_revision_see_it_unless_somebody_had_it_forgotten() {
+    let read = |at, answer| done(Action::ReadAt(at), 21, 22, 5, answer);
+    let mut history = right();
+    history.push(read(3, Answer::State(stored()[&3].clone())));
+    assert_eq!(check(&history, &stored()), Vec::<String>::new());
+    history.push(read(3, Answer::Forgotten));
+    found(&history, &stored(), "nobody asked for that");
+    history.push(open(Action::Compact(3), 17, Outcome::Unknown));
+    found(&history, &stored(), "nobody asked for that");
+    history.push(open(Action::Compact(4), 17, Outcome::Unknown));
+    assert_eq!(check(&history, &stored()), Vec::<String>::new());
+    history.pop();
+    for useless in
+        [open(Action::Compact(4), 17, Outcome::Refused), open(Action::Compact(4), 23, Outcome::Unknown)]
+    {
+        history.push(useless);
+        found(&history, &stored(), "nobody asked for that");
+        history.pop();
+    }
+    let mut history = right();
+    history.push(read(3, Answer::State(stored()[&2].clone())));
+    found(&history, &stored(), "WRONG");
+}
+
+#[test]
 fn reads_that_overlap_a_write_may_see_it_or_not() {
     let states: BTreeMap<_, _> = stored().into_iter().filter(|(revision, _)| *revision <= 2).collect();
     for revision in [1, 2] {

@@ -1,78 +1,89 @@
-//! Moves a simulation forward, lets things go wrong when the plan says so, and restarts pods as a kubelet does.
+//! Moves a simulation forward, lets things go wrong when the plan says so, and heals them.
 
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use turmoil::Sim;
 
-use super::plan::Fault;
-use super::shared::Shared;
-use super::world::Dice;
+use super::fault::{Fault, Volume};
+use super::kubelet::Kubelet;
+use super::shared::{Phase, Shared};
+use super::volumes;
+use super::world::{Dice, Pod, STEP_MICROS};
 use crate::env::Lookup;
 use crate::env::simulated::mix;
-use crate::env::simulated_files::Crash;
+use crate::env::simulated_files::SimulatedFiles;
+use crate::playground::controller::Event;
 
 /// Time in which everything must work again after healing, in simulated milliseconds. A first bootstrap under faults waits
 /// up to a minute for pods that it knows of.
 const LIVENESS_MILLIS: u64 = 120_000;
-/// Time until the process of a pod that ended by itself is started again, in milliseconds.
-const RESTART_MILLIS: u64 = 500;
+/// Bytes that a disk has room for without faults.
+const ROOM: u64 = 1 << 40;
 
-/// What ends at a certain time.
-enum End {
-    Down(u16),
-    Partition(Vec<u16>),
-    OneWay(u16, u16),
-    Stall(u16, u16),
-    SlowNetwork,
-    SlowDisk(u16),
+type Pairs = Vec<(IpAddr, IpAddr)>;
+
+/// What is to be done at a certain time.
+enum Step {
+    Break(Pairs),
+    Repair(Pairs),
+    Release(Pairs),
+    Lossless,
+    Unbroken(u16),
+    FastNetwork,
+    FastPod(u16, Pairs),
+    FastDisk(u16),
+    Unstuck(u16),
+    Room(u16),
     Names,
+    Speaks,
+    Published,
+    Scaled,
 }
 
 pub(super) struct Driver<'a> {
     sim: Sim<'a>,
     shared: Shared,
     dice: Dice,
-    ends: Vec<(u64, End)>,
-    down: Vec<bool>,
+    kubelet: Kubelet,
+    steps: Vec<(u64, Step)>,
     next_fault: usize,
     healed: bool,
-    pub(super) faults: u64,
+    old_volume: Option<SimulatedFiles>,
 }
 
 impl<'a> Driver<'a> {
     pub(super) fn new(sim: Sim<'a>, shared: Shared) -> Self {
         let dice = Dice::new(mix(shared.plan.seed) ^ 0x6472_6976);
-        let down = vec![false; usize::from(shared.plan.size)];
-        Self { sim, shared, dice, ends: Vec::new(), down, next_fault: 0, healed: false, faults: 0 }
+        let kubelet = Kubelet::new(shared.clone());
+        Self { sim, shared, dice, kubelet, steps: Vec::new(), next_fault: 0, healed: false, old_volume: None }
     }
 
     /// Runs until the audit is done, something is wrong, or the time is up.
     pub(super) fn run(&mut self) {
-        let plan = self.shared.plan.clone();
+        let heal = self.shared.plan.heal;
         let mut millis = 0;
         loop {
             self.shared.now.set(millis);
-            self.serve_ends(millis);
-            if millis < plan.heal {
+            self.take_steps(millis);
+            if millis < heal {
                 self.begin_faults(millis);
             } else if !self.healed {
                 self.heal();
             }
-            self.notice();
+            self.roll_back(millis);
+            self.kubelet.step(&mut self.sim);
             match self.sim.step() {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => {
-                    self.shared.complain(format!("a task ended: {error}"));
-                    return;
-                }
+                Err(error) => return self.shared.complain(format!("a task ended: {error}")),
             }
-            if !self.shared.invariants.borrow().wrong().is_empty() {
+            if !self.shared.invariants.borrow().wrong().is_empty() || !self.shared.wrong.borrow().is_empty() {
                 return;
             }
-            if millis > plan.heal + LIVENESS_MILLIS {
-                self.complain_of_liveness();
-                return;
+            if millis > heal + LIVENESS_MILLIS {
+                return self.complain_of_liveness();
             }
             millis += 1;
         }
@@ -84,8 +95,8 @@ impl<'a> Driver<'a> {
             "not live: {} s after everything was healed the cluster still owes {waiting}",
             LIVENESS_MILLIS / 1_000
         ));
-        for (ordinal, node) in self.shared.nodes.borrow().iter() {
-            self.shared.complain(format!("member {ordinal}: {}", node.health().status));
+        for (ordinal, report) in self.shared.reports.borrow().iter() {
+            self.shared.complain(format!("member {ordinal}: {}", report.status));
         }
     }
 
@@ -95,99 +106,226 @@ impl<'a> Driver<'a> {
                 return;
             }
             self.next_fault += 1;
+            // A disk of a pod that is no member yet holds nothing to lose, and a first bootstrap would rightly wait for ever.
+            let is_member = |pod: &u16| self.shared.invariants.borrow().has_applied(*pod);
+            if !fault.tampers_with().iter().all(is_member) {
+                continue;
+            }
+            self.shared.count(fault.name());
+            self.shared.trace.add(&format!("FAULT {fault:?}"));
             self.begin(millis, fault);
         }
     }
 
-    fn begin(&mut self, millis: u64, fault: Fault) {
-        self.faults += 1;
-        self.shared.trace.add(&format!("FAULT {fault:?}"));
+    fn begin(&mut self, now: u64, fault: Fault) {
         match fault {
             Fault::PowerLoss { pods, down } => {
                 for pod in pods {
-                    self.stop(pod, true, millis + down);
+                    self.kubelet.power_loss(&mut self.sim, pod, now + down);
                 }
             }
-            Fault::Kill { pods, down } => {
-                for pod in pods {
-                    self.stop(pod, false, millis + down);
+            Fault::PowerLossInWrite { pod, operations } => {
+                self.with(pod, |pod| pod.files.stop_after(operations));
+            }
+            Fault::Kill { pods } => {
+                for ordinal in pods {
+                    self.kubelet.event(&mut self.sim, Event::KillContainer { ordinal });
                 }
             }
-            Fault::PowerLossInWrite { pod, operations, .. } => {
-                if !self.is_down(pod)
-                    && let Some(pod) = self.shared.pods.get(usize::from(pod))
-                {
-                    pod.files.stop_after(operations);
-                }
+            Fault::DeletePod { pod } => {
+                self.kubelet.event(&mut self.sim, Event::DeletePod { ordinal: pod });
             }
-            Fault::Partition { pods, time } => {
-                self.between(&pods, |sim, one, other| sim.partition(one, other));
-                self.ends.push((millis + time, End::Partition(pods)));
+            Fault::Scale { replicas, time } => {
+                self.kubelet.event(&mut self.sim, Event::Scale { replicas });
+                self.later(now + time, Step::Scaled);
             }
-            Fault::OneWay { from, to, time } if from != to => {
-                self.pair(from, to, |sim, one, other| sim.partition_oneway(one, other));
-                self.ends.push((millis + time, End::OneWay(from, to)));
-            }
-            Fault::Stall { one, other, time } if one != other => {
-                self.pair(one, other, |sim, one, other| sim.hold(one, other));
-                self.ends.push((millis + time, End::Stall(one, other)));
-            }
-            Fault::OneWay { .. } | Fault::Stall { .. } => {}
-            Fault::SlowNetwork { latency, time } => {
-                self.sim.set_max_message_latency(Duration::from_millis(latency));
-                self.ends.push((millis + time, End::SlowNetwork));
+            Fault::Engine { pod, back } => self.kubelet.restart(pod, back),
+            Fault::BitFlip { pod, .. } | Fault::Replace { pod, .. } => self.tamper(now, pod, &fault),
+            Fault::FailedSync { pod, after } => self.with(pod, |pod| pod.files.fail_sync_after(after)),
+            Fault::FullDisk { pod, bytes, time } => {
+                self.with(pod, |pod| pod.files.set_free(bytes));
+                self.later(now + time, Step::Room(pod));
             }
             Fault::SlowDisk { pod, latency, time } => {
-                self.set_disk(pod, latency * 1_000);
-                self.ends.push((millis + time, End::SlowDisk(pod)));
+                self.with(pod, |pod| pod.tasks.latency.store(latency * 1_000, Ordering::Relaxed));
+                self.later(now + time, Step::FastDisk(pod));
             }
-            Fault::FailedSync { pod, after } => {
-                if let Some(pod) = self.shared.pods.get(usize::from(pod)) {
-                    pod.files.fail_sync_after(after);
+            Fault::StuckDisk { pod, time } => {
+                self.with(pod, |pod| pod.tasks.stuck.store(true, Ordering::Relaxed));
+                self.later(now + time, Step::Unstuck(pod));
+            }
+            Fault::ClockJump { pod, seconds } => {
+                self.with(pod, |pod| pod.clock_error.store(seconds, Ordering::Relaxed));
+            }
+            Fault::NoNames { .. }
+            | Fault::SilentNames { .. }
+            | Fault::Unpublished { .. }
+            | Fault::StaleName { .. } => self.begin_of_names(now, &fault),
+            _ => self.begin_of_network(now, fault),
+        }
+    }
+
+    fn begin_of_network(&mut self, now: u64, fault: Fault) {
+        match fault {
+            Fault::Partition { pods, time } => {
+                let pairs = self.between(&pods);
+                self.take(Step::Break(pairs.clone()));
+                self.later(now + time, Step::Repair(pairs));
+            }
+            Fault::Flapping { pods, period, time } => {
+                let pairs = self.between(&pods);
+                for at in (0..time).step_by(2 * period as usize) {
+                    self.later(now + at, Step::Break(pairs.clone()));
+                    self.later(now + at + period, Step::Repair(pairs.clone()));
                 }
             }
+            Fault::Cut { one, other, time } => {
+                let pairs = self.pair(one, other);
+                self.take(Step::Break(pairs.clone()));
+                self.later(now + time, Step::Repair(pairs));
+            }
+            Fault::OneWay { from, to, time } => {
+                let pairs = self.pair(from, to);
+                for (from, to) in &pairs {
+                    self.sim.partition_oneway(*from, *to);
+                }
+                self.later(now + time, Step::Repair(pairs));
+            }
+            Fault::Stall { one, other, time } => {
+                let pairs = self.pair(one, other);
+                for (one, other) in &pairs {
+                    self.sim.hold(*one, *other);
+                }
+                self.later(now + time, Step::Release(pairs));
+            }
+            Fault::Lossy { permille, time } => {
+                self.sim.set_fail_rate(permille as f64 / 1_000.0);
+                self.later(now + time, Step::Lossless);
+            }
+            Fault::Resets { pod, permille, time } => {
+                self.with(pod, |pod| pod.network.breaks.store(permille, Ordering::Relaxed));
+                self.later(now + time, Step::Unbroken(pod));
+            }
+            Fault::SlowNetwork { latency, time } => {
+                self.sim.set_max_message_latency(Duration::from_millis(latency));
+                self.later(now + time, Step::FastNetwork);
+            }
+            Fault::SlowPod { pod, latency, time } => {
+                let pairs = self.between(&[pod]);
+                self.set_links(&pairs, latency);
+                self.with(pod, |pod| pod.tasks.latency.store(latency * 1_000, Ordering::Relaxed));
+                self.later(now + time, Step::FastPod(pod, pairs));
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_of_names(&mut self, now: u64, fault: &Fault) {
+        let fqdn = |pod: u16| self.shared.facts(pod).fqdn();
+        match *fault {
             Fault::NoNames { time } => {
-                for ordinal in 0..self.shared.plan.size {
-                    let name = self.shared.facts(ordinal).fqdn();
-                    self.shared.zone.set(&name, Lookup::Unknown("refused".into()));
-                }
-                let service = self.shared.facts(0).service_fqdn();
-                self.shared.zone.set(&service, Lookup::Unknown("refused".into()));
-                self.ends.push((millis + time, End::Names));
+                self.shared.zone.fail(true);
+                self.later(now + time, Step::Names);
+            }
+            Fault::SilentNames { time } => {
+                self.shared.zone.silence(true);
+                self.later(now + time, Step::Speaks);
             }
             Fault::Unpublished { pod, time } => {
-                self.shared.zone.set(&self.shared.facts(pod).fqdn(), Lookup::Absent);
-                self.ends.push((millis + time, End::Names));
+                self.shared.zone.set(&fqdn(pod), Lookup::Absent);
+                self.later(now + time, Step::Published);
             }
             Fault::StaleName { pod, at, time } => {
-                if let Some(at) = self.shared.pods.get(usize::from(at)) {
-                    self.shared.zone.set(&self.shared.facts(pod).fqdn(), Lookup::At(vec![at.address]));
+                let place = self.shared.places.borrow().get(&at).copied();
+                if let Some(place) = place {
+                    self.shared.zone.set(&fqdn(pod), Lookup::At(vec![place]));
                 }
-                self.ends.push((millis + time, End::Names));
+                self.later(now + time, Step::Published);
             }
+            _ => {}
         }
     }
 
-    fn serve_ends(&mut self, millis: u64) {
-        let (due, later) = std::mem::take(&mut self.ends).into_iter().partition(|(at, _)| *at <= millis);
-        self.ends = later;
-        let due: Vec<(u64, End)> = due;
-        for (_, end) in due {
-            self.end(end);
+    /// Something is done to a disk while its machine is down.
+    fn tamper(&mut self, now: u64, pod: u16, fault: &Fault) {
+        for ordinal in fault.tampers_with() {
+            let down = self.dice.within(100, 3_000);
+            self.shared.invariants.borrow_mut().tamper(ordinal);
+            self.kubelet.power_loss(&mut self.sim, ordinal, now + down);
+        }
+        match *fault {
+            Fault::BitFlip { part, .. } => self.with(pod, |pod| volumes::flip_bit(pod, part, &self.dice)),
+            Fault::Replace { volume, .. } if volume != Volume::Of(pod) => {
+                volumes::replace(&self.shared, pod, volume, &self.dice);
+            }
+            _ => {}
         }
     }
 
-    fn end(&mut self, end: End) {
-        match end {
-            End::Down(pod) => self.start(pod),
-            End::Partition(pods) => self.between(&pods, |sim, one, other| sim.repair(one, other)),
-            End::OneWay(from, to) => self.pair(from, to, |sim, one, other| sim.repair(one, other)),
-            End::Stall(one, other) => self.pair(one, other, |sim, one, other| sim.release(one, other)),
-            End::SlowNetwork => {
+    /// Keeps an old copy of a volume, and puts it in place when every other member can tell.
+    fn roll_back(&mut self, now: u64) {
+        let rollback = self.shared.plan.rollback;
+        let Some((at, ordinal)) = rollback else {
+            if self.shared.phase.get() == Phase::Settled {
+                self.shared.phase.set(Phase::RolledBack);
+            }
+            return;
+        };
+        let Some(pod) = self.shared.pods.get(usize::from(ordinal)) else { return };
+        if now == at {
+            self.old_volume = Some(pod.files.copy());
+        }
+        if self.shared.phase.get() == Phase::Settled
+            && let Some(copy) = self.old_volume.take()
+        {
+            self.shared.trace.add(&format!("FAULT the volume of {ordinal} is what it was at {at}"));
+            self.shared.count("volume rolled back");
+            self.shared.invariants.borrow_mut().tamper(ordinal);
+            self.kubelet.power_loss(&mut self.sim, ordinal, now + 500);
+            volumes::roll_back(&self.shared, pod, &copy);
+            self.shared.phase.set(Phase::RolledBack);
+        }
+    }
+
+    fn later(&mut self, at: u64, step: Step) {
+        self.steps.push((at, step));
+    }
+
+    fn take_steps(&mut self, now: u64) {
+        let (due, later) = std::mem::take(&mut self.steps).into_iter().partition(|(at, _)| *at <= now);
+        self.steps = later;
+        let due: Vec<(u64, Step)> = due;
+        for (_, step) in due {
+            self.take(step);
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Break(pairs) => pairs.iter().for_each(|(one, other)| self.sim.partition(*one, *other)),
+            Step::Repair(pairs) => pairs.iter().for_each(|(one, other)| self.sim.repair(*one, *other)),
+            Step::Release(pairs) => pairs.iter().for_each(|(one, other)| self.sim.release(*one, *other)),
+            Step::Lossless => self.sim.set_fail_rate(0.0),
+            Step::Unbroken(pod) => self.with(pod, |pod| pod.network.breaks.store(0, Ordering::Relaxed)),
+            Step::FastNetwork => {
                 self.sim.set_max_message_latency(Duration::from_millis(self.shared.plan.latency));
             }
-            End::SlowDisk(pod) => self.set_disk(pod, 500),
-            End::Names => self.shared.publish_all(),
+            Step::FastPod(pod, pairs) => {
+                self.set_links(&pairs, self.shared.plan.latency);
+                self.take(Step::FastDisk(pod));
+            }
+            Step::FastDisk(pod) => {
+                self.with(pod, |pod| pod.tasks.latency.store(STEP_MICROS, Ordering::Relaxed));
+            }
+            Step::Unstuck(pod) => self.with(pod, |pod| pod.tasks.stuck.store(false, Ordering::Relaxed)),
+            Step::Room(pod) => self.with(pod, |pod| pod.files.set_free(ROOM)),
+            Step::Names => self.shared.zone.fail(false),
+            Step::Speaks => self.shared.zone.silence(false),
+            Step::Published => self.shared.publish_all(),
+            Step::Scaled => {
+                let replicas = self.shared.plan.size;
+                self.kubelet.event(&mut self.sim, Event::Scale { replicas });
+            }
         }
     }
 
@@ -195,9 +333,13 @@ impl<'a> Driver<'a> {
     fn heal(&mut self) {
         self.shared.trace.add("everything is healed");
         self.healed = true;
-        for (_, end) in std::mem::take(&mut self.ends) {
-            self.end(end);
+        let steps = std::mem::take(&mut self.steps);
+        for (_, step) in steps {
+            if !matches!(step, Step::Break(_)) {
+                self.take(step);
+            }
         }
+        self.kubelet.power_all(&mut self.sim);
         for pod in &self.shared.pods {
             pod.files.fail_sync_after(u64::MAX);
             if !pod.files.stopped() {
@@ -206,79 +348,30 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Restarts what has ended, and takes the power from pods whose disks ran out of it.
-    fn notice(&mut self) {
-        let millis = self.shared.now.millis();
-        for pod in 0..self.shared.plan.size {
-            let stopped = self.shared.pods.get(usize::from(pod)).is_some_and(|pod| pod.files.stopped());
-            if stopped && !self.is_down(pod) {
-                let down = self.dice.within(1, 2_000);
-                self.stop(pod, true, millis + down);
-            }
-        }
-        let exits = std::mem::take(&mut *self.shared.exits.borrow_mut());
-        for pod in exits {
-            self.stop(pod, false, millis + RESTART_MILLIS);
-        }
-    }
-
-    fn is_down(&self, pod: u16) -> bool {
-        self.down.get(usize::from(pod)).copied().unwrap_or(true)
-    }
-
-    fn stop(&mut self, pod: u16, power: bool, until: u64) {
-        if self.is_down(pod) {
-            return;
-        }
-        let Some(place) = self.shared.pods.get(usize::from(pod)) else { return };
-        let kept = if power {
-            let kept = match self.dice.below(6) {
-                0 => Crash::LoseAll,
-                1 => Crash::KeepAll,
-                _ => Crash::Seeded(self.dice.next()),
-            };
-            place.files.crash(kept);
-            format!("without power, {kept:?}")
-        } else {
-            place.files.kill();
-            "killed".into()
-        };
-        self.shared.trace.add(&format!("pod {pod} is down, {kept}"));
-        self.shared.nodes.borrow_mut().remove(&pod);
-        self.sim.crash(place.address);
-        if let Some(down) = self.down.get_mut(usize::from(pod)) {
-            *down = true;
-        }
-        self.ends.push((until, End::Down(pod)));
-    }
-
-    fn start(&mut self, pod: u16) {
-        let Some(place) = self.shared.pods.get(usize::from(pod)) else { return };
-        if let Some(down) = self.down.get_mut(usize::from(pod)) {
-            *down = false;
-        }
-        self.shared.trace.add(&format!("pod {pod} starts"));
-        self.sim.bounce(place.address);
-    }
-
-    fn set_disk(&self, pod: u16, micros: u64) {
+    fn with(&self, pod: u16, act: impl FnOnce(&Pod)) {
         if let Some(pod) = self.shared.pods.get(usize::from(pod)) {
-            pod.tasks.latency.store(micros, std::sync::atomic::Ordering::Relaxed);
+            act(pod);
         }
     }
 
-    fn pair(&self, one: u16, other: u16, act: impl Fn(&Sim<'a>, std::net::IpAddr, std::net::IpAddr)) {
-        let address = |pod: u16| self.shared.pods.get(usize::from(pod)).map(|pod| pod.address);
-        if let (Some(one), Some(other)) = (address(one), address(other)) {
-            act(&self.sim, one, other);
+    fn set_links(&self, pairs: &Pairs, latency: u64) {
+        for (one, other) in pairs {
+            self.sim.set_link_max_message_latency(*one, *other, Duration::from_millis(latency));
         }
     }
 
-    fn between(&self, pods: &[u16], act: impl Fn(&Sim<'a>, std::net::IpAddr, std::net::IpAddr)) {
-        for one in pods {
-            for other in (0..self.shared.plan.size).filter(|other| !pods.contains(other)) {
-                self.pair(*one, other, &act);
-            }
+    /// The addresses of two pods, if both exist.
+    fn pair(&self, one: u16, other: u16) -> Pairs {
+        let places = self.shared.places.borrow();
+        match (places.get(&one), places.get(&other)) {
+            (Some(one), Some(other)) if one != other => vec![(*one, *other)],
+            _ => Vec::new(),
         }
+    }
+
+    /// The addresses of these pods, each with those of the others.
+    fn between(&self, pods: &[u16]) -> Pairs {
+        let others: Vec<u16> = (0..self.shared.plan.size).filter(|other| !pods.contains(other)).collect();
+        pods.iter().flat_map(|one| others.iter().flat_map(|other| self.pair(*one, *other))).collect()
     }
 }

@@ -31,6 +31,22 @@ pub enum Action {
     Read,
     /// Read all keys as the asked member has them.
     ReadLocal,
+    /// Read all keys as they were at a revision.
+    ReadAt(i64),
+    /// Forget what was replaced at or before a revision.
+    Compact(i64),
+}
+
+impl Action {
+    /// Whether it may have been executed before something that was answered before.
+    pub(super) fn may_be_old(&self) -> bool {
+        matches!(self, Self::ReadLocal | Self::ReadAt(_))
+    }
+
+    /// Whether it changes keys.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Self::Put(..) | Self::PutAll(_) | Self::Delete(_) | Self::Swap { .. })
+    }
 }
 
 /// What came back.
@@ -60,6 +76,10 @@ pub enum Answer {
     Swapped(bool),
     /// To a read.
     State(State),
+    /// To a read at a revision: it was forgotten.
+    Forgotten,
+    /// To [`Action::Compact`].
+    Compacted,
 }
 
 /// One call of one client.
@@ -88,7 +108,7 @@ impl Operation {
                 pairs.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
             }
             Action::Delete(key) => vec![(key.clone(), None)],
-            Action::Read | Action::ReadLocal => Vec::new(),
+            Action::Read | Action::ReadLocal | Action::ReadAt(_) | Action::Compact(_) => Vec::new(),
         }
     }
 

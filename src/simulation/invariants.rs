@@ -1,58 +1,190 @@
-//! What must hold at every moment, told from inside the members: one leader per term, the same entry at the same index,
-//! nothing applied twice or out of order. Pure.
+//! What must hold at every moment, told from inside the members. Pure.
+//!
+//! * at most one member leads in a term, and its log holds everything that was committed before (leader completeness, by
+//!   the order of last entries; log matching gives the rest);
+//! * an entry of one term at one index is the same everywhere (log matching);
+//! * members apply the same entries at the same index, in order, none twice (state machine safety), and then have equal states;
+//! * what a disk acknowledged is there when it is opened again: the vote, and the log up to the entry;
+//! * a disk is lost only if somebody did something to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::env::simulated::Seen;
+use crate::env::simulated::{EntryId, Seen, VoteSeen};
 use crate::identity::NodeId;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Invariants {
     leaders: BTreeMap<u64, u64>,
-    entries: BTreeMap<u64, (u64, u64)>,
+    /// By term and index: the digest of the entry.
+    logged: BTreeMap<EntryId, u64>,
+    /// By index: the entry that was applied there.
+    applied: BTreeMap<u64, (EntryId, u64)>,
+    /// By index: the digest of the state.
+    states: BTreeMap<u64, u64>,
     /// Last index that a member applied since it was started.
-    applied: BTreeMap<u64, u64>,
+    positions: BTreeMap<u64, u64>,
+    disks: BTreeMap<u64, Acknowledged>,
+    /// Ordinals whose disk somebody did something to.
+    tampered: BTreeSet<u16>,
+    /// Ordinals that have applied something: they are members.
+    members: BTreeSet<u16>,
+    /// Snapshots that were installed.
+    installed: u64,
     wrong: Vec<String>,
+}
+
+/// What a disk has acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Acknowledged {
+    vote: VoteSeen,
+    last: EntryId,
+    /// Where it is being cut.
+    truncating: Option<EntryId>,
 }
 
 impl Invariants {
     /// A process begins: its state starts wherever its disk says.
     pub fn started(&mut self, ordinal: u16) {
-        self.applied.retain(|node, _| NodeId(*node).ordinal() != ordinal);
+        self.positions.retain(|node, _| NodeId(*node).ordinal() != ordinal);
+    }
+
+    /// Something is done to a disk: it need not hold what it acknowledged any more.
+    pub fn tamper(&mut self, ordinal: u16) {
+        self.tampered.insert(ordinal);
+    }
+
+    /// Whether something was done to a disk.
+    pub fn is_tampered(&self, ordinal: u16) -> bool {
+        self.tampered.contains(&ordinal)
+    }
+
+    /// Whether a pod ever was a member of a cluster that had a leader.
+    pub fn has_applied(&self, ordinal: u16) -> bool {
+        self.members.contains(&ordinal)
+    }
+
+    /// Terms that had a leader, and snapshots that were installed.
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        [("terms with a leader", self.leaders.len() as u64), ("snapshots installed", self.installed)]
     }
 
     /// Takes in what happened; true if it is something new.
     pub fn take(&mut self, seen: Seen) -> bool {
         match seen {
-            Seen::Leads { term, leader } => {
-                let first = !self.leaders.contains_key(&term);
-                let known = *self.leaders.entry(term).or_insert(leader);
-                if known != leader {
-                    self.wrong.push(format!("two leaders in term {term}: {known:x} and {leader:x}"));
-                }
-                first
-            }
-            Seen::Installed { node, index } => {
-                self.applied.insert(node, index);
-                true
-            }
-            Seen::Applied { node, term, index, digest } => {
-                let known = *self.entries.entry(index).or_insert((term, digest));
-                if known != (term, digest) {
-                    self.wrong.push(format!(
-                        "member {node:x} applied {term}-{index} with digest {digest:x}; another applied {}-{index} with {:x}",
-                        known.0, known.1
+            Seen::Leads { node, term, leader, last } => return self.leads(node, term, leader, last),
+            Seen::Logged { node, id, digest } => {
+                let known = *self.logged.entry(id).or_insert(digest);
+                if known != digest {
+                    self.complain(format!(
+                        "log matching: entry {id:?} of {} is not what another member has there",
+                        NodeId(node)
                     ));
                 }
-                if let Some(last) = self.applied.insert(node, index)
-                    && index != last + 1
-                {
-                    self.wrong.push(format!("member {node:x} applied entry {index} after entry {last}"));
+                return false;
+            }
+            Seen::Durable { node, id } => {
+                let disk = self.disks.entry(node).or_default();
+                // What is being cut off may be gone at the next start.
+                disk.last = disk.last.max(disk.truncating.map_or(id, |left| left.min(id)));
+                return false;
+            }
+            Seen::Truncated { node, id, done } => {
+                let disk = self.disks.entry(node).or_default();
+                disk.last = disk.last.min(id);
+                disk.truncating = (!done).then_some(id);
+            }
+            Seen::Voted { node, vote } => self.disks.entry(node).or_default().vote = vote,
+            Seen::Opened { node, vote, last } => self.opened(node, vote, last),
+            Seen::Installed { node, index } => {
+                self.installed += 1;
+                self.positions.insert(node, index);
+            }
+            Seen::Applied { node, id, digest } => self.applied(node, id, digest),
+            Seen::State { node, index, digest } => {
+                if *self.states.entry(index).or_insert(digest) != digest {
+                    self.complain(format!(
+                        "the state of {} after entry {index} is not that of another member",
+                        NodeId(node)
+                    ));
                 }
-                true
+                return false;
+            }
+            Seen::Lost { node } => {
+                if !self.is_tampered(NodeId(node).ordinal()) {
+                    self.complain(format!(
+                        "the disk of {} is lost, it says, and nobody did anything to it",
+                        NodeId(node)
+                    ));
+                }
             }
         }
+        true
+    }
+
+    fn leads(&mut self, node: u64, term: u64, leader: u64, last: EntryId) -> bool {
+        let first = !self.leaders.contains_key(&term);
+        let known = *self.leaders.entry(term).or_insert(leader);
+        if known != leader {
+            self.complain(format!("two leaders in term {term}: {} and {}", NodeId(known), NodeId(leader)));
+        }
+        let committed = self.applied.values().map(|(id, _)| *id).filter(|id| id.0 < term).max();
+        if node == leader
+            && let Some(committed) = committed
+            && last < committed
+        {
+            self.complain(format!(
+                "{} leads term {term} with a log that ends at {last:?}, and entry {committed:?} was committed",
+                NodeId(leader)
+            ));
+        }
+        first
+    }
+
+    fn opened(&mut self, node: u64, vote: VoteSeen, last: EntryId) {
+        let known =
+            self.disks.insert(node, Acknowledged { vote, last, truncating: None }).unwrap_or_default();
+        if self.is_tampered(NodeId(node).ordinal()) {
+            return;
+        }
+        let order = |vote: VoteSeen| (vote.0, vote.2);
+        let other = vote.0 == known.vote.0 && vote.1 != known.vote.1;
+        if order(vote) < order(known.vote) || other {
+            self.complain(format!(
+                "{} has forgotten a vote: {:?} was acknowledged, {vote:?} is on the disk",
+                NodeId(node),
+                known.vote
+            ));
+        }
+        if last < known.last {
+            self.complain(format!(
+                "{} has forgotten entries: up to {:?} was acknowledged, {last:?} is the last on the disk",
+                NodeId(node),
+                known.last
+            ));
+        }
+    }
+
+    fn applied(&mut self, node: u64, id: EntryId, digest: u64) {
+        self.members.insert(NodeId(node).ordinal());
+        let known = *self.applied.entry(id.1).or_insert((id, digest));
+        if known != (id, digest) {
+            self.complain(format!(
+                "{} applied {id:?} with digest {digest:x}; another applied {:?} with {:x}",
+                NodeId(node),
+                known.0,
+                known.1
+            ));
+        }
+        if let Some(last) = self.positions.insert(node, id.1)
+            && id.1 != last + 1
+        {
+            self.complain(format!("{} applied entry {} after entry {last}", NodeId(node), id.1));
+        }
+    }
+
+    fn complain(&mut self, text: String) {
+        self.wrong.push(text);
     }
 
     /// What did not hold.
@@ -67,44 +199,92 @@ mod tests {
 
     use super::*;
 
+    const A: u64 = 7;
+    const B: u64 = 1 << 48 | 7;
+
     fn applied(node: u64, term: u64, index: u64, digest: u64) -> Seen {
-        Seen::Applied { node, term, index, digest }
+        Seen::Applied { node, id: (term, index), digest }
+    }
+
+    fn leads(node: u64, term: u64, leader: u64, last: EntryId) -> Seen {
+        Seen::Leads { node, term, leader, last }
+    }
+
+    fn seen(all: &[Seen]) -> Vec<String> {
+        let mut invariants = Invariants::default();
+        for seen in all {
+            invariants.take(*seen);
+        }
+        invariants.wrong().to_vec()
     }
 
     #[test]
     fn what_may_be_is_not_reported() {
+        let vote = (2, B, false);
+        let all = [
+            leads(A, 1, A, (0, 0)),
+            leads(B, 1, A, (0, 0)),
+            Seen::Logged { node: A, id: (1, 5), digest: 50 },
+            Seen::Logged { node: B, id: (1, 5), digest: 50 },
+            Seen::Logged { node: B, id: (2, 5), digest: 51 },
+            Seen::Durable { node: A, id: (1, 5) },
+            applied(A, 1, 5, 50),
+            applied(A, 1, 6, 60),
+            applied(B, 1, 6, 60),
+            Seen::State { node: A, index: 6, digest: 1 },
+            Seen::State { node: B, index: 6, digest: 1 },
+            Seen::Voted { node: A, vote },
+            // A follower may learn late of a leader; only the leader itself must have everything.
+            leads(A, 2, B, (1, 2)),
+            leads(B, 2, B, (1, 6)),
+            Seen::Installed { node: B, index: 9 },
+            applied(B, 2, 10, 100),
+            Seen::Opened { node: A, vote, last: (1, 5) },
+            Seen::Truncated { node: A, id: (1, 3), done: false },
+            Seen::Durable { node: A, id: (1, 5) },
+            Seen::Opened { node: A, vote: (2, B, true), last: (1, 3) },
+        ];
+        assert_eq!(seen(&all), Vec::<String>::new());
         let mut invariants = Invariants::default();
-        for seen in [
-            Seen::Leads { term: 1, leader: 7 },
-            Seen::Leads { term: 1, leader: 7 },
-            Seen::Leads { term: 2, leader: 8 },
-            applied(7, 1, 5, 50),
-            applied(7, 1, 6, 60),
-            applied(8, 1, 6, 60),
-            Seen::Installed { node: 8, index: 9 },
-            applied(8, 2, 10, 100),
-        ] {
-            invariants.take(seen);
-        }
-        invariants.started(NodeId(7).ordinal());
-        invariants.take(applied(7, 1, 5, 50));
+        invariants.take(applied(A, 1, 5, 50));
+        invariants.started(NodeId(A).ordinal());
+        invariants.take(applied(A, 1, 5, 50));
+        // A disk that somebody replaced.
+        invariants.take(Seen::Voted { node: A, vote });
+        invariants.tamper(NodeId(A).ordinal());
+        invariants.take(Seen::Opened { node: A, vote: (0, 0, false), last: (0, 0) });
+        invariants.take(Seen::Lost { node: A });
         assert_eq!(invariants.wrong(), Vec::<String>::new());
     }
 
     #[test]
     fn what_must_not_be_is_reported() {
-        for (seen, what) in [
-            (Seen::Leads { term: 1, leader: 8 }, "two leaders"),
-            (applied(8, 1, 5, 51), "with digest"),
-            (applied(8, 2, 5, 50), "with digest"),
-            (applied(7, 1, 5, 50), "after entry 5"),
-            (applied(7, 1, 7, 70), "after entry 5"),
+        let before = [
+            leads(A, 1, A, (0, 0)),
+            Seen::Logged { node: A, id: (1, 5), digest: 50 },
+            Seen::Durable { node: A, id: (1, 5) },
+            Seen::Voted { node: A, vote: (1, A, true) },
+            applied(A, 1, 5, 50),
+            Seen::State { node: A, index: 5, digest: 1 },
+        ];
+        for (after, what) in [
+            (leads(B, 1, B, (9, 9)), "two leaders"),
+            (leads(B, 2, B, (1, 4)), "was committed"),
+            (Seen::Logged { node: B, id: (1, 5), digest: 51 }, "log matching"),
+            (applied(B, 1, 5, 51), "with digest"),
+            (applied(B, 2, 5, 50), "with digest"),
+            (applied(A, 1, 5, 50), "after entry 5"),
+            (applied(A, 1, 7, 70), "after entry 5"),
+            (Seen::State { node: B, index: 5, digest: 2 }, "not that of another"),
+            (Seen::Opened { node: A, vote: (1, A, false), last: (1, 5) }, "forgotten a vote"),
+            (Seen::Opened { node: A, vote: (1, B, true), last: (1, 5) }, "forgotten a vote"),
+            (Seen::Opened { node: A, vote: (2, B, false), last: (1, 4) }, "forgotten entries"),
+            (Seen::Lost { node: A }, "is lost"),
         ] {
-            let mut invariants = Invariants::default();
-            invariants.take(Seen::Leads { term: 1, leader: 7 });
-            invariants.take(applied(7, 1, 5, 50));
-            invariants.take(seen);
-            assert!(invariants.wrong().first().unwrap().contains(what), "{:?}", invariants.wrong());
+            let mut all = before.to_vec();
+            assert_eq!(seen(&all), Vec::<String>::new());
+            all.push(after);
+            assert!(seen(&all).first().unwrap().contains(what), "{:?}", seen(&all));
         }
     }
 }

@@ -2,12 +2,14 @@
 //! everything, so what it finds can be found again.
 //!
 //! Nothing imports this but `cli` and tests. It runs `Node::start_in`, unchanged, over turmoil; the only things that differ
-//! from production are the implementations of `env`, the engine (sled is replaced by the one in memory, which comes back empty
-//! after each crash), and where consensus takes its randomness from.
+//! from production are the implementations of `env`, the engine (sled is replaced by a journal, which a crash leaves as it
+//! likes), and where consensus takes its randomness from.
 //!
-//! * `plan`: what a seed decides beforehand: cluster, knobs, faults (pure)
-//! * `world`: the implementations of `env`
-//! * `driver`: moves time, makes things fail, heals, restarts
+//! * `plan`, `fault`: what a seed decides beforehand: cluster, knobs, faults (pure)
+//! * `world`, `network`: the implementations of `env`
+//! * `driver`: moves time, makes things fail, heals
+//! * `kubelet`, `process`: runs pods as the playground's StatefulSet controller says
+//! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `audit`: the clients; what is asked of every member at the end
 //! * `history`, `check`: what clients saw, and whether that can be (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
@@ -16,11 +18,16 @@
 mod audit;
 pub mod check;
 mod driver;
+pub mod fault;
 pub mod history;
 pub mod invariants;
+mod kubelet;
+pub mod network;
 pub mod plan;
+mod process;
 mod shared;
 pub mod trace;
+mod volumes;
 mod workload;
 pub mod world;
 
@@ -29,19 +36,21 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::env::simulated::{Bug, Seen, Simulating, mix};
-use crate::node::Node;
 use driver::Driver;
 use history::Outcome;
 use invariants::Invariants;
+use network::Zone;
 use plan::Plan;
-use shared::{Shared, Simulation};
+use shared::{Phase, Shared, Simulation};
 use trace::Trace;
 use workload::Caller;
-use world::{Now, Pod, Zone};
+use world::{Now, Pod};
+
+/// Time that the audit waits for one answer.
+const AUDIT: Duration = Duration::from_secs(5);
 
 /// How to run a seed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,8 +74,8 @@ pub struct Report {
     pub trace: Vec<String>,
     /// Simulated time, in milliseconds.
     pub millis: u64,
-    /// Faults that were begun.
-    pub faults: u64,
+    /// How often what was begun, and happened.
+    pub counts: BTreeMap<&'static str, u64>,
     /// Calls that were done, refused, and of unknown outcome.
     pub calls: (usize, usize, usize),
 }
@@ -86,31 +95,34 @@ pub fn run(seed: u64, options: Options) -> Report {
     };
     let _simulating = Simulating::begin(mix(seed), options.bug, sink);
     let plan = Plan::of(seed);
+    let zone = Zone::new(now.clone(), plan.names_cached);
     let pods = (0..plan.size).map(|ordinal| Pod::new(ordinal, seed)).collect();
     let shared = Rc::new(Simulation {
         now: now.clone(),
-        zone: Zone::default(),
+        zone,
         pods,
         trace: trace.clone(),
         invariants: invariants.clone(),
         operations: RefCell::default(),
-        nodes: RefCell::default(),
-        exits: RefCell::default(),
-        calling: Cell::new(plan.clients),
-        states: RefCell::new(BTreeMap::new()),
+        places: RefCell::default(),
+        processes: RefCell::default(),
+        reports: RefCell::default(),
+        heard: RefCell::default(),
+        // The archivist is one of them.
+        calling: Cell::new(plan.clients + 1),
+        states: RefCell::default(),
+        must_wait: RefCell::default(),
+        other_clusters: RefCell::default(),
+        phase: Cell::new(Phase::Running),
+        counts: RefCell::default(),
         wrong: RefCell::default(),
         waiting_for: RefCell::new("the end of the calls".into()),
         plan,
     });
     trace.add(&format!("plan {:?}", shared.plan));
     shared.publish_all();
-    let mut faults = 0;
     let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut driver = Driver::new(build(&shared), shared.clone());
-        driver.run();
-        faults = driver.faults;
-        // Members go before the world that they live in.
-        shared.nodes.borrow_mut().clear();
+        Driver::new(build(&shared), shared.clone()).run();
     }));
     if let Err(panic) = ran {
         let text = panic.downcast_ref::<String>().cloned();
@@ -122,6 +134,8 @@ pub fn run(seed: u64, options: Options) -> Report {
     if wrong.is_empty() {
         wrong.extend(check::check(&shared.operations.borrow(), &shared.states.borrow()));
     }
+    let mut counts = shared.counts.borrow().clone();
+    counts.extend(invariants.borrow().counts());
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()
     };
@@ -131,7 +145,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         hash: trace.hash(),
         trace: trace.lines(),
         millis: now.millis(),
-        faults,
+        counts,
         calls: (
             count(|outcome| matches!(outcome, Outcome::Done { .. })),
             count(|outcome| *outcome == Outcome::Refused),
@@ -150,45 +164,23 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
         .max_message_latency(Duration::from_millis(plan.latency))
         .tcp_capacity(64 << 10)
         .build();
-    for pod in &shared.pods {
-        let (shared, ordinal) = (shared.clone(), pod.ordinal);
-        sim.host(pod.address, move || member(shared.clone(), ordinal));
+    for address in shared.addresses() {
+        let shared = shared.clone();
+        sim.host(address, move || process::run(shared.clone(), address));
     }
     // Clients have places of their own in the network, numbered after the pods of any size.
-    for number in 0..=plan.clients {
-        let mut place = Pod::new(100 + number, plan.seed);
-        place.address = IpAddr::from([10, 0, 1, number as u8]);
-        let (address, shared) = (place.address, shared.clone());
+    for number in 0..plan.clients + 2 {
+        let place = Pod::new(100 + number, plan.seed);
+        let (address, shared) = (IpAddr::from([10, 0, 1, number as u8]), shared.clone());
+        let clients = plan.clients;
         sim.client(address, async move {
-            if number == shared.plan.clients {
-                let caller = Caller::new("audit", shared.clone(), &place, Duration::from_secs(5));
-                audit::run(caller, shared).await;
-            } else {
-                let name = format!("c{number}");
-                Caller::new(&name, shared, &place, workload::patience()).run().await;
+            match number.checked_sub(clients) {
+                None => Caller::new(&format!("c{number}"), shared, &place, workload::patience()).run().await,
+                Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
+                Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
             }
             Ok(())
         });
     }
     sim
-}
-
-/// The process of a pod, from its start to its end.
-async fn member(shared: Shared, ordinal: u16) -> turmoil::Result {
-    let Some(pod) = shared.pods.get(usize::from(ordinal)) else { return Ok(()) };
-    let env = pod.env(&shared.now, &shared.zone);
-    // The processes of a set do not begin at the same moment.
-    tokio::time::sleep(Duration::from_millis(env.random.next_u64() % 300)).await;
-    shared.invariants.borrow_mut().started(ordinal);
-    let failure = match Node::start_in(shared.config(ordinal), env).await {
-        Err(error) => error,
-        Ok(node) => {
-            let node = Arc::new(node);
-            shared.nodes.borrow_mut().insert(ordinal, node.clone());
-            node.failed().await
-        }
-    };
-    shared.trace.add(&format!("pod {ordinal} ends: {failure}"));
-    shared.exits.borrow_mut().push(ordinal);
-    std::future::pending().await
 }

@@ -1,110 +1,19 @@
 //! What a seed decides before anything runs: cluster, knobs, faults and when they happen. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::fault::{EngineBack, Fault, Part, Volume};
 use super::world::Dice;
 use crate::config::Tuning;
 use crate::env::simulated::mix;
+use crate::playground::controller::{PodManagement, Spec};
+use crate::playground::pod::{BackOff, Thresholds};
 
 /// Longest time of faults, in simulated milliseconds.
 const FAULTS_MILLIS: u64 = 20_000;
-
-/// One thing that goes wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// These pods lose power; of what they had not synced, anything may survive.
-    PowerLoss {
-        /// The pods.
-        pods: Vec<u16>,
-        /// Until they come back.
-        down: u64,
-    },
-    /// A pod loses power after this many more operations on its disk.
-    PowerLossInWrite {
-        /// The pod.
-        pod: u16,
-        /// The operations.
-        operations: u64,
-        /// Until it comes back.
-        down: u64,
-    },
-    /// The processes of these pods are killed; their disks lose nothing.
-    Kill {
-        /// The pods.
-        pods: Vec<u16>,
-        /// Until they come back.
-        down: u64,
-    },
-    /// Messages between these pods and the others are lost.
-    Partition {
-        /// One side.
-        pods: Vec<u16>,
-        /// How long.
-        time: u64,
-    },
-    /// Messages from one pod to another are lost; the other direction works.
-    OneWay {
-        /// From here.
-        from: u16,
-        /// To here.
-        to: u16,
-        /// How long.
-        time: u64,
-    },
-    /// Messages between two pods wait until the end of it.
-    Stall {
-        /// One pod.
-        one: u16,
-        /// The other.
-        other: u16,
-        /// How long.
-        time: u64,
-    },
-    /// Every message takes up to this long.
-    SlowNetwork {
-        /// Milliseconds at most.
-        latency: u64,
-        /// How long.
-        time: u64,
-    },
-    /// A disk takes this long for a write.
-    SlowDisk {
-        /// The pod.
-        pod: u16,
-        /// Milliseconds.
-        latency: u64,
-        /// How long.
-        time: u64,
-    },
-    /// An fdatasync fails, after this many that do not.
-    FailedSync {
-        /// The pod.
-        pod: u16,
-        /// Syncs that still work.
-        after: u64,
-    },
-    /// The name server does not answer for any name.
-    NoNames {
-        /// How long.
-        time: u64,
-    },
-    /// A pod's name is not published.
-    Unpublished {
-        /// The pod.
-        pod: u16,
-        /// How long.
-        time: u64,
-    },
-    /// A pod's name has another pod's address.
-    StaleName {
-        /// The name of this pod
-        pod: u16,
-        /// is said to be at this pod's address.
-        at: u16,
-        /// How long.
-        time: u64,
-    },
-}
+/// Kinds of faults, as [`fault`] counts them.
+const KINDS: u64 = 25;
 
 /// How the pods know of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +33,18 @@ pub struct Plan {
     pub size: u16,
     /// How they know of each other.
     pub mode: Mode,
+    /// The `StatefulSet`. A fixed list has one too: somebody restarts its processes.
+    pub spec: Spec,
+    /// Time between two probes, in milliseconds.
+    pub probe: u64,
+    /// Time for which the name server answers from its cache, in milliseconds.
+    pub names_cached: u64,
     /// Clients.
     pub clients: u16,
     /// Keys that they write.
     pub keys: u64,
+    /// In how many of a hundred looks the archivist has the store compacted.
+    pub compactions: u64,
     /// Knobs of the members.
     pub tuning: Tuning,
     /// Longest time of a message without faults, in milliseconds.
@@ -138,37 +55,71 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// When everything is well again.
     pub heal: u64,
+    /// The pod that gets an old copy of its volume once all is well, and when the copy is made.
+    pub rollback: Option<(u64, u16)>,
 }
 
 impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
         let dice = Dice::new(mix(seed) ^ 0x706c_616e);
-        let size = *dice.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5]).unwrap_or(&3);
+        let size = *dice.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]).unwrap_or(&3);
         let begin = if dice.chance(30) { dice.within(0, 3_000) } else { dice.within(4_000, 7_000) };
         let heal = begin + dice.within(FAULTS_MILLIS / 4, FAULTS_MILLIS);
         let mean = dice.within(300, 2_500);
-        let kinds: Vec<u64> = (0..12).filter(|_| dice.chance(60)).collect();
+        let kinds: Vec<u64> = (0..KINDS).filter(|_| dice.chance(40)).collect();
         let mut faults = Vec::new();
+        let mut tampered = BTreeSet::new();
         let mut at = begin;
         while at < heal {
             if let Some(kind) = dice.pick(&kinds) {
-                faults.push((at, fault(&dice, *kind, size)));
+                let fault = fault(&dice, *kind, size);
+                // A majority of the disks must stay what they were.
+                let more: BTreeSet<u16> = tampered.iter().copied().chain(fault.tampers_with()).collect();
+                if more.len() <= usize::from((size - 1) / 2) {
+                    tampered = more;
+                    faults.push((at, fault));
+                }
             }
             at += dice.within(1, 2 * mean);
         }
+        let mode = if dice.chance(75) { Mode::StatefulSet } else { Mode::Fixed };
+        let rollback = (size >= 3 && tampered.is_empty() && dice.chance(25))
+            .then(|| (dice.within(begin, heal), dice.below(u64::from(size)) as u16));
         Self {
             seed,
             size,
-            mode: if dice.chance(70) { Mode::StatefulSet } else { Mode::Fixed },
+            mode,
+            spec: spec(&dice, size, mode),
+            probe: dice.within(100, 1_000),
+            names_cached: *dice.pick(&[0, 0, 5_000, 30_000]).unwrap_or(&0),
             clients: dice.within(1, 4) as u16,
             keys: dice.within(1, 6),
+            compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
             tuning: tuning(&dice),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
             heal,
+            rollback,
         }
+    }
+}
+
+fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
+    // Nobody who has a list starts its processes by their readiness.
+    let management = match mode {
+        Mode::StatefulSet if dice.chance(50) => PodManagement::OrderedReady,
+        _ => PodManagement::Parallel,
+    };
+    let initial = Duration::from_millis(dice.within(200, 2_000));
+    Spec {
+        first: 0,
+        replicas: size,
+        management,
+        grace: Duration::from_millis(dice.within(200, 8_000)),
+        back_off: BackOff { initial, max: initial * 4, reset_after: Duration::from_secs(4) },
+        thresholds: Thresholds::default(),
     }
 }
 
@@ -202,17 +153,67 @@ fn fault(dice: &Dice, kind: u64, size: u16) -> Fault {
     let time = dice.within(100, 4_000);
     let down = if dice.chance(50) { dice.within(1, 200) } else { dice.within(200, 5_000) };
     match kind {
-        0 => Fault::PowerLoss { pods: some_pods(dice, size), down },
-        1 => Fault::PowerLossInWrite { pod, operations: dice.within(1, 30), down },
-        2 => Fault::Kill { pods: some_pods(dice, size), down },
-        3 => Fault::Partition { pods: some_pods(dice, size), time },
-        4 => Fault::OneWay { from: pod, to: other, time },
-        5 => Fault::Stall { one: pod, other, time },
-        6 => Fault::SlowNetwork { latency: dice.within(20, 400), time },
-        7 => Fault::SlowDisk { pod, latency: dice.within(5, 600), time },
-        8 => Fault::FailedSync { pod, after: dice.within(0, 20) },
-        9 => Fault::NoNames { time },
-        10 => Fault::Unpublished { pod, time },
+        0 | 1 => Fault::PowerLoss { pods: some_pods(dice, size), down },
+        2 => Fault::PowerLossInWrite { pod, operations: dice.within(1, 30) },
+        3 => Fault::Kill { pods: some_pods(dice, size) },
+        4 => Fault::DeletePod { pod },
+        5 => Fault::Scale { replicas: dice.below(u64::from(size) + 1) as u16, time: time * 2 },
+        6 => Fault::Partition { pods: some_pods(dice, size), time },
+        7 => Fault::Flapping { pods: some_pods(dice, size), period: dice.within(50, 900), time },
+        8 => Fault::Cut { one: pod, other, time },
+        9 => Fault::OneWay { from: pod, to: other, time },
+        10 => Fault::Stall { one: pod, other, time },
+        11 => Fault::Lossy { permille: dice.within(1, 60), time },
+        12 => Fault::Resets { pod, permille: dice.within(1, 100), time },
+        13 => Fault::SlowNetwork { latency: dice.within(20, 400), time },
+        14 => Fault::SlowPod { pod, latency: dice.within(20, 400), time },
+        15 => Fault::SlowDisk { pod, latency: dice.within(5, 600), time },
+        16 => Fault::StuckDisk { pod, time: time * 2 },
+        17 => Fault::FailedSync { pod, after: dice.within(0, 20) },
+        18 => Fault::FullDisk { pod, bytes: dice.within(0, 20_000), time },
+        19 => {
+            let part = if dice.chance(60) { Part::Log } else { Part::Snapshot };
+            Fault::BitFlip { pod, part }
+        }
+        20 => {
+            let all = [EngineBack::Empty, EngineBack::Earlier, EngineBack::Damaged];
+            Fault::Engine { pod, back: *dice.pick(&all).unwrap_or(&EngineBack::Empty) }
+        }
+        21 => {
+            let all = [Volume::Nothing, Volume::OtherCluster, Volume::Of(other)];
+            Fault::Replace { pod, volume: *dice.pick(&all).unwrap_or(&Volume::Nothing) }
+        }
+        22 => Fault::ClockJump { pod, seconds: dice.below(200_000) as i64 - 100_000 },
+        23 => match dice.below(3) {
+            0 => Fault::NoNames { time },
+            1 => Fault::SilentNames { time },
+            _ => Fault::Unpublished { pod, time },
+        },
         _ => Fault::StaleName { pod, at: other, time },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind of fault, size, mode and policy comes up, and no plan takes more disks than a cluster can lose.
+    #[test]
+    fn a_thousand_seeds_plan_everything() {
+        let mut seen = BTreeSet::new();
+        let mut sizes = BTreeSet::new();
+        for plan in (0..1_000).map(Plan::of) {
+            sizes.insert(plan.size);
+            let tampered: BTreeSet<u16> =
+                plan.faults.iter().flat_map(|(_, fault)| fault.tampers_with()).collect();
+            assert!(tampered.len() <= usize::from((plan.size - 1) / 2), "{plan:?}");
+            assert!(plan.rollback.is_none() || tampered.is_empty(), "{plan:?}");
+            seen.extend(plan.faults.iter().map(|(_, fault)| fault.name()));
+            seen.extend(plan.rollback.map(|_| "rollback"));
+            let begin = plan.faults.first().map_or(plan.heal, |(at, _)| *at);
+            assert!(plan.heal - begin <= FAULTS_MILLIS, "{plan:?}");
+        }
+        assert_eq!(sizes, (1..=7).collect());
+        assert_eq!(seen.len(), 34, "{seen:?}");
     }
 }

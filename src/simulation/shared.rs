@@ -1,22 +1,59 @@
 //! What all parts of one running simulation share. One thread; clones are the same one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::history::{Action, Operation, Outcome, State};
 use super::invariants::Invariants;
+use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
-use super::world::{Now, Pod, Zone};
+use super::world::{Now, Pod};
 use crate::config::{Cluster, Config, Data};
 use crate::env::Lookup;
-use crate::identity::PodFacts;
-use crate::node::Node;
+use crate::identity::{ClusterId, PodFacts};
+use crate::playground::pod::ContainerId;
 
 /// See the module.
 pub(super) type Shared = Rc<Simulation>;
+
+/// Where the data of every pod is, on its own volume.
+pub(super) const DATA: &str = "/data";
+/// Addresses that the pods take turns with, beyond one for each.
+const SPARE_ADDRESSES: u16 = 3;
+
+/// What a process tells the kubelet.
+pub(super) enum Heard {
+    /// It has ended; how.
+    Ended(ContainerId, String),
+    /// Its readiness was looked at.
+    Probed(ContainerId, bool),
+}
+
+/// The process of a pod.
+#[derive(Clone)]
+pub(super) struct Process {
+    pub(super) container: ContainerId,
+    pub(super) address: IpAddr,
+    /// SIGTERM.
+    pub(super) stop: CancellationToken,
+    pub(super) started: u64,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    pub(super) serving: bool,
+    /// What it decided at its start, or what it waits for.
+    pub(super) decided: String,
+    /// Everything, for people.
+    pub(super) status: String,
+}
 
 /// One running simulation.
 pub(super) struct Simulation {
@@ -27,18 +64,40 @@ pub(super) struct Simulation {
     pub(super) trace: Rc<Trace>,
     pub(super) invariants: Rc<RefCell<Invariants>>,
     pub(super) operations: RefCell<Vec<Operation>>,
-    /// The members that run, by ordinal.
-    pub(super) nodes: RefCell<BTreeMap<u16, Arc<Node>>>,
-    /// Pods whose process has ended by itself.
-    pub(super) exits: RefCell<Vec<u16>>,
+    /// The addresses of the pods that exist, by ordinal.
+    pub(super) places: RefCell<BTreeMap<u16, IpAddr>>,
+    /// The processes that run, by ordinal.
+    pub(super) processes: RefCell<BTreeMap<u16, Process>>,
+    /// What the members say of themselves, by ordinal.
+    pub(super) reports: RefCell<BTreeMap<u16, Report>>,
+    pub(super) heard: RefCell<Vec<Heard>>,
     /// Clients that still call.
     pub(super) calling: Cell<u16>,
-    /// The state at every revision, read after everything was healed.
+    /// The state at every revision, as somebody read it.
     pub(super) states: RefCell<BTreeMap<i64, State>>,
+    /// Pods whose disk is such that they must not serve any more.
+    pub(super) must_wait: RefCell<BTreeSet<u16>>,
+    /// Ids of clusters that volumes were made to be of.
+    pub(super) other_clusters: RefCell<BTreeSet<ClusterId>>,
+    /// How far the audit has come.
+    pub(super) phase: Cell<Phase>,
+    /// How often what happened.
+    pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What else was found to be wrong.
     pub(super) wrong: RefCell<Vec<String>>,
     /// What is waited for after healing, for people.
     pub(super) waiting_for: RefCell<String>,
+}
+
+/// What the audit and the driver wait for of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Nothing is sure yet.
+    Running,
+    /// Every member has everything, and marks say so: an old copy of a volume is told from now on.
+    Settled,
+    /// It was put in place, if the plan has one.
+    RolledBack,
 }
 
 impl Simulation {
@@ -51,7 +110,7 @@ impl Simulation {
             service: "stone".into(),
             cluster_domain: "cluster.local".into(),
             zone: None,
-            pod_ip: self.pods.get(usize::from(ordinal)).map(|pod| pod.address),
+            pod_ip: self.places.borrow().get(&ordinal).copied(),
             peer_port: 2380,
             client_port: 2379,
         }
@@ -68,30 +127,40 @@ impl Simulation {
             },
         };
         Config {
-            data: Data::Memory,
+            data: Data::Directory(DATA.into()),
             cluster,
             listen_client: ([0, 0, 0, 0], 2379).into(),
             listen_peer: ([0, 0, 0, 0], 2380).into(),
             advertise_client: vec![format!("http://{}:2379", facts.fqdn())],
             tuning: self.plan.tuning.clone(),
+            // SIGKILL comes a little later.
+            grace_period: self.plan.spec.grace.saturating_sub(Duration::from_millis(100)),
             ..Config::in_memory(&facts.pod_name)
         }
     }
 
-    /// Publishes a pod's name as it should be.
-    pub(super) fn publish(&self, ordinal: u16) {
-        if let Some(pod) = self.pods.get(usize::from(ordinal)) {
-            self.zone.set(&self.facts(ordinal).fqdn(), Lookup::At(vec![pod.address]));
-        }
+    /// All addresses that pods may have.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        (0..self.plan.size + SPARE_ADDRESSES)
+            .map(|number| IpAddr::from([10, 0, 0, 10 + number as u8]))
+            .collect()
     }
 
     /// Publishes all names as they should be.
     pub(super) fn publish_all(&self) {
+        let places = self.places.borrow().clone();
         for ordinal in 0..self.plan.size {
-            self.publish(ordinal);
+            let answer = places.get(&ordinal).map_or(Lookup::Absent, |place| Lookup::At(vec![*place]));
+            self.zone.set(&self.facts(ordinal).fqdn(), answer);
         }
-        let all = self.pods.iter().map(|pod| pod.address).collect();
-        self.zone.set(&self.facts(0).service_fqdn(), Lookup::At(all));
+        let all: Vec<IpAddr> = places.values().copied().collect();
+        let answer = if all.is_empty() { Lookup::Absent } else { Lookup::At(all) };
+        self.zone.set(&self.facts(0).service_fqdn(), answer);
+    }
+
+    /// The process that is to run at an address.
+    pub(super) fn process_at(&self, address: IpAddr) -> Option<Process> {
+        self.processes.borrow().values().find(|process| process.address == address).cloned()
     }
 
     /// A client begins a call; returns its place in the history.
@@ -117,6 +186,11 @@ impl Simulation {
         operation.outcome = outcome;
     }
 
+    /// Something happened that is worth counting.
+    pub(super) fn count(&self, what: &'static str) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
+    }
+
     /// Something is wrong.
     pub(super) fn complain(&self, text: String) {
         self.trace.add(&format!("WRONG {text}"));
@@ -132,5 +206,7 @@ fn brief(action: &Action) -> String {
         Action::Swap { key, expected, value } => format!("swap {key:?}@{expected}={value:?}"),
         Action::Read => "read".into(),
         Action::ReadLocal => "read local".into(),
+        Action::ReadAt(revision) => format!("read at {revision}"),
+        Action::Compact(revision) => format!("compact at {revision}"),
     }
 }

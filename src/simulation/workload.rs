@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::history::{Action, Answer, Outcome, State};
 use super::shared::Shared;
 use super::world::{Dice, Pod};
-use crate::client::{self, Client, Connection, Consistency, Dial, Options};
+use crate::client::{self, Client, Connection, Consistency, Dial, Header, Options};
 use crate::error::Error;
 use crate::mvcc::command::{
-    Compare, CompareResult, DeleteRange, Operand, Put, Range, RangeResult, Txn, TxnOp, TxnResult,
+    Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, RangeResult, Txn, TxnOp, TxnResult,
 };
 
 /// Time that a client waits for one answer: shorter than a member's own, so that answers are missed.
@@ -21,10 +21,13 @@ pub(super) struct Caller {
     name: String,
     shared: Shared,
     dice: Dice,
+    options: Options,
     members: Vec<Connection>,
     written: u64,
     /// The mod revision that this client saw last, for swaps.
     seen: i64,
+    /// The newest revision that this client was told of.
+    newest: i64,
 }
 
 impl Caller {
@@ -40,7 +43,7 @@ impl Caller {
             })
             .map(|endpoint| Connection::new(endpoint, &options))
             .collect();
-        Self { name: name.to_owned(), shared, dice, members, written: 0, seen: 0 }
+        Self { name: name.to_owned(), shared, dice, options, members, written: 0, seen: 0, newest: 1 }
     }
 
     /// A value that nobody else writes.
@@ -68,9 +71,29 @@ impl Caller {
             }
             42..52 => Action::Delete(self.key()),
             52..65 => Action::Swap { key: self.key(), expected: self.seen, value: self.value() },
-            65..90 => Action::Read,
-            _ => Action::ReadLocal,
+            65..87 => Action::Read,
+            87..95 => Action::ReadLocal,
+            _ => Action::ReadAt(1 + self.dice.below(self.newest.unsigned_abs()) as i64),
         }
+    }
+
+    /// Keeps the state at every revision, before it has the store forget some of them.
+    pub(super) async fn archive(mut self) {
+        let shared = self.shared.clone();
+        let mut kept = 0;
+        while shared.now.millis() < shared.plan.heal {
+            let member = self.dice.below(u64::from(shared.plan.size)) as usize;
+            while let Ok(state) = self.inspect(member, kept + 1).await {
+                kept += 1;
+                shared.states.borrow_mut().insert(kept, state);
+            }
+            let revision = kept - self.dice.below(4) as i64;
+            if revision > 1 && self.dice.chance(shared.plan.compactions) {
+                self.call(member, Action::Compact(revision)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(self.dice.within(20, 200))).await;
+        }
+        shared.calling.set(shared.calling.get().saturating_sub(1));
     }
 
     /// Calls until the simulation heals.
@@ -86,19 +109,25 @@ impl Caller {
         shared.calling.set(shared.calling.get().saturating_sub(1));
     }
 
-    /// One call; true if it was done.
-    pub(super) async fn call(&mut self, member: usize, action: Action) -> bool {
-        let Some(connection) = self.members.get(member).cloned() else { return false };
+    /// One call; returns the ordinal of the member that did it. A name that is stale leads to another than was asked for.
+    pub(super) async fn call(&mut self, member: usize, action: Action) -> Option<u16> {
+        let connection = self.members.get(member)?.clone();
         let place = self.shared.begin(format!("{}@{member}", self.name), action.clone());
         let result = execute(&connection, &action).await;
-        let done = result.is_ok();
+        let done = result.as_ref().ok().map(|(header, _)| header.member.ordinal());
         match result {
-            Ok((revision, answer)) => {
+            Ok((header, answer)) => {
+                let revision = header.revision;
                 if let Answer::State(state) = &answer {
                     let key = self.key();
                     self.seen = state.get(&key).map_or(0, |kv| kv.mod_revision);
                 }
+                self.newest = self.newest.max(revision);
                 self.shared.end(place, Outcome::Done { revision, answer }, "");
+            }
+            // It says nothing about how new the member is.
+            Err(error) if matches!(action, Action::ReadAt(_)) && is_compacted(&error) => {
+                self.shared.end(place, Outcome::Done { revision: 1, answer: Answer::Forgotten }, "");
             }
             Err(error) if error.is_outcome_unknown() => {
                 self.shared.end(place, Outcome::Unknown, &error.to_string());
@@ -108,24 +137,50 @@ impl Caller {
         done
     }
 
-    /// The state of a member at a revision, and its hash.
+    /// The state of a member at a revision.
     pub(super) async fn inspect(&self, member: usize, revision: i64) -> Result<State, Error> {
-        let connection = self.members.get(member).ok_or(Error::NoLeader)?;
         let range = Range { revision, ..everything() };
-        Ok(state(connection.get(range, Consistency::Serializable).await?.value))
+        let answer = self.member(member)?.get(range, Consistency::Serializable).await?;
+        of(member, &answer.header)?;
+        Ok(state(answer.value))
     }
 
-    /// Hash of a member's store at a revision.
-    pub(super) async fn hash(&self, member: usize, revision: i64) -> Result<u32, Error> {
-        let connection = self.members.get(member).ok_or(Error::NoLeader)?;
-        Ok(connection.hash(revision).await?.value.hash)
+    /// Hash of a member's store at a revision, and up to where it was compacted.
+    pub(super) async fn hash(&self, member: usize, revision: i64) -> Result<(i64, u32), Error> {
+        let answer = self.member(member)?.hash(revision).await?;
+        of(member, &answer.header)?;
+        Ok((answer.value.compact_revision, answer.value.hash))
     }
 
     /// The newest revision, as this member knows it with everything that was acknowledged.
     pub(super) async fn newest(&self, member: usize) -> Result<i64, Error> {
-        let connection = self.members.get(member).ok_or(Error::NoLeader)?;
-        Ok(connection.get(everything(), Consistency::Linearizable).await?.header.revision)
+        let answer = self.member(member)?.get(everything(), Consistency::Linearizable).await?;
+        of(member, &answer.header)?;
+        Ok(answer.header.revision)
     }
+
+    /// Forgets the connection to a member: it may lead to a pod that had the member's name.
+    pub(super) fn forget(&mut self, member: usize) {
+        if let Some(connection) = self.members.get_mut(member) {
+            *connection = Connection::new(connection.endpoint().clone(), &self.options);
+        }
+    }
+
+    fn member(&self, member: usize) -> Result<&Connection, Error> {
+        self.members.get(member).ok_or(Error::NoLeader)
+    }
+}
+
+/// Whether an answer is that of the member that was asked: its name may have led elsewhere.
+fn of(member: usize, header: &Header) -> Result<(), Error> {
+    if usize::from(header.member.ordinal()) == member {
+        return Ok(());
+    }
+    Err(Error::NotServing(format!("{} answered", header.member)))
+}
+
+fn is_compacted(error: &Error) -> bool {
+    error.to_string().contains("compacted")
 }
 
 /// How a client of the workload waits.
@@ -145,22 +200,22 @@ fn write(key: &Bytes, value: &Bytes) -> TxnOp {
     TxnOp::Put(Put { key: key.clone(), value: value.clone(), ..Put::default() })
 }
 
-async fn execute(on: &Connection, action: &Action) -> Result<(i64, Answer), Error> {
+async fn execute(on: &Connection, action: &Action) -> Result<(Header, Answer), Error> {
     match action {
         Action::Put(key, value) => {
             let put = Put { key: key.clone(), value: value.clone(), prev_kv: true, ..Put::default() };
             let answer = on.put(put).await?;
-            Ok((answer.header.revision, Answer::Previous(answer.value)))
+            Ok((answer.header, Answer::Previous(answer.value)))
         }
         Action::Delete(key) => {
             let delete = DeleteRange { key: key.clone(), prev_kv: true, ..DeleteRange::default() };
             let answer = on.delete(delete).await?;
-            Ok((answer.header.revision, Answer::Previous(answer.value.previous.into_iter().next())))
+            Ok((answer.header, Answer::Previous(answer.value.previous.into_iter().next())))
         }
         Action::PutAll(pairs) => {
             let success = pairs.iter().map(|(key, value)| write(key, value)).collect();
-            let (revision, _) = transact(on, Txn { success, ..Txn::default() }).await?;
-            Ok((revision, Answer::Written))
+            let (header, _) = transact(on, Txn { success, ..Txn::default() }).await?;
+            Ok((header, Answer::Written))
         }
         Action::Swap { key, expected, value } => {
             let compare = Compare {
@@ -170,21 +225,27 @@ async fn execute(on: &Connection, action: &Action) -> Result<(i64, Answer), Erro
                 operand: Operand::Mod(*expected),
             };
             let txn = Txn { compares: vec![compare], success: vec![write(key, value)], failure: Vec::new() };
-            let (revision, result) = transact(on, txn).await?;
-            Ok((revision, Answer::Swapped(result.succeeded)))
+            let (header, result) = transact(on, txn).await?;
+            Ok((header, Answer::Swapped(result.succeeded)))
         }
-        Action::Read | Action::ReadLocal => {
-            let consistency = match action {
-                Action::Read => Consistency::Linearizable,
-                _ => Consistency::Serializable,
+        Action::Compact(revision) => {
+            let compact = Compact { revision: *revision, physical: false };
+            let answer = on.compact(compact).await?;
+            Ok((answer.header, Answer::Compacted))
+        }
+        Action::Read | Action::ReadLocal | Action::ReadAt(_) => {
+            let (consistency, revision) = match action {
+                Action::Read => (Consistency::Linearizable, 0),
+                Action::ReadAt(revision) => (Consistency::Serializable, *revision),
+                _ => (Consistency::Serializable, 0),
             };
-            let answer = on.get(everything(), consistency).await?;
-            Ok((answer.header.revision, Answer::State(state(answer.value))))
+            let answer = on.get(Range { revision, ..everything() }, consistency).await?;
+            Ok((answer.header, Answer::State(state(answer.value))))
         }
     }
 }
 
-async fn transact(on: &Connection, txn: Txn) -> Result<(i64, TxnResult), Error> {
+async fn transact(on: &Connection, txn: Txn) -> Result<(Header, TxnResult), Error> {
     let answer = on.txn(txn).await?;
-    Ok((answer.header.revision, answer.value))
+    Ok((answer.header, answer.value))
 }

@@ -1,24 +1,24 @@
 //! The world that a simulated pod lives in: one implementation of each trait of `env`, all of them driven by the seed.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 
+use super::network::{SimulatedNetwork, Zone};
 use crate::env::files::{File, Files, Lock, Open, Space};
 use crate::env::simulated::{self, Bug, mix};
 use crate::env::simulated_files::SimulatedFiles;
-use crate::env::{Clock, Env, Listener, Lookup, Names, Network, Random, Stream, Tasks, Work};
+use crate::env::{Clock, Env, Random, Tasks, Work};
 
 /// Wall-clock time at which every simulation begins: 2026-01-01.
 const BEGIN_UNIX_MILLIS: u64 = 1_767_225_600_000;
+
+/// Microseconds that a step of work on a healthy disk takes at most.
+pub const STEP_MICROS: u64 = 500;
 
 /// Numbers from a seed (splitmix64). Clones share their place in the sequence.
 #[derive(Clone, Debug)]
@@ -78,70 +78,14 @@ impl Now {
     }
 }
 
-impl Clock for Now {
-    fn unix_millis(&self) -> u64 {
-        BEGIN_UNIX_MILLIS + self.millis()
-    }
-}
-
-/// The DNS of the simulation. Clones are the same one.
-#[derive(Clone, Debug, Default)]
-pub struct Zone(Arc<Mutex<BTreeMap<String, Lookup>>>);
-
-impl Zone {
-    /// Sets what is answered for a name; a name that was never set is absent.
-    pub fn set(&self, name: &str, answer: Lookup) {
-        self.0.lock().insert(name.to_owned(), answer);
-    }
-}
-
-impl Names for Zone {
-    fn lookup<'a>(&'a self, fqdn: &'a str) -> BoxFuture<'a, Lookup> {
-        Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            self.0.lock().get(fqdn).cloned().unwrap_or(Lookup::Absent)
-        })
-    }
-}
-
-/// The network of the simulation.
+/// A wall clock that may be wrong.
 #[derive(Debug)]
-pub struct SimulatedNetwork;
+struct PodClock(Now, Arc<AtomicI64>);
 
-impl Network for SimulatedNetwork {
-    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        Box::pin(async move {
-            let stream = turmoil::net::TcpStream::connect(to).await?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
-        })
-    }
-
-    fn bind(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            let listener = turmoil::net::TcpListener::bind(at).await?;
-            Ok(Box::new(Port(listener)) as Box<dyn Listener>)
-        })
-    }
-}
-
-struct Port(turmoil::net::TcpListener);
-
-impl fmt::Debug for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Port")
-    }
-}
-
-impl Listener for Port {
-    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
-        Box::pin(async move {
-            let (stream, from) = self.0.accept().await?;
-            Ok((Box::new(stream) as Box<dyn Stream>, from))
-        })
-    }
-
-    fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+impl Clock for PodClock {
+    fn unix_millis(&self) -> u64 {
+        let error = self.1.load(Ordering::Relaxed) * 1_000;
+        (BEGIN_UNIX_MILLIS + self.0.millis()).saturating_add_signed(error)
     }
 }
 
@@ -150,18 +94,23 @@ impl Listener for Port {
 pub struct SimulatedTasks {
     /// Microseconds that a step takes; the driver of the simulation changes it.
     pub latency: Arc<AtomicU64>,
+    /// Nothing is done at all.
+    pub stuck: Arc<AtomicBool>,
     dice: Dice,
 }
 
 impl SimulatedTasks {
     /// Tasks of one pod.
     pub fn new(dice: Dice) -> Self {
-        Self { latency: Arc::new(AtomicU64::new(500)), dice }
+        Self { latency: Arc::new(AtomicU64::new(STEP_MICROS)), stuck: Arc::default(), dice }
     }
 
     async fn take_time(&self) {
         let latency = self.latency.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_micros(self.dice.within(latency / 2, latency))).await;
+        while self.stuck.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -264,12 +213,14 @@ impl Files for Disk {
 pub struct Pod {
     /// Its place in the set.
     pub ordinal: u16,
-    /// Its address.
-    pub address: IpAddr,
     /// Its volume.
     pub files: SimulatedFiles,
     /// Its pace.
     pub tasks: SimulatedTasks,
+    /// Its connections.
+    pub network: SimulatedNetwork,
+    /// By how many seconds its wall clock is wrong.
+    pub clock_error: Arc<AtomicI64>,
     dice: Dice,
 }
 
@@ -279,9 +230,10 @@ impl Pod {
         let dice = Dice::new(mix(seed) ^ u64::from(ordinal));
         Self {
             ordinal,
-            address: IpAddr::from([10, 0, 0, 10 + ordinal as u8]),
             files: SimulatedFiles::new(dice.next()),
             tasks: SimulatedTasks::new(dice.clone()),
+            network: SimulatedNetwork::new(dice.clone()),
+            clock_error: Arc::default(),
             dice,
         }
     }
@@ -289,10 +241,10 @@ impl Pod {
     /// The world of a process in this pod.
     pub fn env(&self, now: &Now, zone: &Zone) -> Env {
         Env {
-            clock: Arc::new(now.clone()),
+            clock: Arc::new(PodClock(now.clone(), self.clock_error.clone())),
             random: Arc::new(Dice::new(self.dice.next())),
             files: Arc::new(Disk(self.files.clone(), self.dice.clone())),
-            network: Arc::new(SimulatedNetwork),
+            network: Arc::new(self.network.clone()),
             names: Arc::new(zone.clone()),
             tasks: Arc::new(self.tasks.clone()),
         }

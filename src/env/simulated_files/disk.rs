@@ -12,7 +12,7 @@ type Sector = [u8; SECTOR as usize];
 pub(super) const ZEROS: Sector = [0; SECTOR as usize];
 pub(super) const ROOT: u64 = 0;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Data {
     pub(super) length: u64,
     pub(super) durable_length: u64,
@@ -27,13 +27,13 @@ pub(super) struct Data {
     pub(super) reserved: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
     pub(super) names: BTreeMap<String, u64>,
     pub(super) durable: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Node {
     File(Data),
     Directory(Directory),
@@ -55,7 +55,7 @@ impl Change {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) next_node: u64,

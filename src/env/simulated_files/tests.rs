@@ -227,3 +227,29 @@ fn answers_as_files_do(files: &dyn Files, root: &Path) {
     let space = files.space(root).unwrap();
     assert!(space.free <= space.total && space.total > 0);
 }
+
+#[test]
+fn a_volume_is_replaced_by_a_copy_of_what_was_durable() {
+    let files = SimulatedFiles::new(1);
+    let path = Path::new("/f");
+    let file = files.open(path, Open::Create).unwrap();
+    file.write_at(b"old", 0).unwrap();
+    file.sync_data().unwrap();
+    files.sync_dir(Path::new("/")).unwrap();
+    file.write_at(b"new", 0).unwrap();
+    let copy = files.copy();
+    file.sync_data().unwrap();
+    assert_eq!((files.open_files(), copy.open_files()), (1, 0));
+    let lock = files.lock(Path::new("/lock")).unwrap();
+
+    files.replace(&copy);
+    assert!(file.write_at(b"x", 0).is_err(), "the process that had it open is gone");
+    drop((file, lock));
+    let file = files.open(path, Open::Read).unwrap();
+    let mut bytes = [0; 3];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 3);
+    assert_eq!(&bytes, b"old");
+    assert!(files.lock(Path::new("/lock")).is_ok());
+    drop(file);
+    assert_eq!(files.open_files(), 0);
+}

@@ -5,6 +5,8 @@
 //! `sled` and `memory` are engines; `write_behind` stands in front of sled, for which a batch is expensive; `state` is the
 //! directory.
 
+#[cfg(feature = "simulation")]
+mod journal;
 mod memory;
 mod sled;
 pub mod state;

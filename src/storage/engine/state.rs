@@ -62,9 +62,23 @@ pub fn open_state(
     };
     files.create_dir_all(&engine_files(directory))?;
     let clean = take_marker(files, directory)?;
-    let sled = SledEngine::open(&engine_files(directory), cache_bytes)?;
-    let engine = WriteBehind::new(Box::new(sled), limits::ENGINE_WRITE_BYTES, tasks);
-    Ok(OpenedState { engine: Arc::new(engine), clean })
+    let engine = open_engine(files, tasks, &engine_files(directory), cache_bytes)?;
+    Ok(OpenedState { engine, clean })
+}
+
+#[cfg_attr(not(feature = "simulation"), expect(unused_variables))]
+fn open_engine(
+    files: &dyn Files,
+    tasks: &dyn Tasks,
+    directory: &Path,
+    cache_bytes: u64,
+) -> Result<Arc<dyn Engine>> {
+    #[cfg(feature = "simulation")]
+    if crate::env::simulated::is_running() {
+        return Ok(Arc::new(super::journal::JournalEngine::open(files, directory)?));
+    }
+    let sled = SledEngine::open(directory, cache_bytes)?;
+    Ok(Arc::new(WriteBehind::new(Box::new(sled), limits::ENGINE_WRITE_BYTES, tasks)))
 }
 
 /// Removes the marker, durably. Tells whether there was a valid one.

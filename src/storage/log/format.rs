@@ -19,6 +19,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{LogId, Vote};
+use crate::env::simulated::{self, Bug};
 
 /// Version of the format that this program writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
@@ -203,7 +204,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
     let (start, rest) = sector.split_at_checked(16).ok_or(BadHeader::Damaged)?;
     let crc = read_u32(start, 12).ok_or(BadHeader::Damaged)?;
     let covered = start.get(..12).ok_or(BadHeader::Damaged)?;
-    if !start.starts_with(MAGIC) || crc32c::crc32c_append(crc32c::crc32c(covered), rest) != crc {
+    let sound = cfg!(fuzzing) || crc32c::crc32c_append(crc32c::crc32c(covered), rest) == crc;
+    if !start.starts_with(MAGIC) || !sound {
         return Err(BadHeader::Damaged);
     }
     let version = read_u32(start, 8).ok_or(BadHeader::Damaged)?;
@@ -354,7 +356,8 @@ pub fn record_at(salt: u32, bytes: &[u8]) -> Option<(RecordHeader, u8, &[u8])> {
     let end = RECORD_HEADER_BYTES.checked_add(length)?;
     let covered = bytes.get(4..end)?;
     let write = read_u64(bytes, 8)?;
-    if write == 0 || crc32c::crc32c_append(salt, covered) != read_u32(bytes, 0)? {
+    let sound = crc32c::crc32c_append(salt, covered) == read_u32(bytes, 0)?;
+    if write == 0 || !(sound || cfg!(fuzzing) || simulated::planted(Bug::TrustTornRecords)) {
         return None;
     }
     let header = RecordHeader {

@@ -14,6 +14,7 @@ use super::memory::{Core, Failure, Memory, Operation, Segment};
 use super::scan::{self, Scan, segment_path};
 use super::{Done, LogId, OpenError, Options, Stats};
 use crate::env::files::{File, Files, Open};
+use crate::env::simulated::{self, Bug};
 use crate::env::tasks::Work;
 use crate::limits;
 use crate::storage::parent_of;
@@ -115,6 +116,9 @@ pub(super) fn start(
         let file = Arc::from(files.open(&segment.path, how).map_err(OpenError::io(&segment.path))?);
         let open = Segment { path: segment.path, file, used: segment.used, max_index: segment.max_index };
         memory.segments.insert(segment.sequence, open);
+    }
+    if simulated::planted(Bug::LeaveFileOpen) {
+        std::mem::forget(files.open(&newest.path, Open::Read));
     }
     let file =
         memory.segments.get(&newest.sequence).map(|segment| segment.file.clone()).ok_or_else(missing)?;
@@ -262,7 +266,9 @@ impl Writer {
                 self.staged.vote = Some(vote);
             }
             Operation::Truncate(after) => {
-                self.buffer.push(self.next_write, &Record::Truncated(after));
+                if !simulated::planted(Bug::ForgetTruncation) {
+                    self.buffer.push(self.next_write, &Record::Truncated(after));
+                }
                 self.staged.last = after;
             }
             Operation::Purge(upto) => {

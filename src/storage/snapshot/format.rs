@@ -143,7 +143,8 @@ pub(super) fn block_header(bytes: &[u8]) -> Option<BlockHeader> {
 
 /// What the block is, if header and payload are as they were written, in their place.
 pub(super) fn check_block(header: BlockHeader, whole: &[u8], ordinal: u32) -> Option<Kind> {
-    let sound = crc32c::crc32c(whole.get(4..)?) == header.crc && header.ordinal == ordinal;
+    let checked = cfg!(fuzzing) || crc32c::crc32c(whole.get(4..)?) == header.crc;
+    let sound = checked && header.ordinal == ordinal;
     match header.kind {
         1 if sound => Some(Kind::Header),
         2 if sound => Some(Kind::Data),

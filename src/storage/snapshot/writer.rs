@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::format::{self, Kind};
 use super::{Result, SnapshotError, SnapshotFile, SnapshotHeader, Snapshots, Verified};
 use crate::env::files::{File, Open};
+use crate::env::simulated::{self, Bug};
 use crate::limits;
 
 /// A snapshot that is being written, to a temporary file. Dropped before [`finish`](Self::finish), it leaves nothing.
@@ -127,7 +128,9 @@ impl SnapshotWriter {
         self.write_stream(true)?;
         let digest = self.digest.clone().finalize().into();
         self.write_block(Kind::End, &format::encode_end(self.pairs, digest))?;
-        self.file.sync_data().map_err(SnapshotError::io(&self.path))?;
+        if !simulated::planted(Bug::UnsyncedSnapshot) {
+            self.file.sync_data().map_err(SnapshotError::io(&self.path))?;
+        }
         let adopted = self.snapshots.adopt(&self.path)?;
         self.finished = true;
         Ok(adopted)

@@ -1,0 +1,91 @@
+//! The mistakes that the simulator is shown to find. Each is one line somewhere in the code that runs in production, and none
+//! is in a build without the feature `simulation`.
+
+use std::fmt;
+
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $name:ident,)+) => {
+        /// A mistake that the simulator must find.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $name,)+
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// What is wrong with it, for people.
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($what,)+),)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// An fdatasync says yes and does nothing, seven times of eight.
+    AcknowledgeBeforeSync,
+    /// The names in a directory are never made durable.
+    NoDirectorySync,
+    /// Consensus is told that entries are on disk when they are only handed to the writer.
+    FlushedTooEarly,
+    /// Votes are not written to the log.
+    ForgetVote,
+    /// Truncations are not written to the log.
+    ForgetTruncation,
+    /// The log believes records whose checksum is wrong.
+    TrustTornRecords,
+    /// The log is cut further than the snapshot reaches.
+    CutTooFar,
+    /// A snapshot counts as complete before it is on disk.
+    UnsyncedSnapshot,
+    /// Half of a received snapshot is installed.
+    InstallHalf,
+    /// Entries are applied before this disk has them, and the state is believed after a crash.
+    ApplyBeforeSync,
+    /// The state does not say which entry it was made from.
+    LoseApplied,
+    /// Some entries are applied twice.
+    ApplyTwice,
+    /// Some entries mean something else to one member.
+    UnequalApply,
+    /// One member leaves some entries out.
+    SkipApply,
+    /// A linearizable read does not ask for a read index.
+    NoReadIndex,
+    /// A linearizable read does not wait until its read index is applied.
+    NoWaitForApply,
+    /// A leader that was restarted leads on without a vote.
+    LeaderRestore,
+    /// A message for another member is taken.
+    AcceptForeignMessage,
+    /// A member founds a cluster with itself alone.
+    BootstrapAlone,
+    /// A start does not raise the boot number on disk.
+    ForgetBoot,
+    /// Another ordinal's disk is taken.
+    IgnoreOrdinal,
+    /// Another cluster's disk is taken.
+    IgnoreCluster,
+    /// Marks of what a disk once held are not looked at.
+    IgnoreMarks,
+    /// Compaction removes a live revision.
+    CompactLive,
+    /// A forwarded request is sent twice.
+    ForwardTwice,
+    /// A write of unknown outcome is said not to have happened.
+    UnknownIsRefused,
+    /// The condition of a transaction is not looked at.
+    IgnoreCompare,
+    /// A stop leaves a file open.
+    LeaveFileOpen,
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,86 @@
+//! The process of a pod, from its start to its end.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::shared::{Heard, Process, Report, Shared};
+use super::world::Pod;
+use crate::node::Node;
+
+/// The processes of a set do not begin at the same moment.
+const BEGIN_MILLIS: u64 = 300;
+/// Time after a stop in which the last tasks end and the last files are closed.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Runs the process that belongs at an address, if there is one. It ends with its machine.
+pub(super) async fn run(shared: Shared, address: IpAddr) -> turmoil::Result {
+    if let Some(process) = shared.process_at(address) {
+        let ordinal = process.container.pod.ordinal;
+        if let Some(pod) = shared.pods.get(usize::from(ordinal)) {
+            let how = live(&shared, pod, &process).await;
+            shared.trace.add(&format!("process {} ends: {how}", process.container));
+            shared.heard.borrow_mut().push(Heard::Ended(process.container, how));
+        }
+    }
+    std::future::pending().await
+}
+
+/// Lives until something ends it; says what.
+async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
+    let ordinal = process.container.pod.ordinal;
+    let env = pod.env(&shared.now, &shared.zone);
+    tokio::time::sleep(Duration::from_millis(env.random.next_u64() % BEGIN_MILLIS)).await;
+    shared.invariants.borrow_mut().started(ordinal);
+    let node = match Node::start_in(shared.config(ordinal), env).await {
+        Ok(node) => node,
+        Err(error) => return error.to_string(),
+    };
+    let mut probes = tokio::time::interval(Duration::from_millis(shared.plan.probe));
+    probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            error = node.failed() => return error.to_string(),
+            () = process.stop.cancelled() => break,
+            _ = probes.tick() => {
+                let report = node.health();
+                shared.heard.borrow_mut().push(Heard::Probed(process.container, report.ready));
+                shared.reports.borrow_mut().insert(ordinal, told(&report));
+            }
+        }
+    }
+    shared.trace.add(&format!("process {} is told to stop", process.container));
+    let deadline = Instant::now() + shared.config(ordinal).grace_period;
+    node.stop(&CancellationToken::new()).await;
+    drop(node);
+    if Instant::now() < deadline {
+        leaves_nothing(shared, pod).await;
+        shared.count("stopped in order");
+    }
+    "stopped".into()
+}
+
+fn told(report: &crate::api::Report) -> Report {
+    let decided = report.status.pointer("/start/decided").and_then(|text| text.as_str()).unwrap_or_default();
+    Report { serving: report.serving, decided: decided.to_owned(), status: report.status.to_string() }
+}
+
+/// After a stop in time no task runs and no file is open any more.
+async fn leaves_nothing(shared: &Shared, pod: &Pod) {
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let deadline = Instant::now() + TIDY;
+    while tasks.num_alive_tasks() > 0 || pod.files.open_files() > 0 {
+        if Instant::now() > deadline {
+            shared.complain(format!(
+                "pod {} has left {} tasks and {} open files after its stop",
+                pod.ordinal,
+                tasks.num_alive_tasks(),
+                pod.files.open_files()
+            ));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
