@@ -60,8 +60,8 @@ pub const RECORD_BYTES: usize = 8 << 10;
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
 pub const ENGINE_CACHE_BYTES: u64 = 16 << 20;
-/// Bytes of changes that the engine gets in one batch. What a batch costs whatever is in it is noise then, and readers of
-/// sled, which wait while it takes one, wait for milliseconds. Twice this is the most that is kept in memory.
+/// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.
+/// Twice this is the most that is kept in memory.
 pub const ENGINE_WRITE_BYTES: usize = 1 << 20;
 /// Records that one step of physical compaction looks at: bounds the time that it holds the state.
 pub const COMPACTION_STEP_RECORDS: usize = 64;

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! * The engine always holds the state at exactly one applied entry, because the changed records and the id of the entry are
-//!   one batch. Apply holds the write lock until the engine has the batch, so a reader that holds the read lock finds in the
-//!   engine all that the index names.
+//!   one batch, which the id seals. Apply holds the write lock until the engine has the batch, so a reader that holds the read
+//!   lock finds in the engine all that the index names.
 //! * While a snapshot is installed the engine holds parts of two states, and neither an applied id. No lock is held
 //!   meanwhile, so that a member that is asked where it stands answers; what reads or compacts the engine looks at
 //!   `installs` instead: odd while one runs, another number afterwards.
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::limits;
 use crate::mvcc::command::{Range, RangeResult, Refusal, Txn, TxnResult};
 use crate::mvcc::{self, History, HistoryError, State, layout};
-use crate::proto::peer;
+use crate::proto::log;
 use crate::storage::{self, Engine};
 
 /// Engine key of the id of the last applied entry.
@@ -46,6 +46,9 @@ pub enum MachineError {
     /// Our own records are damaged.
     #[error("record {0}: {1}")]
     Record(&'static str, codec::CodecError),
+    /// The history is not the one that the applied entry left.
+    #[error("the state engine holds a part of a state")]
+    Torn,
     /// A record that must be there cannot be read.
     #[error("the state engine has lost a record")]
     Unreadable,
@@ -112,7 +115,7 @@ impl Machine {
     pub fn load(engine: Arc<dyn Engine>, events: Option<EventSink>) -> Result<Self, MachineError> {
         let history = EngineHistory(engine);
         let state = State::load(&history)?;
-        let applied = read_applied(&history.0)?;
+        let applied = read_applied(&history.0, &state)?;
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
         Ok(Self {
@@ -176,20 +179,21 @@ impl Machine {
     /// Applies one entry. An error means that this member cannot go on.
     pub fn apply(&self, entry: &Entry) -> Result<Replies, MachineError> {
         let mut batch = storage::Batch::default();
-        if !simulated::planted(Bug::LoseApplied) {
-            batch.puts.push((Bytes::from_static(APPLIED_KEY), encode_applied(&entry.log_id)));
-        }
         let replies = match &entry.payload {
-            EntryPayload::Normal(requests) => self.apply_requests(requests, batch)?,
+            EntryPayload::Normal(requests) => self.apply_requests(&entry.log_id, requests)?,
             EntryPayload::Blank => {
+                let state = self.state.write();
+                self.seal(&mut batch, &entry.log_id, state.revision());
                 self.history.0.commit(batch)?;
                 Vec::new()
             }
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                let state = self.state.write();
                 batch
                     .puts
                     .push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
+                self.seal(&mut batch, &entry.log_id, state.revision());
                 self.history.0.commit(batch)?;
                 *self.membership.write() = stored;
                 Vec::new()
@@ -199,7 +203,13 @@ impl Machine {
         Ok(replies)
     }
 
-    fn apply_requests(&self, requests: &Batch, mut batch: storage::Batch) -> Result<Replies, MachineError> {
+    /// The id of the entry goes last: it seals the batch.
+    fn seal(&self, batch: &mut storage::Batch, id: &LogId, revision: i64) {
+        let stale = self.applied().filter(|_| simulated::planted(Bug::LoseApplied));
+        batch.puts.push(applied_item(&stale.unwrap_or(*id), revision));
+    }
+
+    fn apply_requests(&self, id: &LogId, requests: &Batch) -> Result<Replies, MachineError> {
         let requests =
             codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
@@ -208,8 +218,8 @@ impl Machine {
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
             return Err(MachineError::Unreadable);
         }
-        batch.puts.extend(applied.changes.puts);
-        batch.deletes.extend(applied.changes.deletes);
+        let mut batch = storage::Batch { puts: applied.changes.puts, deletes: applied.changes.deletes };
+        self.seal(&mut batch, id, state.revision());
         self.history.0.commit(batch)?;
         if state.compacted() > compacted {
             self.to_compact.notify_one();
@@ -327,7 +337,11 @@ impl Machine {
         let step = state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS);
         match step.map_err(|_| MachineError::Unreadable)? {
             Some(changes) => {
-                self.history.0.commit(storage::Batch { puts: changes.puts, deletes: changes.deletes })?;
+                let mut batch = storage::Batch { puts: changes.puts, deletes: changes.deletes };
+                // Sealed as every batch is, with what the engine holds: `applied` follows only when the lock is free.
+                let applied = self.history.0.get(APPLIED_KEY)?;
+                batch.puts.extend(applied.map(|applied| (Bytes::from_static(APPLIED_KEY), applied)));
+                self.history.0.commit(batch)?;
                 self.tell_compacted(&state);
                 Ok(true)
             }
@@ -343,7 +357,7 @@ impl Machine {
         let (applied, membership) = (self.applied(), self.membership());
         small.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&membership)));
         if let Some(applied) = &applied {
-            small.push((Bytes::from_static(APPLIED_KEY), encode_applied(applied)));
+            small.push(applied_item(applied, revision));
         }
         // A snapshot's keys rise.
         small.sort();
@@ -388,7 +402,7 @@ impl Machine {
         self.history.0.commit(batch)?;
         let loaded = State::load(&self.history)?;
         let membership = read_membership(&self.history.0)?;
-        let applied = read_applied(&self.history.0)?;
+        let applied = read_applied(&self.history.0, &loaded)?;
         let mut state = self.state.write();
         *state = loaded;
         self.tell_compacted(&state);
@@ -404,6 +418,7 @@ impl Machine {
         let mut batch = storage::Batch::default();
         batch.deletes.push(Bytes::from_static(APPLIED_KEY));
         self.history.0.commit(batch)?;
+        self.history.0.flush()?;
         let mut from = Bytes::from_static(&[0]);
         loop {
             let mut batch = storage::Batch::default();
@@ -460,16 +475,26 @@ impl Drop for Pin {
     }
 }
 
-/// The applied entry that an engine holds; `None` if it holds nothing, or only a part of something.
-pub(crate) fn read_applied(engine: &Arc<dyn Engine>) -> Result<Option<LogId>, MachineError> {
-    let Some(bytes) = engine.get(APPLIED_KEY)? else { return Ok(None) };
-    let id = peer::LogId::decode(bytes)
+/// The applied entry that an engine holds; `None` if it holds nothing. Every item of an engine can be sound while its newest
+/// ones are missing, or newer than the applied id: damage to sled's files can take a part of a batch. So the id comes with
+/// the revision that the state had then.
+fn read_applied(engine: &Arc<dyn Engine>, state: &State) -> Result<Option<LogId>, MachineError> {
+    let Some(bytes) = engine.get(APPLIED_KEY)? else {
+        let is_new = state.revision() == State::new().revision();
+        return if is_new { Ok(None) } else { Err(MachineError::Torn) };
+    };
+    let log::Applied { term, index, revision } = log::Applied::decode(bytes)
         .map_err(|error| MachineError::Record("applied entry", codec::CodecError::Malformed(error)))?;
-    Ok(Some(types::log_id(storage::LogId { term: id.term, index: id.index })))
+    // Snapshots of the first versions have no revision.
+    if revision != 0 && revision != state.revision() {
+        return Err(MachineError::Torn);
+    }
+    Ok(Some(types::log_id(storage::LogId { term, index })))
 }
 
-fn encode_applied(id: &LogId) -> Bytes {
-    peer::LogId { term: id.leader_id.term, index: id.index }.encode_to_vec().into()
+fn applied_item(id: &LogId, revision: i64) -> (Bytes, Bytes) {
+    let applied = log::Applied { term: id.leader_id.term, index: id.index, revision };
+    (Bytes::from_static(APPLIED_KEY), applied.encode_to_vec().into())
 }
 
 fn read_membership(engine: &Arc<dyn Engine>) -> Result<StoredMembership, MachineError> {

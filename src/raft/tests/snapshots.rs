@@ -250,3 +250,34 @@ async fn a_member_answers_while_its_state_is_replaced() {
     install.await.unwrap().unwrap();
     assert!(machine.range(&get("k")).await.is_ok());
 }
+
+/// Damage to sled's files can take a part of a batch, and leave items that are all sound.
+#[test]
+fn a_part_of_a_state_is_not_believed() {
+    use crate::raft::machine::{Machine, MachineError};
+    use crate::storage::{Batch, Engine, MemoryEngine};
+    let engine = Arc::new(MemoryEngine::new());
+    let machine = Machine::load(engine.clone(), None).unwrap();
+    let mut states = Vec::new();
+    for index in 1..=3 {
+        let request = codec::encode_request(put(&format!("key-{index}"), "value"));
+        let payload = EntryPayload::Normal(codec::encode_batch(&[request]));
+        machine.apply(&Entry { log_id: types::log_id(LogId { term: 1, index }), payload }).unwrap();
+        states.push(engine.fork());
+    }
+    let load = |batch| {
+        let fork = engine.fork();
+        fork.commit(batch).unwrap();
+        Machine::load(Arc::new(fork), None).map(|machine| machine.applied())
+    };
+    let applied = Bytes::from_static(b"ra");
+    let (newest, _) = engine.floor(std::ops::Bound::Excluded(b"i")).unwrap().unwrap();
+    assert_eq!(load(Batch::default()).unwrap(), machine.applied());
+    let torn = |batch| matches!(load(batch), Err(MachineError::Torn));
+    assert!(torn(Batch { deletes: vec![newest.clone()], ..Batch::default() }), "the newest record is gone");
+    assert!(torn(Batch { deletes: vec![applied.clone()], ..Batch::default() }), "the applied id is gone");
+    let older = states[1].get(&applied).unwrap().unwrap();
+    assert!(torn(Batch { puts: vec![(applied.clone(), older.clone())], ..Batch::default() }), "it is older");
+    let both = Batch { puts: vec![(applied, older)], deletes: vec![newest] };
+    assert_eq!(load(both).unwrap().map(|id| id.index), Some(2), "the state one entry before");
+}

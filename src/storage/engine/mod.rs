@@ -1,6 +1,7 @@
 //! Ordered keys and values. A cache of log and snapshot: it can be thrown away at any moment (DESIGN, rule 1).
 //!
-//! Used by the state machine adapter, which owns what keys and values mean. A [`Batch`] is atomic; durability is not promised by anything but [`state`]'s marker. Calls block, briefly.
+//! Used by the state machine adapter, which owns what keys and values mean. Durability is not promised by anything but [`state`]'s
+//! marker. Calls block, briefly.
 //!
 //! `sled` and `memory` are engines; `write_behind` stands in front of sled, for which a batch is expensive; `state` is the
 //! directory.
@@ -25,10 +26,13 @@ pub use self::memory::MemoryEngine;
 pub use self::sled::SledEngine;
 pub use self::write_behind::WriteBehind;
 
-/// Changes that are made together or not at all. A key is in it at most once.
+/// Changes that are made together. A key is in it at most once.
+///
+/// Its last put is the *seal*. If damage to the files of an engine on disk cuts off what was written last, of a batch some
+/// puts may be there, or all puts and some deletes; the seal only if all else is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Keys and their new values.
+    /// Keys and their new values. The last one is written last.
     pub puts: Vec<(Bytes, Bytes)>,
     /// Keys that go. One that is not there is no error.
     pub deletes: Vec<Bytes>,
@@ -80,7 +84,7 @@ pub trait Engine: Send + Sync + Debug {
         to: &[u8],
         visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
     ) -> Result<()>;
-    /// Makes the changes, atomically: reads see them at once, and what is on disk after a clean close.
+    /// Makes the changes.
     fn commit(&self, batch: Batch) -> Result<()>;
     /// Hands what is buffered to the operating system. Does not promise that it survives a power cut.
     fn flush(&self) -> Result<()>;

@@ -1,12 +1,13 @@
-//! Collects batches in memory, in front of an engine that pays for every batch: sled seals and writes its buffer twice and
-//! wakes seven threads for one, whatever is in it.
+//! Collects batches in memory, in front of an engine for which every change is expensive, and cheaper in the order of keys.
+//! What is overwritten soon, as the applied id by each batch, is never written.
 //!
 //! Commits go into the *active* table. A table that has reached the limit is *frozen*, and a thread writes it as one batch.
 //! Reads see active over frozen over engine. Nothing is written before the limit, [`Engine::flush`] or [`Engine::close`].
 //!
 //! Invariants:
-//! * The engine holds a prefix of the commits: a table is whole batches, in their order, and is written at once or not. So an
-//!   engine of which each batch carries the applied id stands at exactly one applied entry.
+//! * A table is whole batches, in their order, and is one batch of the engine, under the seal of its last one. So an engine of
+//!   which each batch is sealed with the applied id stands at exactly one applied entry once a table is written.
+//! * Readers see all of a batch or nothing, in spite of an engine that makes its changes one by one.
 //! * A table stays in sight until the engine has it. What a reader finds in no table, it finds in the engine.
 //! * There is one frozen table at most. Who fills the active one meanwhile waits: memory is bounded by two tables and a batch.
 //! * A write that failed is final: its table stays readable, and every later commit, flush and close says why.
@@ -61,11 +62,16 @@ struct Tables {
 #[derive(Debug, Default)]
 struct Table {
     changes: BTreeMap<Bytes, Option<Bytes>>,
+    /// Key of the last batch's seal.
+    seal: Bytes,
     bytes: usize,
 }
 
 impl Table {
     fn add(&mut self, batch: Batch) {
+        if let Some((seal, _)) = batch.puts.last() {
+            self.seal = seal.clone();
+        }
         let deletes = batch.deletes.into_iter().map(|key| (key, None));
         for (key, value) in deletes.chain(batch.puts.into_iter().map(|(key, value)| (key, Some(value)))) {
             let length = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
@@ -79,12 +85,15 @@ impl Table {
 
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
+        let mut seal = None;
         for (key, value) in &self.changes {
             match value {
+                Some(value) if *key == self.seal => seal = Some((key.clone(), value.clone())),
                 Some(value) => batch.puts.push((key.clone(), value.clone())),
                 None => batch.deletes.push(key.clone()),
             }
         }
+        batch.puts.extend(seal);
         batch
     }
 }

@@ -135,6 +135,7 @@ fn a_full_table_is_one_batch_and_nothing_is_written_before() {
     tasks.run();
     let [batch] = &beneath.batches()[..] else { panic!("{:?}", beneath.batches()) };
     assert_eq!((batch.puts.len(), batch.deletes.len()), (11, 0));
+    assert_eq!(batch.puts[10], pair("applied", "100009"), "the seal is last");
     assert_eq!(beneath.content()[&b"applied"[..]], "100009", "the number belongs to the records");
     assert_eq!(engine.get(b"applied").unwrap().unwrap(), "100010");
 }
