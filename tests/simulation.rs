@@ -48,3 +48,15 @@ fn the_same_seed_does_the_same_in_another_process() {
     assert!(one.starts_with("seed 4\nseed 4 hash "), "{one}");
     assert_eq!(one, simulate());
 }
+
+/// Each bug, a seed that finds it, and what it is found by.
+const FOUND: [(Bug, u64, &str); 0] = [];
+
+#[test]
+fn planted_bugs_are_found_by_what_ought_to_find_them() {
+    for (bug, seed, by) in FOUND {
+        let report = run(seed, Options { bug: Some(bug), ..Options::default() });
+        let first = report.wrong.first().map(String::as_str).unwrap_or_default();
+        assert!(first.contains(by), "{bug} with seed {seed}: {first:?} does not tell of {by:?}");
+    }
+}

@@ -110,9 +110,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if let (true, Some(leader)) = (vote.committed, vote.node) {
             simulated::tell(|| Seen::Leads { node, term: vote.term, leader, last: self.last() });
         }
-        if !simulated::planted(Bug::ForgetVote) {
-            durable(|done| self.log.save_vote(vote, done)).await?;
-        }
+        durable(|done| self.log.save_vote(vote, done)).await?;
         let seen = (vote.term, vote.node.unwrap_or_default(), vote.committed);
         simulated::tell(|| Seen::Voted { node, vote: seen });
         Ok(())

@@ -23,6 +23,7 @@ pub mod history;
 pub mod invariants;
 mod kubelet;
 pub mod network;
+mod panics;
 pub mod plan;
 mod process;
 mod shared;
@@ -121,13 +122,17 @@ pub fn run(seed: u64, options: Options) -> Report {
     });
     trace.add(&format!("plan {:?}", shared.plan));
     shared.publish_all();
-    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        Driver::new(build(&shared), shared.clone()).run();
-    }));
-    if let Err(panic) = ran {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        shared.complain(format!("panic: {}", text.unwrap_or_default()));
+    panics::listen();
+    let mut driver = Driver::new(build(&shared), shared.clone());
+    if std::panic::catch_unwind(AssertUnwindSafe(|| driver.run())).is_err() {
+        // What is half-way in a panic cannot be taken down in order.
+        std::mem::forget(driver);
+    } else if std::panic::catch_unwind(AssertUnwindSafe(|| drop(driver))).is_err() {
+        trace.add("the world could not be taken down");
+    }
+    // The first is the cause; others follow from it.
+    if let Some(text) = panics::take().into_iter().next() {
+        shared.complain(format!("panic: {text}"));
     }
     let mut wrong: Vec<String> = invariants.borrow().wrong().to_vec();
     wrong.extend(shared.wrong.borrow().iter().cloned());

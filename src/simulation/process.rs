@@ -36,7 +36,10 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
     shared.invariants.borrow_mut().started(ordinal);
     let node = match Node::start_in(shared.config(ordinal), env).await {
         Ok(node) => node,
-        Err(error) => return error.to_string(),
+        Err(error) => {
+            knows_its_disk(shared, ordinal, &error.to_string());
+            return error.to_string();
+        }
     };
     let mut probes = tokio::time::interval(Duration::from_millis(shared.plan.probe));
     probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,6 +63,16 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
         shared.count("stopped in order");
     }
     "stopped".into()
+}
+
+/// A disk that cannot be used now may be used again; one that is not recognised was changed.
+fn knows_its_disk(shared: &Shared, ordinal: u16, error: &str) {
+    let changed = ["not an identity", "no identity", "checksum", "bytes follow the header"];
+    if changed.iter().any(|text| error.contains(text)) && !shared.invariants.borrow().is_tampered(ordinal) {
+        shared.complain(format!(
+            "pod {ordinal} does not know its disk any more, and nobody did anything to it: {error}"
+        ));
+    }
 }
 
 fn told(report: &crate::api::Report) -> Report {

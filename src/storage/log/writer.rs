@@ -261,6 +261,7 @@ impl Writer {
 
     fn stage(&mut self, operation: Operation) -> Result<(), Failure> {
         match operation {
+            Operation::Vote(_) if simulated::planted(Bug::ForgetVote) => {}
             Operation::Vote(vote) => {
                 self.buffer.push(self.next_write, &Record::Vote(vote));
                 self.staged.vote = Some(vote);
