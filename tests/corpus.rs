@@ -16,7 +16,7 @@ fn no_input_of_the_corpus_does_harm() {
         let mut inputs: Vec<_> =
             std::fs::read_dir(corpus.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
         inputs.sort();
-        assert!(inputs.len() > 1, "{name} has no corpus");
+        assert!(!inputs.is_empty(), "{name} has no corpus");
         for path in inputs {
             println!("{}", path.display());
             let bytes = std::fs::read(&path).unwrap();

@@ -50,7 +50,26 @@ fn the_same_seed_does_the_same_in_another_process() {
 }
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 0] = [];
+const FOUND: [(Bug, u64, &str); 18] = [
+    (Bug::AcknowledgeBeforeSync, 0, "does not know its disk"),
+    (Bug::ForgetVote, 0, "has forgotten a vote"),
+    (Bug::FlushedTooEarly, 8, "has forgotten entries"),
+    (Bug::ApplyTwice, 0, "nobody can have done that"),
+    (Bug::UnequalApply, 0, "with digest"),
+    (Bug::SkipApply, 0, "the state of"),
+    (Bug::LoseApplied, 5, "the state of"),
+    (Bug::NoReadIndex, 5, "STALE"),
+    (Bug::NoWaitForApply, 8, "STALE"),
+    (Bug::BootstrapAlone, 0, "log matching"),
+    (Bug::ForgetBoot, 5, "is lost"),
+    (Bug::IgnoreOrdinal, 3, "a disk that is not its own"),
+    (Bug::UnsyncedSnapshot, 4, "is lost"),
+    (Bug::InstallHalf, 0, "the state of"),
+    (Bug::ForwardTwice, 0, "nobody can have done that"),
+    (Bug::UnknownIsRefused, 20, "nobody can have done that"),
+    (Bug::IgnoreCompare, 0, "Swapped(true)"),
+    (Bug::LeaveFileOpen, 9, "open files"),
+];
 
 #[test]
 fn planted_bugs_are_found_by_what_ought_to_find_them() {

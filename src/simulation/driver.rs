@@ -82,18 +82,25 @@ impl<'a> Driver<'a> {
             if !self.shared.invariants.borrow().wrong().is_empty() || !self.shared.wrong.borrow().is_empty() {
                 return;
             }
-            if millis > heal + LIVENESS_MILLIS {
+            if millis > heal + self.patience() {
                 return self.complain_of_liveness();
             }
             millis += 1;
         }
     }
 
+    /// Time in which everything must work again. At a first install in order, each pod may have to wait until the name server
+    /// has forgotten that it was absent.
+    fn patience(&self) -> u64 {
+        let plan = &self.shared.plan;
+        LIVENESS_MILLIS + u64::from(plan.size) * plan.names_cached * 3 / 2
+    }
+
     fn complain_of_liveness(&self) {
         let waiting = self.shared.waiting_for.borrow().clone();
         self.shared.complain(format!(
             "not live: {} s after everything was healed the cluster still owes {waiting}",
-            LIVENESS_MILLIS / 1_000
+            self.patience() / 1_000
         ));
         for (ordinal, report) in self.shared.reports.borrow().iter() {
             self.shared.complain(format!("member {ordinal}: {}", report.status));
