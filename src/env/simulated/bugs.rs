@@ -46,7 +46,7 @@ bugs! {
     InstallHalf,
     /// Entries are applied before this disk has them, and the state is believed after a crash.
     ApplyBeforeSync,
-    /// The state does not say which entry it was made from.
+    /// The state says that it was made from the entry before the one it was made from.
     LoseApplied,
     /// Some entries are applied twice.
     ApplyTwice,

@@ -58,10 +58,13 @@ struct Tables {
     closed: bool,
 }
 
-/// Keys and their new values; `None`: the key goes.
+/// A new value; `None`: the key goes.
+type Change = Option<Bytes>;
+
+/// Keys and what becomes of them.
 #[derive(Debug, Default)]
 struct Table {
-    changes: BTreeMap<Bytes, Option<Bytes>>,
+    changes: BTreeMap<Bytes, Change>,
     /// Key of the last batch's seal.
     seal: Bytes,
     bytes: usize,
@@ -104,7 +107,7 @@ impl Tables {
         std::iter::once(&self.active).chain(self.frozen.as_deref())
     }
 
-    fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+    fn get(&self, key: &[u8]) -> Option<Change> {
         self.layers().find_map(|table| table.changes.get(key)).cloned()
     }
 
@@ -129,7 +132,7 @@ impl Tables {
     }
 
     /// The first `count` changes of a range.
-    fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>), count: usize) -> BTreeMap<Bytes, Option<Bytes>> {
+    fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>), count: usize) -> BTreeMap<Bytes, Change> {
         let mut found = BTreeMap::new();
         for table in self.layers().rev() {
             let changes = table.changes.range::<[u8], _>(range).take(count);
@@ -174,7 +177,7 @@ impl Shared {
     }
 
     /// Has everything written.
-    fn drain<'a>(&self, tables: &mut MutexGuard<'a, Tables>) -> Result<()> {
+    fn drain(&self, tables: &mut MutexGuard<'_, Tables>) -> Result<()> {
         loop {
             self.written.wait_while(tables, |tables| tables.is_writing());
             tables.usable()?;
@@ -349,26 +352,24 @@ impl WriteBehind {
     fn scan_step(
         &self,
         (from, to): (&[u8], &[u8]),
-        above: BTreeMap<Bytes, Option<Bytes>>,
+        above: BTreeMap<Bytes, Change>,
         visit: &mut dyn FnMut(Bytes, Bytes) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let mut show = |key, value: Option<Bytes>| match value {
+        let mut show = |key, change: Change| match change {
             Some(value) => visit(key, value),
             None => ControlFlow::Continue(()),
         };
         let mut above = above.into_iter().peekable();
         let mut shown = ControlFlow::Continue(());
         self.shared.engine.scan(from, to, &mut |key, value| {
-            let mut merge = || {
-                while let Some((key, value)) = above.next_if(|(change, _)| *change < key) {
-                    show(key, value)?;
+            while let Some((changed, change)) = above.next_if(|(changed, _)| *changed < key) {
+                shown = show(changed, change);
+                if shown.is_break() {
+                    return shown;
                 }
-                match above.next_if(|(change, _)| *change == key) {
-                    Some((_, change)) => show(key.clone(), change),
-                    None => show(key.clone(), Some(value.clone())),
-                }
-            };
-            shown = merge();
+            }
+            let change = above.next_if(|(changed, _)| *changed == key);
+            shown = show(key, change.map_or(Some(value), |(_, change)| change));
             shown
         })?;
         if shown.is_continue() {
