@@ -44,7 +44,7 @@ pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of the newest log entries kept in memory for replication and apply.
-pub const LOG_CACHE_BYTES: usize = 8 << 20;
+pub const LOG_CACHE_BYTES: usize = 4 << 20;
 /// Bytes of one log segment file.
 pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// The log is cut when it has outgrown this and the last snapshot, which bounds write amplification by two.
@@ -55,11 +55,14 @@ pub const LOG_ENTRIES_KEPT: u64 = 1_000;
 /// Bytes of one history record: sled keeps a page beyond 128 KiB in a file that it never syncs, and a larger record
 /// would be rewritten as a whole by compaction.
 pub const RECORD_BYTES: usize = 8 << 10;
+/// Bytes from which on a record takes no further entry. sled keeps a page, which holds up to sixteen records, in each of the
+/// 256 parts of its cache, whatever its capacity: small records bound that.
+pub const RECORD_GATHER_BYTES: usize = 2 << 10;
 /// Longest entry of history that is put together from its parts: far above [`REQUEST_BYTES`], and a bound for a length that
 /// damage made up.
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
 /// Memory for the engine's cache, in bytes, unless configured.
-pub const ENGINE_CACHE_BYTES: u64 = 16 << 20;
+pub const ENGINE_CACHE_BYTES: u64 = 8 << 20;
 /// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.
 /// Twice this is the most that is kept in memory.
 pub const ENGINE_WRITE_BYTES: usize = 1 << 20;

@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// Run the seeds from A up to, but without, B
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub seeds: Option<(u64, u64)>,
-    /// Print everything that happens; RUST_LOG adds the log of the members
+    /// Print everything that happens; `RUST_LOG` adds the log of the members
     #[arg(long, requires = "seed")]
     pub trace: bool,
     /// Seeds that run at the same time

@@ -152,7 +152,8 @@ impl Entry {
     }
 }
 
-/// Encode `entries`, which ascend, into records of at most [`limits::RECORD_BYTES`].
+/// Encode `entries`, which ascend, into records of at most [`limits::RECORD_BYTES`], and of at most
+/// [`limits::RECORD_GATHER_BYTES`] if they hold more than one.
 pub(super) fn encode(entries: &[Entry], puts: &mut Vec<(Bytes, Bytes)>, events: &mut Vec<Event>) {
     events.reserve(entries.len());
     let mut rest = entries;
@@ -163,7 +164,8 @@ pub(super) fn encode(entries: &[Entry], puts: &mut Vec<(Bytes, Bytes)>, events: 
         for entry in rest {
             let length = entry.length(base.main);
             let next = bytes + varint_length(length as u64) + length;
-            if next > limits::RECORD_BYTES {
+            let room = if count == 0 { limits::RECORD_BYTES } else { limits::RECORD_GATHER_BYTES };
+            if next > room {
                 break;
             }
             bytes = next;

@@ -169,10 +169,10 @@ fn check_answer(operation: &Operation, state: &State, before: Option<&State>, wr
     let empty = State::new();
     let before = before.unwrap_or(&empty);
     let fine = match (&operation.action, answer) {
-        (Action::Put(key, _), Answer::Previous(previous)) => previous.as_ref() == before.get(key),
         (Action::Delete(key), Answer::Previous(None)) => !state.contains_key(key),
-        (Action::Delete(key), Answer::Previous(previous)) => previous.as_ref() == before.get(key),
-        (Action::PutAll(_), Answer::Written) => true,
+        (Action::Put(key, _) | Action::Delete(key), Answer::Previous(previous)) => {
+            previous.as_ref() == before.get(key)
+        }
         (Action::Swap { key, expected, .. }, Answer::Swapped(true)) => {
             before.get(key).map_or(0, |kv| kv.mod_revision) == *expected
         }
@@ -180,7 +180,7 @@ fn check_answer(operation: &Operation, state: &State, before: Option<&State>, wr
             state.get(key).map_or(0, |kv| kv.mod_revision) != *expected
         }
         (Action::Read | Action::ReadLocal, Answer::State(seen)) => seen == state,
-        (Action::Compact(_), Answer::Compacted) => true,
+        (Action::PutAll(_), Answer::Written) | (Action::Compact(_), Answer::Compacted) => true,
         _ => false,
     };
     if !fine {

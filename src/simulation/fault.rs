@@ -132,9 +132,8 @@ impl Fault {
     /// The pods whose disks do not hold afterwards what they acknowledged.
     pub fn tampers_with(&self) -> Vec<u16> {
         match self {
-            Self::BitFlip { pod, .. } => vec![*pod],
             Self::Replace { pod, volume: Volume::Of(other) } => vec![*pod, *other],
-            Self::Replace { pod, .. } => vec![*pod],
+            Self::BitFlip { pod, .. } | Self::Replace { pod, .. } => vec![*pod],
             _ => Vec::new(),
         }
     }

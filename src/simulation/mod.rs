@@ -163,7 +163,7 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
     let plan = &shared.plan;
     let mut sim = turmoil::Builder::new()
         .rng_seed(mix(plan.seed) ^ 0x6e65_7477)
-        .simulation_duration(Duration::from_secs(600))
+        .simulation_duration(Duration::from_mins(10))
         .tick_duration(Duration::from_millis(1))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(plan.latency))
