@@ -207,7 +207,8 @@ fn introduction(status: &Status) -> String {
         status.headless_service,
         status.data.display(),
         status.run.display(),
-        endpoints.service,
+        // Without a scheme: etcdctl 3.4 makes it a part of `:authority`, where HTTP/2 does not allow one.
+        status.service,
     );
     text
 }
@@ -435,7 +436,7 @@ mod tests {
     fn the_introduction_names_every_way_in() {
         let text = introduction(&status());
         for needed in [
-            "etcdctl --endpoints=http://127.70.80.2:2379 put a 1",
+            "etcdctl --endpoints=127.70.80.2:2379 put a 1",
             "127.70.80.53:5300",
             "/tmp/x (removed at the end)",
             "/tmp/y",
