@@ -87,16 +87,17 @@ impl Node {
     /// [`Error::Start`] for a wrong configuration or a port that is taken, [`Error::Locked`] and [`Error::Disk`] for a data
     /// directory that cannot be used.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        config.validate().map_err(Error::Start)?;
         let env = real_world(&config)?;
         Self::start_in(config, env).await
     }
 
-    /// Starts a member in a world of the caller's.
+    /// Starts a member in a world of the caller's, which may be smaller than [`Config::validate`] allows: a simulated disk has
+    /// small segments.
     ///
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_in(config: Config, env: Env) -> Result<Self, Error> {
-        config.validate().map_err(Error::Start)?;
         let metrics = Metrics::new();
         // The lock first: the same command twice is refused for the directory, not for a port.
         let directory = lock_directory(&config, &env).await?;
