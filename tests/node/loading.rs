@@ -82,6 +82,17 @@ async fn get(at: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     code.zip(body).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// A world in which a node has put `k` and stopped. Its files open only while nobody holds the lock.
+async fn written(seed: u64, config: Config) -> (Arc<RwLock<()>>, setstone::env::Env) {
+    let (files, held) = (SimulatedFiles::new(seed), Arc::new(RwLock::new(())));
+    let slow = Slow { files: files.clone(), held: held.clone() };
+    let env = setstone::env::Env { files: Arc::new(slow), ..world(&files) };
+    let node = Node::start_in(config, env.clone()).await.unwrap();
+    Kv::put(&node.client(), "k", "v").await.unwrap();
+    node.shutdown().await;
+    (held, env)
+}
+
 async fn peer(at: SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{at}")).unwrap().connect().await.unwrap()
 }
@@ -96,13 +107,7 @@ async fn while_the_disk_is_opened_the_ports_answer_and_say_so() {
         listen_admin: Some(admin),
         ..Config::in_memory("slow")
     };
-    let (files, held) = (SimulatedFiles::new(3), Arc::new(RwLock::new(())));
-    let slow = Slow { files: files.clone(), held: held.clone() };
-    let env = setstone::env::Env { files: Arc::new(slow), ..world(&files) };
-    let node = Node::start_in(config(), env.clone()).await.unwrap();
-    Kv::put(&node.client(), "k", "v").await.unwrap();
-    node.shutdown().await;
-    drop(node);
+    let (held, env) = written(3, config()).await;
 
     let closed = held.write().unwrap();
     let starting = tokio::spawn(Node::start_in(config(), env.clone()));
@@ -150,13 +155,7 @@ async fn while_the_disk_is_opened_the_ports_answer_and_say_so() {
 async fn a_start_that_is_given_up_closes_its_ports_and_keeps_the_directory_until_it_is_done() {
     let [client, admin] = free_ports();
     let config = || Config { listen_client: client, listen_admin: Some(admin), ..Config::in_memory("slow") };
-    let (files, held) = (SimulatedFiles::new(4), Arc::new(RwLock::new(())));
-    let slow = Slow { files: files.clone(), held: held.clone() };
-    let env = setstone::env::Env { files: Arc::new(slow), ..world(&files) };
-    let node = Node::start_in(config(), env.clone()).await.unwrap();
-    Kv::put(&node.client(), "k", "v").await.unwrap();
-    node.shutdown().await;
-    drop(node);
+    let (held, env) = written(4, config()).await;
 
     let closed = held.write().unwrap();
     let starting = tokio::spawn(Node::start_in(config(), env.clone()));

@@ -39,7 +39,7 @@ fn commit(engine: &dyn Engine, puts: &[(&[u8], &[u8])], deletes: &[&[u8]]) {
     engine.commit(Batch { puts, deletes }).unwrap();
 }
 
-fn scan(engine: &dyn Engine, from: &[u8], to: &[u8]) -> Vec<(Bytes, Bytes)> {
+pub(super) fn scan(engine: &dyn Engine, from: &[u8], to: &[u8]) -> Vec<(Bytes, Bytes)> {
     let mut found = Vec::new();
     engine
         .scan(from, to, &mut |key, value| {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::env::tasks::Threads;
 use crate::storage::MemoryEngine;
+use crate::storage::engine::tests::scan;
 use crate::storage::testing::Manual;
 
 type Model = BTreeMap<Bytes, Bytes>;
@@ -79,17 +80,6 @@ impl Engine for Beneath {
         self.0.closed.store(true, Ordering::Relaxed);
         Ok(())
     }
-}
-
-fn scan(engine: &dyn Engine, from: &[u8], to: &[u8]) -> Vec<(Bytes, Bytes)> {
-    let mut found = Vec::new();
-    engine
-        .scan(from, to, &mut |key, value| {
-            found.push((key, value));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    found
 }
 
 fn pair(key: &str, value: &str) -> (Bytes, Bytes) {
