@@ -1,7 +1,7 @@
 //! The revisions of one key, as generations: a generation begins when the key is created and ends with a tombstone.
 //!
-//! Most keys were written once since the last compaction, so that case needs no allocation. The version and the create
-//! revision follow from the position in the generation; nothing is stored twice.
+//! A store of many keys is mostly keys that were written once, so that case is two words and needs no allocation. The version
+//! and the create revision follow from the position in the generation; nothing is stored twice.
 
 use super::Revision;
 
@@ -71,7 +71,7 @@ impl Generation {
     }
 }
 
-/// Generations of a key that has more than one revision, or a tombstone.
+/// Generations of a key that was written more than once, or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Generations {
     /// Each ended with a tombstone.
@@ -97,30 +97,29 @@ impl Generations {
 /// All revisions of one key that compaction left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
-    One {
-        main: i64,
-        create: i64,
-        version: i64,
-        sub: u32,
-    },
+    /// Created, and never written since.
+    Once { main: i64, sub: u32 },
     /// `ended`: the current generation ended. It is here so that counting keys follows no pointer.
-    Many {
-        ended: bool,
-        generations: Box<Generations>,
-    },
+    Many { ended: bool, generations: Box<Generations> },
 }
 
 impl Versions {
     /// A key that is there since `create`, last written at `modified`; older revisions are not known.
     pub(super) fn live(modified: Revision, create: i64, version: i64) -> Self {
-        let Slot { main, sub } = Slot::new(modified);
-        Self::One { main, create, version, sub }
+        let slot = Slot::new(modified);
+        if (create, version) == (slot.main, 1) {
+            return Self::Once { main: slot.main, sub: slot.sub };
+        }
+        Self::many(false, Generation { create, first_version: version, revisions: vec![slot] })
     }
 
     /// A key of which only its deletion is known.
     pub(super) fn deleted(at: Revision) -> Self {
-        let current = Generation { create: 0, first_version: 0, revisions: vec![Slot::new(at)] };
-        Self::Many { ended: true, generations: Box::new(Generations { older: Vec::new(), current }) }
+        Self::many(true, Generation { create: 0, first_version: 0, revisions: vec![Slot::new(at)] })
+    }
+
+    fn many(ended: bool, current: Generation) -> Self {
+        Self::Many { ended, generations: Box::new(Generations { older: Vec::new(), current }) }
     }
 
     /// The key is there now.
@@ -131,10 +130,10 @@ impl Versions {
     /// What the key was at `revision`; nothing if it was not there.
     pub(super) fn at(&self, revision: i64) -> Option<Found> {
         match self {
-            Self::One { main, create, version, sub } => (*main <= revision).then_some(Found {
+            Self::Once { main, sub } => (*main <= revision).then_some(Found {
                 modified: Revision::new(*main, i64::from(*sub)),
-                create: *create,
-                version: *version,
+                create: *main,
+                version: 1,
             }),
             Self::Many { ended, generations } => {
                 let (generation, position, tombstone) = generations.last_at(revision, *ended)?;
@@ -153,7 +152,7 @@ impl Versions {
     /// The last revision of the key up to `revision`, and whether it is a tombstone.
     pub(super) fn last_at(&self, revision: i64) -> Option<(Revision, bool)> {
         match self {
-            Self::One { .. } => self.at(revision).map(|found| (found.modified, false)),
+            Self::Once { .. } => self.at(revision).map(|found| (found.modified, false)),
             Self::Many { ended, generations } => {
                 let (generation, position, tombstone) = generations.last_at(revision, *ended)?;
                 Some((generation.revisions.get(position)?.revision(), tombstone))
@@ -165,13 +164,11 @@ impl Versions {
     pub(super) fn put(&mut self, revision: Revision) -> (i64, i64, bool) {
         let slot = Slot::new(revision);
         match self {
-            Self::One { main, create, version, sub } => {
-                let (create, first_version) = (*create, *version);
-                let revisions = vec![Slot { main: *main, sub: *sub }, slot];
-                let current = Generation { create, first_version, revisions };
-                let generations = Box::new(Generations { older: Vec::new(), current });
-                *self = Self::Many { ended: false, generations };
-                (create, first_version + 1, true)
+            Self::Once { main, sub } => {
+                let create = *main;
+                let revisions = vec![Slot { main: create, sub: *sub }, slot];
+                *self = Self::many(false, Generation { create, first_version: 1, revisions });
+                (create, 2, true)
             }
             Self::Many { ended, generations } if *ended => {
                 let create = revision.main;
@@ -226,8 +223,10 @@ impl Versions {
             (false, _) => {}
         }
         older.shrink_to_fit();
-        if let (true, false, [slot]) = (older.is_empty(), ended, current.revisions.as_slice()) {
-            *self = Self::live(slot.revision(), current.create, current.first_version);
+        if let (true, false, [slot]) = (older.is_empty(), ended, current.revisions.as_slice())
+            && (current.create, current.first_version) == (slot.main, 1)
+        {
+            *self = Self::Once { main: slot.main, sub: slot.sub };
         }
         true
     }
@@ -238,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_with_one_revision_takes_four_words() {
-        assert_eq!(size_of::<Versions>(), 32);
+    fn a_key_that_was_written_once_takes_two_words() {
+        assert_eq!(size_of::<Versions>(), 16);
     }
 }

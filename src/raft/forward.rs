@@ -109,6 +109,7 @@ async fn open(peers: &PeerChannels, leader: NodeId) -> Option<Link> {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => {
             tracing::debug!(%leader, text = status.message(), "the leader does not take requests");
+            peers.note_refusal(leader, &status);
             return None;
         }
         Err(_) => return None,

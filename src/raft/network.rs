@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::heard::Silence;
-use super::snapshot::{self, SnapshotFile};
+use super::snapshot::{self, SendError, SnapshotFile};
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
 use crate::error::Error;
@@ -155,12 +156,16 @@ impl Peer {
             .map_err(|error| unreachable(&error))
     }
 
-    /// A call failed. Whoever refused it for not being the addressee is not to be called again at this address.
     fn failed(&self, status: &tonic::Status) -> RpcError {
+        self.note_refusal(status);
+        unreachable(status)
+    }
+
+    /// A call failed. Whoever refused it for not being the addressee is not to be called again at this address.
+    fn note_refusal(&self, status: &tonic::Status) {
         if let Some(by) = wire::refused_by(status) {
             self.dial.refused(self.target, &self.address, by);
         }
-        unreachable(status)
     }
 
     async fn within<T>(
@@ -332,7 +337,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => sent
                 .map(SnapshotResponse::new)
-                .map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error))),
+                .map_err(|error| {
+                    if let SendError::Refused(status) = &error {
+                        self.note_refusal(status);
+                    }
+                    StreamingError::Unreachable(Unreachable::from_string(error))
+                }),
         }
     }
 
@@ -371,17 +381,24 @@ impl PeerChannels {
 
     /// The connection to a member, and the envelope for it.
     pub(crate) fn connect(&self, to: NodeId) -> Result<(RaftClient<Channel>, peer::Envelope), Error> {
-        let metrics = self.raft.metrics();
-        let address = {
-            use openraft::async_runtime::watch::WatchReceiver;
-            let metrics = metrics.borrow_watched();
-            metrics.membership_config.membership().get_node(&to).map(|node| node.peer_address.clone())
-        };
-        let address = address.ok_or(Error::NoLeader)?;
+        let address = self.address(to).ok_or(Error::NoLeader)?;
         // What a transaction read for a client may be as large as any answer to a client.
         let client = client(self.dial.channel(to, &address, Lane::Data))
             .max_decoding_message_size(limits::CALLER_ANSWER_BYTES);
         Ok((client, self.mine.envelope(to)))
+    }
+
+    fn address(&self, of: NodeId) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&of).map(|node| node.peer_address.clone())
+    }
+
+    /// A call to `to` failed. If another member answered it, its address is not to be called again for `to`.
+    pub(crate) fn note_refusal(&self, to: NodeId, status: &tonic::Status) {
+        if let (Some(by), Some(address)) = (wire::refused_by(status), self.address(to)) {
+            self.dial.refused(to, &address, by);
+        }
     }
 
     /// Asks a leader for its read index.
@@ -395,6 +412,7 @@ impl PeerChannels {
             // Whatever came between: whoever leads next is asked next.
             .map_err(|status| {
                 tracing::debug!(%leader, %status, "no read index");
+                self.note_refusal(leader, &status);
                 Error::NoLeader
             })?;
         let id = response.into_inner().id.ok_or(Error::NoLeader)?;

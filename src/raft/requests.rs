@@ -208,6 +208,7 @@ impl Store for Consensus {
     }
 
     fn position(&self) -> Position {
+        let leader = self.leader().filter(|_| self.leader_is_alive());
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (revision, compacted) =
@@ -215,7 +216,7 @@ impl Store for Consensus {
         Position {
             cluster: self.inner.mine.cluster,
             member: self.inner.mine.node,
-            leader: metrics.current_leader,
+            leader,
             term: metrics.current_term,
             last_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.local_committed.map_or(0, |id| id.index),

@@ -304,6 +304,23 @@ fn write(
     Ok(writer.finish()?.0)
 }
 
+/// Why a snapshot was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// There is none, or it was never complete.
+    #[error("the snapshot could not be read: {0}")]
+    None(#[from] io::Error),
+    /// It could not be opened here.
+    #[error("the snapshot could not be read: {0}")]
+    Unreadable(#[from] SnapshotError),
+    /// The receiver refused it, or could not be reached.
+    #[error("{}", .0.message())]
+    Refused(#[from] Status),
+    /// The receiver left something out.
+    #[error("the receiver {0}")]
+    Silent(&'static str),
+}
+
 /// Sends a snapshot: asks what is there, sends the rest. Answers the receiver's vote.
 pub(crate) async fn send(
     store: &Store,
@@ -311,16 +328,15 @@ pub(crate) async fn send(
     envelope: Envelope,
     vote: Vote,
     snapshot: Snapshot,
-) -> Result<Vote, String> {
-    let file = snapshot.snapshot.get().map_err(|error| error.to_string())?;
-    let raw = store.snapshots.raw(file).map_err(|error| error.to_string())?;
+) -> Result<Vote, SendError> {
+    let file = snapshot.snapshot.get()?;
+    let raw = store.snapshots.raw(file)?;
     let id = &file.id;
     let snapshot_id = format!("{}-{}-{}-{}", envelope.from, id.term, id.index, raw.length());
     let question = SnapshotOffsetRequest { envelope: Some(envelope), snapshot_id: snapshot_id.clone() };
     let offset = tokio::time::timeout(CHUNK_TIMEOUT, client.snapshot_offset(question))
         .await
-        .map_err(|_| "the receiver did not say what it has".to_owned())?
-        .map_err(|status| status.message().to_owned())?
+        .map_err(|_| SendError::Silent("did not say what it has in time"))??
         .into_inner()
         .offset;
     let head = SnapshotHead {
@@ -335,10 +351,9 @@ pub(crate) async fn send(
     let call = client.install_snapshot(chunks(store.tasks.clone(), raw, head, offset));
     let answer = tokio::time::timeout(INSTALL_TIMEOUT, call)
         .await
-        .map_err(|_| "the receiver did not install the snapshot in time".to_owned())?
-        .map_err(|status| status.message().to_owned())?;
+        .map_err(|_| SendError::Silent("did not install the snapshot in time"))??;
     store.metrics.snapshots_sent.inc();
-    let vote = answer.into_inner().vote.ok_or("the receiver did not say whom it follows")?;
+    let vote = answer.into_inner().vote.ok_or(SendError::Silent("did not say whom it follows"))?;
     Ok(wire::vote_from_wire(&vote))
 }
 

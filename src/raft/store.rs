@@ -15,7 +15,7 @@ pub struct Position {
     pub cluster: ClusterId,
     /// This member; 0 before the first bootstrap.
     pub member: NodeId,
-    /// The leader, if one is known.
+    /// The leader, if one was heard from, or acknowledged by a quorum, within an election time-out.
     pub leader: Option<NodeId>,
     /// The term.
     pub term: u64,

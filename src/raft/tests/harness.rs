@@ -119,6 +119,10 @@ pub struct Net {
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     tokens: Mutex<BTreeMap<(NodeId, NodeId), CancellationToken>>,
     channels: Mutex<BTreeMap<(NodeId, NodeId, Lane), Channel>>,
+    /// Where new connections lead instead of where they should.
+    misdirected: Mutex<BTreeMap<(NodeId, NodeId, Lane), String>>,
+    /// Who was told, of a connection to whom, that it led to whom.
+    pub refusals: Mutex<Vec<(NodeId, NodeId, NodeId)>>,
     /// Bytes that each new connection for snapshots carries; 0: no bound.
     pub snapshot_bytes: AtomicI64,
     /// Connections for snapshots that were made.
@@ -146,12 +150,18 @@ impl Net {
         }
     }
 
+    /// New connections from one member to another lead to a third.
+    pub fn misdirect(&self, from: NodeId, to: NodeId, lane: Lane, third: &Member) {
+        self.misdirected.lock().insert((from, to, lane), third.address.to_string());
+    }
+
     async fn connect(&self, from: NodeId, to: NodeId, address: &str, lane: Lane) -> io::Result<Tapped> {
         if self.cut.lock().contains(&(from, to)) {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
         }
         let token = self.token((from, to));
-        let stream = TcpStream::connect(address).await?;
+        let misdirected = self.misdirected.lock().get(&(from, to, lane)).cloned();
+        let stream = TcpStream::connect(misdirected.as_deref().unwrap_or(address)).await?;
         stream.set_nodelay(true)?;
         let bound = self.snapshot_bytes.load(Ordering::Relaxed);
         let budget = (lane == Lane::Snapshot && bound > 0).then(|| Arc::new(AtomicI64::new(bound)));
@@ -181,6 +191,10 @@ impl Dial for DialFrom {
             ))
         });
         channel.clone()
+    }
+
+    fn refused(&self, member: NodeId, _: &str, by: NodeId) {
+        self.1.refusals.lock().push((self.0, member, by));
     }
 }
 

@@ -7,6 +7,7 @@ mod codecs;
 mod crashes;
 mod disks;
 mod harness;
+mod misdirected;
 mod partitions;
 mod proposals;
 mod snapshots;

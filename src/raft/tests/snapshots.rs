@@ -19,7 +19,7 @@ use crate::raft::types::{self, Entry, EntryPayload, StoredMembership};
 use crate::storage::snapshot::SnapshotHeader;
 use crate::storage::{self, LogId, Snapshots};
 
-fn small_logs() -> Setup {
+pub(super) fn small_logs() -> Setup {
     let tuning = Tuning {
         log_bytes_before_snapshot: 64 << 10,
         log_entries_kept: 5,
@@ -30,7 +30,7 @@ fn small_logs() -> Setup {
 }
 
 /// Writes more than the log keeps.
-async fn outgrow(cluster: &Cluster, from: usize, bytes: usize) {
+pub(super) async fn outgrow(cluster: &Cluster, from: usize, bytes: usize) {
     let value = "x".repeat(4_000);
     for number in 0..bytes / 4_000 {
         cluster.members[from].consensus.propose(put(&format!("key-{number}"), &value)).await.unwrap();
