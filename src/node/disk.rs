@@ -44,6 +44,8 @@ struct Inner {
     /// Log and state, if the identity has them.
     opened: Option<Arc<Opened>>,
     at_boot: Held,
+    /// [`LocalDisk::close`] was called: the directory may be another process's.
+    closed: bool,
     /// What the log and the state said of members when they were opened.
     recovered: raft::Recovered,
 }
@@ -93,6 +95,7 @@ impl LocalDisk {
             boot,
             opened: None,
             at_boot: Held::default(),
+            closed: false,
             recovered: raft::Recovered::default(),
         };
         Ok(Self {
@@ -229,10 +232,13 @@ impl LocalDisk {
         Ok(())
     }
 
-    /// Closes log and state, marks the state as closed cleanly, and gives the directory back. Consensus must have ended.
+    /// Closes log and state, marks the state as closed cleanly, and gives the directory back, once. Consensus must have ended.
     pub(super) async fn close(&self) {
         if self.is_loading() {
             // The directory is given back when that ends.
+            return;
+        }
+        if std::mem::replace(&mut self.inner.lock().closed, true) {
             return;
         }
         if let Some(opened) = self.opened() {

@@ -1,6 +1,11 @@
 //! What a start finds of the run before it.
 
+use std::time::Duration;
+
 use setstone::client::{Client, Kv};
+use setstone::config::Data;
+use setstone::{Config, Node};
+use tokio::time::Instant;
 
 use crate::process::Process;
 
@@ -41,4 +46,26 @@ fn boot(process: &Process) -> u64 {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let status: serde_json::Value = serde_json::from_str(body).unwrap();
     status["disk"]["boot"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_node_that_was_stopped_leaves_its_directory_alone_when_it_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        Config { data: Data::Directory(directory.path().join("data")), ..Config::in_memory("alone") };
+    let node = Node::start(config).await.unwrap();
+    Kv::put(&node.client(), "k", "v").await.unwrap();
+    node.shutdown().await;
+    // It may be another process's now.
+    let data = directory.path().join("data");
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::create_dir_all(data.join("state")).unwrap();
+    drop(node);
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while metrics.num_alive_tasks() > 0 {
+        assert!(Instant::now() < deadline, "a task was left");
+        tokio::task::yield_now().await;
+    }
+    assert!(std::fs::read_dir(data.join("state")).unwrap().next().is_none());
 }
