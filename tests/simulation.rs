@@ -38,6 +38,17 @@ fn the_same_seed_does_the_same() {
 }
 
 #[test]
+fn the_same_seeds_do_the_same_side_by_side() {
+    let alone: Vec<u64> = (8..12).map(|seed| run(seed, Options::default()).hash).collect();
+    let beside: Vec<u64> = std::thread::scope(|threads| {
+        let running: Vec<_> =
+            (8..12).map(|seed| threads.spawn(move || run(seed, Options::default()).hash)).collect();
+        running.into_iter().map(|seed| seed.join().unwrap()).collect()
+    });
+    assert_eq!(alone, beside);
+}
+
+#[test]
 fn the_same_seed_does_the_same_in_another_process() {
     let simulate = || {
         let output =

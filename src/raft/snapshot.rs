@@ -23,8 +23,8 @@ use super::machine::{Machine, MachineError, Pin};
 use super::types::{self, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::env::Tasks;
-use crate::env::simulated::{self, Bug};
-use crate::identity::ClusterId;
+use crate::env::simulated::{self, Bug, Seen};
+use crate::identity::{ClusterId, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::layout;
@@ -234,13 +234,15 @@ fn meta_of(header: &SnapshotHeader) -> io::Result<SnapshotMeta> {
 
 /// Makes a snapshot of a pinned state.
 pub struct Builder {
+    /// Whose it is, for a simulation that watches.
+    node: NodeId,
     pin: Option<Pin>,
     store: Arc<Store>,
 }
 
 impl Builder {
-    pub(crate) fn new(pin: Pin, store: Arc<Store>) -> Self {
-        Self { pin: Some(pin), store }
+    pub(crate) fn new(node: NodeId, pin: Pin, store: Arc<Store>) -> Self {
+        Self { node, pin: Some(pin), store }
     }
 }
 
@@ -267,6 +269,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             }
             Err(error) => return Err(error.into()),
         };
+        simulated::tell(|| Seen::Kept { node: self.node.0, index: file.id.index });
         self.store.lacks_room.store(false, Ordering::Relaxed);
         self.store.adopted(file.clone()).await?;
         self.store.metrics.snapshots_made.inc();
