@@ -188,6 +188,8 @@ impl LocalDisk {
         let last = (inner.at_boot.last.term, inner.at_boot.last.index);
         simulated::tell(|| Seen::Opened { node, vote, last });
         simulated::tell(|| Seen::Kept { node, index: opened.snapshots.newest_index().unwrap_or(0) });
+        #[cfg(feature = "simulation")]
+        tell_entries(node, &opened.log);
         inner.recovered = opened.recovered.clone();
         inner.opened = Some(Arc::new(opened));
     }
@@ -290,6 +292,18 @@ impl LocalDisk {
         inner.boot.number = first.boot;
         inner.identity = Some(first);
         Ok(())
+    }
+}
+
+/// Tells a simulation what the last entries are that the disk holds: the end of a log is what a torn write may have left.
+#[cfg(feature = "simulation")]
+fn tell_entries(node: u64, log: &Log) {
+    const LAST: u64 = 16;
+    let Some((first, last)) = log.first_last() else { return };
+    let first = first.max(last.saturating_sub(LAST));
+    for entry in log.read(first..last + 1, usize::MAX).unwrap_or_default() {
+        let id = (entry.id.term, entry.id.index);
+        simulated::tell(|| Seen::Logged { node, id, digest: simulated::digest(&entry.payload) });
     }
 }
 

@@ -71,10 +71,10 @@ pub(super) fn read(batch: &Batch, marks: &mut BTreeMap<NodeId, Mark>) -> Result<
 pub(super) fn known(consensus: &Consensus) -> BTreeMap<NodeId, Mark> {
     let mut marks = consensus.marks();
     let next = consensus.machine().applied().map_or(0, |id| id.index + 1);
-    // Of a member that lags far behind the first part is enough: the leader knows the rest. A log that cannot be read has failed,
-    // and its member says so elsewhere.
-    let waiting = consensus.log().read(next..u64::MAX, limits::APPEND_BYTES).unwrap_or_default();
-    for entry in waiting {
+    // Entries that wait to be applied are in the cache, or their member lags far behind: then the leader knows more than they say. A
+    // log that cannot be read has failed, and its member says so elsewhere.
+    let waiting = consensus.log().read_cached(next..u64::MAX, limits::APPEND_BYTES);
+    for entry in waiting.ok().flatten().unwrap_or_default() {
         if let Ok(EntryPayload::Normal(batch)) = codec::decode_payload(entry.payload) {
             // What cannot be read is refused where it is applied.
             let _ = read(&batch, &mut marks);

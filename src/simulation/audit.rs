@@ -188,7 +188,12 @@ async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
             }
             None if !shared.places.borrow().contains_key(&member) => break,
             report if tokio::time::Instant::now() > deadline => {
-                shared.complain(format!("pod {member} has a disk that is not its own, and says {report:?}"));
+                let what = if shared.must_wait.borrow().contains(&member) {
+                    "has a disk that is not its own, and says"
+                } else {
+                    "neither serves nor says what it waits for, but"
+                };
+                shared.complain(format!("pod {member} {what} {report:?}"));
                 return;
             }
             _ => {}

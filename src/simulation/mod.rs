@@ -186,7 +186,10 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
         .build();
     for address in shared.addresses() {
         let shared = shared.clone();
-        sim.host(address, move || process::run(shared.clone(), address));
+        sim.host(address, move || {
+            shared.pods.iter().for_each(|pod| pod.network.ended());
+            process::run(shared.clone(), address)
+        });
     }
     // Clients have places of their own in the network.
     for (number, address) in (0..).zip(shared.client_addresses()) {
