@@ -28,6 +28,15 @@ fn the_first_seeds() {
     }
 }
 
+/// Seeds that found something in the members.
+#[test]
+fn what_was_found_once_is_found_no_more() {
+    // Power was lost between the state and the identity of a first bootstrap: the disk was refused for ever.
+    one_schedule(2);
+    // The second attempt at a first bootstrap kept the id of the first in its snapshots: no member took them.
+    one_schedule(35);
+}
+
 #[test]
 fn the_same_seed_does_the_same() {
     let (one, other) = (run(2, Options::default()), run(2, Options::default()));

@@ -282,12 +282,17 @@ impl LocalDisk {
         };
         // Before there is a state: a state without an identity is what a lost identity leaves behind, and would be refused.
         self.identity_file.store(&first).map_err(|error| failed(&error))?;
-        if inner.opened.is_none() {
-            let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
-            if !held(&opened).is_nothing() {
-                return Err(in_use());
+        match &inner.opened {
+            // What was opened for an attempt that broke off serves the next; but its snapshots would carry the old id, and no other
+            // member would take them.
+            Some(opened) => opened.snapshots.belongs_to(prepared.cluster),
+            None => {
+                let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
+                if !held(&opened).is_nothing() {
+                    return Err(in_use());
+                }
+                Self::take(&mut inner, prepared.node_id, opened);
             }
-            Self::take(&mut inner, prepared.node_id, opened);
         }
         inner.boot.number = first.boot;
         inner.identity = Some(first);

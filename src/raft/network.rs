@@ -157,10 +157,14 @@ impl Peer {
 
     /// A call failed. Whoever refused it for not being the addressee is not to be called again at this address.
     fn failed(&self, status: &tonic::Status) -> RpcError {
+        self.refused(status);
+        unreachable(status)
+    }
+
+    fn refused(&self, status: &tonic::Status) {
         if let Some(by) = wire::refused_by(status) {
             self.dial.refused(self.target, &self.address, by);
         }
-        unreachable(status)
     }
 
     async fn within<T>(
@@ -332,7 +336,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => sent
                 .map(SnapshotResponse::new)
-                .map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error))),
+                .map_err(|status| {
+                    tracing::debug!(target = %self.target, %status, "a snapshot was not sent");
+                    self.refused(&status);
+                    StreamingError::Unreachable(Unreachable::from_string(status.message()))
+                }),
         }
     }
 
