@@ -45,6 +45,9 @@ pub(super) struct Arguments {
     /// Plant every bug, each until a seed finds it
     #[arg(long, conflicts_with_all = ["seed", "seeds", "bug", "ledger"])]
     pub bugs: bool,
+    /// Write what happened in each seed to a file of its own in this directory
+    #[arg(long, value_name = "DIR", requires = "seeds")]
+    pub traces: Option<PathBuf>,
     /// Append each seed's result to this file, and skip the seeds that it holds
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -173,6 +176,9 @@ fn sweep((first, end): (u64, u64), arguments: &Arguments, out: &mut dyn Write) -
     let options = Options { echo: false, bug: arguments.bug };
     in_parallel(arguments.jobs, &todo, |seed| simulation::run(*seed, options), &mut |report| {
         let line = line(&report);
+        if let Some(directory) = &arguments.traces {
+            std::fs::write(directory.join(format!("{}.trace", report.seed)), report.trace.join("\n"))?;
+        }
         if !report.wrong.is_empty() {
             writeln!(out, "{line}")?;
             out.flush()?;

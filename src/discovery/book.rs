@@ -62,6 +62,7 @@ struct State {
 }
 
 struct Entry {
+    fqdn: String,
     whereabouts: Whereabouts,
     /// Cuts the connections made so far.
     cut: CancellationToken,
@@ -259,7 +260,9 @@ impl AddressBook {
         if answer == Lookup::Absent {
             if fixed {
                 answer = Lookup::Unknown("the name does not exist".into());
-            } else if let Err(reason) = self.confirm_own(limits::DNS_OWN_FRESH).await {
+            } else if let Err(reason) = self.confirm_own(limits::DNS_OWN_FRESH).await
+                && !self.confirm_peer().await
+            {
                 answer = Lookup::Unknown(format!("absent, but not to be believed: {reason}"));
             }
         }
@@ -293,6 +296,22 @@ impl AddressBook {
             Some(_) => Ok(()),
             None => Err(state.own.reason().to_owned()),
         }
+    }
+
+    /// Whether the name of a peer leads to it, while the own name is absent. Then the name server knows this set, and says of this
+    /// pod what it remembers from before: whoever waited for this pod to be created asked for it, and the answer stays in the
+    /// cache. Without this, each pod of an ordered first install would wait until the cache has forgotten it.
+    async fn confirm_peer(&self) -> bool {
+        let known = {
+            let state = self.state.lock();
+            if !state.own.is_absent() {
+                return false;
+            }
+            state.peers.values().find_map(Entry::found_by_name)
+        };
+        let Some((fqdn, address)) = known else { return false };
+        let answer = timeout(limits::DNS_TIMEOUT, self.names.lookup(&fqdn)).await;
+        matches!(answer, Ok(Lookup::At(addresses)) if addresses.contains(&address))
     }
 
     /// The first of these addresses that is this pod's. Where the environment does not say which is, the one that can be
@@ -338,21 +357,28 @@ impl AddressBook {
                 state.peers.remove(&oldest);
             }
         }
-        let entry = state.peers.entry(key).or_insert_with(Entry::new);
+        let entry = state.peers.entry(key).or_insert_with(|| Entry::new(&peer.fqdn));
         entry.used = uses;
         act(entry)
     }
 }
 
 impl Entry {
-    fn new() -> Self {
+    fn new(fqdn: &str) -> Self {
         Self {
+            fqdn: fqdn.to_owned(),
             whereabouts: Whereabouts::new(),
             cut: CancellationToken::new(),
             current: None,
             asking: Arc::new(AsyncMutex::new(())),
             used: 0,
         }
+    }
+
+    /// Its name, and the address of its connection, if the name gave that.
+    fn found_by_name(&self) -> Option<(String, IpAddr)> {
+        let address = self.current?.ip();
+        self.whereabouts.is_named(address).then(|| (self.fqdn.clone(), address))
     }
 
     fn cut(&mut self) {

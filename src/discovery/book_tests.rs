@@ -130,6 +130,34 @@ async fn absence_counts_only_while_the_own_name_is_right() {
     assert_eq!(zone.take_asked(), ["s-2", "s-0"]);
 }
 
+/// An ordered first install: pod 0 asked for this pod before it was created, and the name server remembers that it was absent.
+#[tokio::test]
+async fn while_the_own_name_is_absent_that_of_a_connected_peer_may_be_right_instead() {
+    let (zone, book, listener, peer) = setup().await;
+    zone.say(&book.directory().own().fqdn, Lookup::Absent);
+    let absent = book.directory().peer(2).unwrap();
+    why_not(&book, &absent).await;
+    assert!(matches!(book.presence(&absent), Presence::Unknown(_)), "nothing is known to be right");
+    zone.say(&peer.fqdn, at(OWN_IP));
+    let _connection = book.dial(&peer).await.unwrap();
+    listener.accept().await.unwrap();
+    zone.take_asked();
+    let another = book.directory().peer(3).unwrap();
+    why_not(&book, &another).await;
+    assert_eq!(book.presence(&another), Presence::Absent);
+    assert_eq!(zone.take_asked(), ["s-3", "s-1"], "the peer's name is asked again: it must be right now");
+    zone.say(&peer.fqdn, Lookup::Absent);
+    let third = book.directory().peer(4).unwrap();
+    why_not(&book, &third).await;
+    assert!(matches!(book.presence(&third), Presence::Unknown(_)), "a name server that forgot the set");
+    // One that answers elsewhere than its name says was not found by the name.
+    book.lend(&peer, "127.0.0.2:9".parse().unwrap());
+    zone.say(&peer.fqdn, at(OWN_IP));
+    let fourth = book.directory().peer(5).unwrap();
+    why_not(&book, &fourth).await;
+    assert!(matches!(book.presence(&fourth), Presence::Unknown(_)));
+}
+
 #[tokio::test]
 async fn a_lent_address_overrides_absence_and_cuts_what_was_elsewhere() {
     let (zone, book, listener, peer) = setup().await;

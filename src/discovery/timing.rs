@@ -19,6 +19,8 @@ pub(super) struct OwnName {
     born: Instant,
     asked: Option<Instant>,
     confirmed: Option<Instant>,
+    /// The last answer was that it does not exist.
+    absent: bool,
     reason: String,
 }
 
@@ -39,6 +41,7 @@ impl OwnName {
             born: now,
             asked: None,
             confirmed: None,
+            absent: false,
             reason: "this pod's own name was not asked yet".into(),
         }
     }
@@ -58,6 +61,7 @@ impl OwnName {
     pub(super) fn answered(&mut self, now: Instant, answer: &Lookup, is_own: impl Fn(IpAddr) -> bool) {
         self.asked = Some(now);
         self.confirmed = None;
+        self.absent = *answer == Lookup::Absent;
         match answer {
             Lookup::At(addresses) if addresses.iter().any(|address| is_own(*address)) => {
                 self.confirmed = Some(now);
@@ -73,6 +77,11 @@ impl OwnName {
     /// Whether it was asked at all: then other names may be asked too.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.is_some()
+    }
+
+    /// Whether the name server said last that it does not exist.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent
     }
 
     /// Why it is not confirmed, for people.
@@ -264,6 +273,11 @@ impl Whereabouts {
 
     pub(super) fn said(&self) -> &Said {
         &self.said
+    }
+
+    /// Whether its name gave this address last.
+    pub(super) fn is_named(&self, address: IpAddr) -> bool {
+        self.named.contains(&address)
     }
 
     pub(super) fn is_lent(&self) -> bool {

@@ -80,6 +80,20 @@ pub enum Seen {
         /// The member.
         node: u64,
         /// The last entry that the snapshot holds.
+        id: EntryId,
+    },
+    /// A member has a snapshot on disk, it says.
+    Kept {
+        /// The member.
+        node: u64,
+        /// Index of the last entry that the snapshot holds.
+        index: u64,
+    },
+    /// A member is about to forget the begin of its log.
+    Cut {
+        /// The member.
+        node: u64,
+        /// Index of the last entry that goes.
         index: u64,
     },
     /// A member holds that one leads in a term.

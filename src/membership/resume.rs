@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::disk::{Answers, Disk, What};
 use super::start::Facts;
 use super::wait::list;
+use crate::env::simulated::{self, Bug};
 use crate::identity::{Membership, NodeId, Ordinal};
 use crate::limits;
 
@@ -20,7 +21,7 @@ pub(super) fn last_membership(disk: &Disk, answers: &Answers) -> Membership {
     for (_, _, described) in answers.described() {
         let peer = &described.disk;
         if peer.what == What::Member
-            && peer.cluster == disk.cluster
+            && same_cluster(disk, peer)
             && !peer.membership.is_empty()
             && (peer.held.last > newest.0 || newest.1.is_empty())
         {
@@ -35,10 +36,12 @@ pub(super) fn last_membership(disk: &Disk, answers: &Answers) -> Membership {
 pub(super) fn answered_as(disk: &Disk, answers: &Answers, id: NodeId) -> bool {
     answers.described().any(|(_, _, described)| {
         let peer = &described.disk;
-        matches!(peer.what, What::Member | What::Prepared)
-            && peer.cluster == disk.cluster
-            && peer.node_id == id
+        matches!(peer.what, What::Member | What::Prepared) && same_cluster(disk, peer) && peer.node_id == id
     })
+}
+
+fn same_cluster(disk: &Disk, peer: &Disk) -> bool {
+    peer.cluster == disk.cluster || simulated::planted(Bug::IgnoreCluster)
 }
 
 /// For what a member's disk is held, for people; `None`: for nothing, it is released.

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::raft::store::Store as _;
 use crate::raft::{self, Gate, Opened, Sender};
 use crate::storage::engine::state::EngineKind;
-use crate::storage::log::Options;
+use crate::storage::log::{self, Options};
 use crate::storage::{DataDirectory, Log};
 
 /// The disk. Shared by the starter, the membership service and the node.
@@ -184,12 +184,15 @@ impl LocalDisk {
     }
 
     fn take(inner: &mut Inner, node: NodeId, opened: Opened) {
-        inner.at_boot = held(&opened.log);
+        inner.at_boot = held(&opened);
         let (node, vote) = (node.0, opened.log.vote());
         let vote =
             vote.map_or((0, 0, false), |vote| (vote.term, vote.node.unwrap_or_default(), vote.committed));
         let last = (inner.at_boot.last.term, inner.at_boot.last.index);
         simulated::tell(|| Seen::Opened { node, vote, last });
+        simulated::tell(|| Seen::Kept { node, index: opened.snapshots.newest_index().unwrap_or(0) });
+        #[cfg(feature = "simulation")]
+        tell_entries(node, &opened.log);
         inner.recovered = opened.recovered.clone();
         inner.opened = Some(Arc::new(opened));
     }
@@ -262,16 +265,18 @@ impl LocalDisk {
     fn prepare_now(&self, prepared: &Prepared) -> Result<(), PrepareRefusal> {
         let failed = |error: &dyn std::fmt::Display| PrepareRefusal::Disk(error.to_string());
         let mut inner = self.inner.lock();
+        let in_use = || PrepareRefusal::InUse("not blank: its log holds something".into());
         if inner.opened.is_none() {
-            match Log::create(&self.env, &self.directory.log(), self.options) {
-                Ok(()) | Err(crate::storage::log::OpenError::Exists(_)) => {}
+            let path = self.directory.log();
+            match Log::create(&self.env, &path, self.options) {
+                Ok(()) => {}
+                Err(crate::storage::log::OpenError::Exists(_)) => {
+                    if !log::is_unused(&*self.env.files, &path).map_err(|error| failed(&error))? {
+                        return Err(in_use());
+                    }
+                }
                 Err(error) => return Err(failed(&error)),
             }
-            let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
-            if !held(&opened.log).is_nothing() {
-                return Err(PrepareRefusal::InUse("not blank: its log holds something".into()));
-            }
-            Self::take(&mut inner, prepared.node_id, opened);
         }
         let first = Identity {
             cluster: prepared.cluster,
@@ -281,18 +286,48 @@ impl LocalDisk {
             state: DiskState::Prepared { voters: prepared.voters.clone() },
             boot: inner.boot.number.max(1),
         };
+        // Before there is a state: a state without an identity is what a lost identity leaves behind, and would be refused.
         self.identity_file.store(&first).map_err(|error| failed(&error))?;
+        if let Some(opened) = &inner.opened {
+            // What was opened for an attempt that broke off serves the next; but its snapshots would carry the old id, and no other
+            // member would take them.
+            opened.snapshots.belongs_to(prepared.cluster);
+        } else {
+            let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
+            if !held(&opened).is_nothing() {
+                return Err(in_use());
+            }
+            Self::take(&mut inner, prepared.node_id, opened);
+        }
         inner.boot.number = first.boot;
         inner.identity = Some(first);
         Ok(())
     }
 }
 
-fn held(log: &Log) -> Held {
-    let vote =
-        log.vote().map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
-    let last = log.last().or(log.purged());
-    Held { vote, last: last.map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }) }
+/// Tells a simulation what the last entries are that the disk holds: the end of a log is what a torn write may have left.
+#[cfg(feature = "simulation")]
+fn tell_entries(node: u64, log: &Log) {
+    const LAST: u64 = 16;
+    let Some((first, last)) = log.first_last() else { return };
+    let first = first.max(last.saturating_sub(LAST));
+    for entry in log.read(first..last + 1, usize::MAX).unwrap_or_default() {
+        let id = (entry.id.term, entry.id.index);
+        simulated::tell(|| Seen::Logged { node, id, digest: simulated::digest(&entry.payload) });
+    }
+}
+
+/// What a disk holds of consensus. Its last entry is the higher of log and snapshot: one that was received counts, although the log
+/// is cut up to it only later.
+fn held(opened: &Opened) -> Held {
+    let vote = opened
+        .log
+        .vote()
+        .map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
+    Held {
+        vote,
+        last: opened.last().map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }),
+    }
 }
 
 impl Local for LocalDisk {
@@ -303,7 +338,7 @@ impl Local for LocalDisk {
     fn disk(&self) -> Disk {
         let inner = self.inner.lock();
         let Some(identity) = &inner.identity else { return Disk::blank(inner.boot.random) };
-        let now = inner.opened.as_ref().map_or_else(Held::default, |opened| held(&opened.log));
+        let now = inner.opened.as_ref().map_or_else(Held::default, |opened| held(opened));
         let consensus = self.consensus.consensus();
         let membership = match consensus {
             Some(consensus) => consensus.membership(),
@@ -312,7 +347,7 @@ impl Local for LocalDisk {
         let mut disk = Disk::from_identity(identity, inner.boot, now, membership);
         disk.at_boot = inner.at_boot;
         disk.marks = match consensus {
-            Some(consensus) => consensus.marks(),
+            Some(consensus) => consensus.known_marks(),
             None => inner.recovered.marks.clone(),
         };
         if let Some(consensus) = consensus {

@@ -26,7 +26,6 @@ use super::types::{PeerNode, Raft};
 use super::wire::Sender;
 use super::{duties, marks};
 use crate::config::Tuning;
-use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -96,7 +95,7 @@ fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
         // A restarted leader that leads on without a vote has served stale reads.
-        enable_leader_restore: Some(simulated::planted(Bug::LeaderRestore)),
+        enable_leader_restore: Some(false),
         broadcast_submitted_on_append: Some(true),
         // Cures a deadlock behind a one-way partition; must be at least twice the longest election time-out.
         quorum_loss_probe_interval: Some(2 * millis(tuning.election_max)),
@@ -268,6 +267,11 @@ impl Consensus {
     /// The marks in the applied state.
     pub fn marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
         self.inner.machine.with_state(|state| state.cluster().marks.clone())
+    }
+
+    /// What was once on the disks of the members, as far as this member knows; a leader knows more than its marks say.
+    pub fn known_marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
+        super::marks::known(self)
     }
 
     /// Read-index rounds since the start: each serves all readers that waited.

@@ -132,8 +132,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let kept = self.log.last().filter(|_| simulated::planted(Bug::ForgetTruncation));
         let entries: Vec<_> = entries
             .into_iter()
+            .filter(|entry| kept.is_none_or(|kept| kept.index < entry.log_id.index))
             .map(|entry| storage::Entry {
                 id: types::stored_log_id(&entry.log_id),
                 payload: codec::encode_payload(&entry.payload),
@@ -163,6 +165,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        if simulated::planted(Bug::ForgetTruncation) {
+            return Ok(());
+        }
         let last = last.as_ref().map(types::stored_log_id);
         if let (Some(after), Some(end)) = (last, self.log.last())
             && after.index > end.index
@@ -185,6 +190,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             upto = last;
         }
+        let (node, index) = (self.node.0, upto.index);
+        simulated::tell(|| Seen::Cut { node, index });
         durable(|done| self.log.purge(upto, done)).await
     }
 }

@@ -1,13 +1,16 @@
 //! Marks: what each member has acknowledged as durable, written by the leader into the log (DESIGN section 5), so that a
 //! disk that was rolled back can be told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::MissedTickBehavior;
 
+use super::codec;
 use super::handle::Consensus;
 use super::store::Store;
+use super::types::{Batch, EntryPayload};
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::cluster::{ClusterCommand, Mark};
@@ -41,6 +44,48 @@ pub(crate) async fn keep(consensus: Consensus) {
             }
         }
     }
+}
+
+/// Notes a mark, unless a higher one is known.
+fn note(marks: &mut BTreeMap<NodeId, Mark>, id: NodeId, mark: Mark) {
+    let kept = marks.entry(id).or_insert(mark);
+    if kept.is_below(&mark) {
+        *kept = mark;
+    }
+}
+
+/// Notes the marks in an entry. One is true from the moment it is written, committed or not.
+pub(super) fn read(batch: &Batch, marks: &mut BTreeMap<NodeId, Mark>) -> Result<(), String> {
+    for request in codec::decode_batch(batch).map_err(|error| error.to_string())? {
+        if let Command::Cluster(ClusterCommand::Marks(found)) = request.command {
+            for (id, mark) in found {
+                note(marks, id, mark);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything that this member knows of what was once on the disks of the members: the marks in the applied state, those in
+/// the log after it, and, if it leads, what was acknowledged to it until now.
+pub(super) fn known(consensus: &Consensus) -> BTreeMap<NodeId, Mark> {
+    let mut marks = consensus.marks();
+    let next = consensus.machine().applied().map_or(0, |id| id.index + 1);
+    // Entries that wait to be applied are in the cache, or their member lags far behind: then the leader knows more than they say. A
+    // log that cannot be read has failed, and its member says so elsewhere.
+    let waiting = consensus.log().read_cached(next..u64::MAX, limits::APPEND_BYTES);
+    for entry in waiting.ok().flatten().unwrap_or_default() {
+        if let Ok(EntryPayload::Normal(batch)) = codec::decode_payload(entry.payload) {
+            // What cannot be read is refused where it is applied.
+            let _ = read(&batch, &mut marks);
+        }
+    }
+    if consensus.is_leader() {
+        for (id, mark) in acknowledged(consensus) {
+            note(&mut marks, id, mark);
+        }
+    }
+    marks
 }
 
 /// What this leader knows to be on the disks of the members.

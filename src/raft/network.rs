@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::heard::Silence;
-use super::snapshot::{self, SendError, SnapshotFile};
+use super::snapshot::{self, SnapshotFile};
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
 use crate::error::Error;
@@ -337,11 +337,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => sent
                 .map(SnapshotResponse::new)
-                .map_err(|error| {
-                    if let SendError::Refused(status) = &error {
-                        self.note_refusal(status);
-                    }
-                    StreamingError::Unreachable(Unreachable::from_string(error))
+                .map_err(|status| {
+                    tracing::debug!(target = %self.target, %status, "a snapshot was not sent");
+                    self.note_refusal(&status);
+                    StreamingError::Unreachable(Unreachable::from_string(status.message()))
                 }),
         }
     }

@@ -10,15 +10,14 @@ use tokio::time::Instant;
 
 use super::codec;
 use super::machine::{Machine, MachineError};
-use super::snapshot;
 use super::types::{self, EntryPayload, LogId};
+use super::{marks, snapshot};
 use crate::env::Env;
 use crate::env::simulated::{self, Bug};
 use crate::identity::{ClusterId, Member, Membership, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::mvcc::cluster::{ClusterCommand, Mark};
-use crate::mvcc::command::Command;
+use crate::mvcc::cluster::Mark;
 use crate::storage::engine::state::{self, EngineKind};
 use crate::storage::log::{OpenError as LogError, Options};
 use crate::storage::snapshot::SnapshotError;
@@ -57,6 +56,14 @@ pub struct Opened {
     /// What they say of members.
     pub recovered: Recovered,
     engine: EngineKind,
+}
+
+impl Opened {
+    /// The last entry that the disk holds, in the log or in the snapshot that the state was made from.
+    pub fn last(&self) -> Option<storage::LogId> {
+        let applied = self.machine.applied().as_ref().map(types::stored_log_id);
+        self.log.last().or(self.log.purged()).max(applied)
+    }
 }
 
 impl Opened {
@@ -231,27 +238,12 @@ fn recover(log: &Log, machine: &Machine) -> Result<Recovered, String> {
             let payload = codec::decode_payload(entry.payload).map_err(|error| error.to_string())?;
             match payload {
                 EntryPayload::Membership(found) => membership = Some(members(&found)),
-                EntryPayload::Normal(batch) => note_marks(&batch, &mut marks)?,
+                EntryPayload::Normal(batch) => marks::read(&batch, &mut marks)?,
                 EntryPayload::Blank => {}
             }
         }
     }
     Ok(Recovered { membership, marks })
-}
-
-fn note_marks(batch: &types::Batch, marks: &mut BTreeMap<NodeId, Mark>) -> Result<(), String> {
-    for request in codec::decode_batch(batch).map_err(|error| error.to_string())? {
-        if let Command::Cluster(ClusterCommand::Marks(found)) = request.command {
-            for (id, mark) in found {
-                let kept = marks.entry(id).or_insert(mark);
-                let order = |mark: &Mark| (mark.vote_term, mark.vote_node, mark.log_term, mark.log_index);
-                if order(kept) < order(&mark) {
-                    *kept = mark;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A membership as the other parts know it.

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,8 +23,8 @@ use super::machine::{Machine, MachineError, Pin};
 use super::types::{self, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::env::Tasks;
-use crate::env::simulated::{self, Bug};
-use crate::identity::ClusterId;
+use crate::env::simulated::{self, Bug, Seen};
+use crate::identity::{ClusterId, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::layout;
@@ -63,7 +63,8 @@ struct Receiving {
 /// The snapshots of a member.
 pub struct Store {
     snapshots: Snapshots,
-    cluster: ClusterId,
+    /// The cluster's id.
+    cluster: AtomicU64,
     tasks: Arc<dyn Tasks>,
     metrics: Metrics,
     /// Index and length of the newest one.
@@ -91,13 +92,23 @@ impl Store {
         };
         Ok(Self {
             snapshots,
-            cluster,
+            cluster: AtomicU64::new(cluster.0),
             tasks,
             metrics,
             newest: Mutex::new(newest),
             receiving: Receiving::default(),
             lacks_room: AtomicBool::new(false),
         })
+    }
+
+    /// The cluster that snapshots are made for, and taken from.
+    pub fn cluster(&self) -> ClusterId {
+        ClusterId(self.cluster.load(Ordering::Relaxed))
+    }
+
+    /// The disk belongs to another cluster than was thought: an attempt at a first bootstrap was replaced by the next.
+    pub fn belongs_to(&self, cluster: ClusterId) {
+        self.cluster.store(cluster.0, Ordering::Relaxed);
     }
 
     /// Index of the last entry that the newest snapshot holds.
@@ -234,13 +245,15 @@ fn meta_of(header: &SnapshotHeader) -> io::Result<SnapshotMeta> {
 
 /// Makes a snapshot of a pinned state.
 pub struct Builder {
+    /// Whose it is, for a simulation that watches.
+    node: NodeId,
     pin: Option<Pin>,
     store: Arc<Store>,
 }
 
 impl Builder {
-    pub(crate) fn new(pin: Pin, store: Arc<Store>) -> Self {
-        Self { pin: Some(pin), store }
+    pub(crate) fn new(node: NodeId, pin: Pin, store: Arc<Store>) -> Self {
+        Self { node, pin: Some(pin), store }
     }
 }
 
@@ -254,7 +267,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             return Ok(none());
         }
         let started = tokio::time::Instant::now();
-        let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.cluster);
+        let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.cluster());
         // The pin goes with the job: compaction waits until it is done.
         let written = blocking(&*self.store.tasks, move || write(&snapshots, cluster, &pin)).await?;
         let file = match written {
@@ -267,6 +280,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             }
             Err(error) => return Err(error.into()),
         };
+        simulated::tell(|| Seen::Kept { node: self.node.0, index: file.id.index });
         self.store.lacks_room.store(false, Ordering::Relaxed);
         self.store.adopted(file.clone()).await?;
         self.store.metrics.snapshots_made.inc();
@@ -304,23 +318,6 @@ fn write(
     Ok(writer.finish()?.0)
 }
 
-/// Why a snapshot was not sent.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SendError {
-    /// There is none, or it was never complete.
-    #[error("the snapshot could not be read: {0}")]
-    None(#[from] io::Error),
-    /// It could not be opened here.
-    #[error("the snapshot could not be read: {0}")]
-    Unreadable(#[from] SnapshotError),
-    /// The receiver refused it, or could not be reached.
-    #[error("{}", .0.message())]
-    Refused(#[from] Status),
-    /// The receiver left something out.
-    #[error("the receiver {0}")]
-    Silent(&'static str),
-}
-
 /// Sends a snapshot: asks what is there, sends the rest. Answers the receiver's vote.
 pub(crate) async fn send(
     store: &Store,
@@ -328,15 +325,16 @@ pub(crate) async fn send(
     envelope: Envelope,
     vote: Vote,
     snapshot: Snapshot,
-) -> Result<Vote, SendError> {
-    let file = snapshot.snapshot.get()?;
-    let raw = store.snapshots.raw(file)?;
+) -> Result<Vote, Status> {
+    let unreadable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+    let file = snapshot.snapshot.get().map_err(|error| unreadable(&error))?;
+    let raw = store.snapshots.raw(file).map_err(|error| unreadable(&error))?;
     let id = &file.id;
     let snapshot_id = format!("{}-{}-{}-{}", envelope.from, id.term, id.index, raw.length());
     let question = SnapshotOffsetRequest { envelope: Some(envelope), snapshot_id: snapshot_id.clone() };
     let offset = tokio::time::timeout(CHUNK_TIMEOUT, client.snapshot_offset(question))
         .await
-        .map_err(|_| SendError::Silent("did not say what it has in time"))??
+        .map_err(|_| Status::deadline_exceeded("the receiver did not say what it has"))??
         .into_inner()
         .offset;
     let head = SnapshotHead {
@@ -351,9 +349,10 @@ pub(crate) async fn send(
     let call = client.install_snapshot(chunks(store.tasks.clone(), raw, head, offset));
     let answer = tokio::time::timeout(INSTALL_TIMEOUT, call)
         .await
-        .map_err(|_| SendError::Silent("did not install the snapshot in time"))??;
+        .map_err(|_| Status::deadline_exceeded("the receiver did not install the snapshot in time"))??;
     store.metrics.snapshots_sent.inc();
-    let vote = answer.into_inner().vote.ok_or(SendError::Silent("did not say whom it follows"))?;
+    let vote = answer.into_inner().vote;
+    let vote = vote.ok_or_else(|| Status::internal("the receiver did not say whom it follows"))?;
     Ok(wire::vote_from_wire(&vote))
 }
 
@@ -412,7 +411,7 @@ pub(crate) async fn receive(
         written.map_err(failed)?;
         incoming = back;
     }
-    let (cluster, term) = (store.cluster, vote.leader_id.term);
+    let (cluster, term) = (store.cluster(), vote.leader_id.term);
     let finish = move || incoming.finish_if(|header| acceptable(header, cluster, term, committed));
     let (file, verified) =
         blocking(&*store.tasks, finish).await.map_err(internal)?.map_err(|error| match error {

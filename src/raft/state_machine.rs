@@ -121,14 +121,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder::new(self.machine.pin(), self.snapshots.clone())
+        Builder::new(self.node, self.machine.pin(), self.snapshots.clone())
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         self.snapshots.install(&self.machine, meta, snapshot).await?;
         simulated::tell(|| Seen::Installed {
             node: self.node.0,
-            index: meta.last_log_id.as_ref().map_or(0, |id| id.index),
+            id: meta.last_log_id.as_ref().map_or((0, 0), |id| (id.leader_id.term, id.index)),
         });
         Ok(())
     }

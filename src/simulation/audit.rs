@@ -24,18 +24,55 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     tokio::time::sleep(MARKED).await;
     shared.phase.set(Phase::Settled);
     while shared.phase.get() < Phase::RolledBack {
+        if shared.phase.get() == Phase::Copied {
+            write_on(&mut caller, &shared).await;
+        }
         tokio::time::sleep(AGAIN).await;
     }
-    let serving: Vec<u16> =
-        serving.into_iter().filter(|member| !shared.must_wait.borrow().contains(member)).collect();
+    let rolled_back = shared.may_wait.borrow().first().copied();
+    let may_not = |member: &u16| rolled_back == Some(*member) || shared.must_wait.borrow().contains(member);
+    let serving: Vec<u16> = serving.into_iter().filter(|member| !may_not(member)).collect();
     let newest = compare(&caller, &shared, &serving).await;
     read_history(&caller, &shared, &serving, newest).await;
-    let waiting: Vec<u16> = (0..shared.plan.size).filter(|member| !serving.contains(member)).collect();
-    for member in waiting {
+    for member in (0..shared.plan.size).filter(|member| !serving.contains(member)) {
+        if rolled_back == Some(member) && serves_the_same(&mut caller, &shared, member, &serving).await {
+            shared.count("young rollbacks that took nothing away");
+            continue;
+        }
         shared.waiting_for.replace(format!("a word from member {member} about what it waits for"));
         waits(&mut caller, &shared, member).await;
     }
     shared.waiting_for.replace(String::new());
+}
+
+/// Writes that an old copy lacks, through every member: acknowledged within a second, and on the disks of all the others.
+async fn write_on(caller: &mut Caller, shared: &Shared) {
+    for member in 0..shared.plan.size {
+        let put = Action::Put(b"audit".as_slice().into(), format!("late.{member}").into());
+        let _ = tokio::time::timeout(AGAIN, caller.call(usize::from(member), put)).await;
+    }
+    // What is acknowledged is on the disks of a majority; a moment later it is on all.
+    tokio::time::sleep(AGAIN).await;
+    shared.phase.set(Phase::Written);
+}
+
+/// Whether a pod with a young old copy of its volume serves; then it must have what the others have. It may also find that its
+/// disk is lost, and say so.
+async fn serves_the_same(caller: &mut Caller, shared: &Shared, member: u16, serving: &[u16]) -> bool {
+    let deadline = tokio::time::Instant::now() + FIND_OUT;
+    while tokio::time::Instant::now() < deadline && !gave_up(shared, member) {
+        caller.forget(usize::from(member));
+        if caller.newest(usize::from(member)).await.is_ok() {
+            shared
+                .waiting_for
+                .replace(format!("the hash of member {member}, whose volume is a young old copy"));
+            let all: Vec<u16> = serving.iter().copied().chain([member]).collect();
+            compare(caller, shared, &all).await;
+            return true;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    false
 }
 
 /// Writes through every member that must serve; returns those that do.
@@ -151,7 +188,12 @@ async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
             }
             None if !shared.places.borrow().contains_key(&member) => break,
             report if tokio::time::Instant::now() > deadline => {
-                shared.complain(format!("pod {member} has a disk that is not its own, and says {report:?}"));
+                let what = if shared.must_wait.borrow().contains(&member) {
+                    "has a disk that is not its own, and says"
+                } else {
+                    "neither serves nor says what it waits for, but"
+                };
+                shared.complain(format!("pod {member} {what} {report:?}"));
                 return;
             }
             _ => {}

@@ -8,9 +8,10 @@ use turmoil::Sim;
 
 use super::fault::{Fault, Volume};
 use super::kubelet::Kubelet;
+use super::plan::Rollback;
 use super::shared::{Phase, Shared};
-use super::volumes;
 use super::world::{Dice, Pod, STEP_MICROS};
+use super::{os_clock, volumes};
 use crate::env::Lookup;
 use crate::env::simulated::mix;
 use crate::env::simulated_files::SimulatedFiles;
@@ -31,6 +32,7 @@ enum Step {
     Release(Pairs),
     Lossless,
     Unbroken(u16),
+    Resumed(u16, Pairs),
     FastNetwork,
     FastPod(u16, Pairs),
     FastDisk(u16),
@@ -50,7 +52,8 @@ pub(super) struct Driver<'a> {
     steps: Vec<(u64, Step)>,
     next_fault: usize,
     healed: bool,
-    old_volume: Option<SimulatedFiles>,
+    /// An old copy: of which pod's volume, and when it was made.
+    old_volume: Option<(u16, u64, SimulatedFiles)>,
 }
 
 impl<'a> Driver<'a> {
@@ -66,6 +69,7 @@ impl<'a> Driver<'a> {
         let mut millis = 0;
         loop {
             self.shared.now.set(millis);
+            os_clock::set(millis);
             self.take_steps(millis);
             if millis < heal {
                 self.begin_faults(millis);
@@ -213,6 +217,21 @@ impl<'a> Driver<'a> {
                 self.with(pod, |pod| pod.network.breaks.store(permille, Ordering::Relaxed));
                 self.later(now + time, Step::Unbroken(pod));
             }
+            Fault::Repeats { pod, permille, time } => {
+                self.with(pod, |pod| pod.network.repeats.store(permille, Ordering::Relaxed));
+                self.later(now + time, Step::Unbroken(pod));
+            }
+            Fault::Paused { pod, time } => {
+                let mut pairs = self.between(&[pod]);
+                let place = self.shared.places.borrow().get(&pod).copied();
+                let clients = self.shared.client_addresses();
+                pairs.extend(place.into_iter().flat_map(|place| clients.iter().map(move |to| (place, *to))));
+                for (one, other) in &pairs {
+                    self.sim.hold(*one, *other);
+                }
+                self.with(pod, |pod| pod.tasks.stuck.store(true, Ordering::Relaxed));
+                self.later(now + time, Step::Resumed(pod, pairs));
+            }
             Fault::SlowNetwork { latency, time } => {
                 self.sim.set_max_message_latency(Duration::from_millis(latency));
                 self.later(now + time, Step::FastNetwork);
@@ -269,29 +288,49 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Keeps an old copy of a volume, and puts it in place when every other member can tell.
+    /// Keeps an old copy of a volume, and puts it in place when every other member can tell; or, if it is young, when the others
+    /// have everything.
     fn roll_back(&mut self, now: u64) {
-        let rollback = self.shared.plan.rollback;
-        let Some((at, ordinal)) = rollback else {
-            if self.shared.phase.get() == Phase::Settled {
+        let phase = self.shared.phase.get();
+        let Some(Rollback { pod, made }) = self.shared.plan.rollback else {
+            if phase == Phase::Settled {
                 self.shared.phase.set(Phase::RolledBack);
             }
             return;
         };
-        let Some(pod) = self.shared.pods.get(usize::from(ordinal)) else { return };
-        if now == at {
-            self.old_volume = Some(pod.files.copy());
+        if made == Some(now) {
+            self.copy_volume(pod, now);
         }
-        if self.shared.phase.get() == Phase::Settled
-            && let Some(copy) = self.old_volume.take()
-        {
-            self.shared.trace.add(&format!("FAULT the volume of {ordinal} is what it was at {at}"));
-            self.shared.count("volume rolled back");
+        match (phase, made) {
+            (Phase::Settled, None) => {
+                // That of a follower: with the leader's memory gone too, nothing shows what the copy lacks (DESIGN, section 5).
+                let leads = self.shared.invariants.borrow().leader() == Some(pod);
+                let pod = if leads { (pod + 1) % self.shared.plan.size } else { pod };
+                self.copy_volume(pod, now);
+                self.shared.phase.set(Phase::Copied);
+            }
+            (Phase::Settled, Some(_)) | (Phase::Written, None) => self.put_copy_in_place(now, made.is_none()),
+            _ => {}
+        }
+    }
+
+    fn copy_volume(&mut self, ordinal: u16, now: u64) {
+        if let Some(pod) = self.shared.pods.get(usize::from(ordinal)) {
+            self.old_volume = Some((ordinal, now, pod.files.copy()));
+        }
+    }
+
+    fn put_copy_in_place(&mut self, now: u64, young: bool) {
+        if let Some((ordinal, made, copy)) = self.old_volume.take() {
+            self.shared.trace.add(&format!("FAULT the volume of {ordinal} is what it was at {made}"));
+            self.shared.count(if young { "volume rolled back, young" } else { "volume rolled back" });
             self.shared.invariants.borrow_mut().tamper(ordinal);
             self.kubelet.power_loss(&mut self.sim, ordinal, now + 500);
-            volumes::roll_back(&self.shared, pod, &copy);
-            self.shared.phase.set(Phase::RolledBack);
+            self.with(ordinal, |pod| pod.files.replace(&copy));
+            let who = if young { &self.shared.may_wait } else { &self.shared.must_wait };
+            who.borrow_mut().insert(ordinal);
         }
+        self.shared.phase.set(Phase::RolledBack);
     }
 
     fn later(&mut self, at: u64, step: Step) {
@@ -313,7 +352,14 @@ impl<'a> Driver<'a> {
             Step::Repair(pairs) => pairs.iter().for_each(|(one, other)| self.sim.repair(*one, *other)),
             Step::Release(pairs) => pairs.iter().for_each(|(one, other)| self.sim.release(*one, *other)),
             Step::Lossless => self.sim.set_fail_rate(0.0),
-            Step::Unbroken(pod) => self.with(pod, |pod| pod.network.breaks.store(0, Ordering::Relaxed)),
+            Step::Unbroken(pod) => self.with(pod, |pod| {
+                pod.network.breaks.store(0, Ordering::Relaxed);
+                pod.network.repeats.store(0, Ordering::Relaxed);
+            }),
+            Step::Resumed(pod, pairs) => {
+                self.take(Step::Release(pairs));
+                self.take(Step::Unstuck(pod));
+            }
             Step::FastNetwork => {
                 self.sim.set_max_message_latency(Duration::from_millis(self.shared.plan.latency));
             }

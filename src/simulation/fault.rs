@@ -59,6 +59,11 @@ pub enum Fault {
     Lossy { permille: u64, time: u64 },
     /// Some writes in a thousand of a pod break their connection, half a message sent.
     Resets { pod: u16, permille: u64, time: u64 },
+    /// Some writes in a thousand of a pod arrive, and their connection is broken for the pod nevertheless: what it sent it sends
+    /// again, on another connection, while the other side still has the old one.
+    Repeats { pod: u16, permille: u64, time: u64 },
+    /// A process stands still: nothing reaches or leaves it, and its disk does nothing. Then everything comes at once.
+    Paused { pod: u16, time: u64 },
     /// Every message takes up to this long.
     SlowNetwork { latency: u64, time: u64 },
     /// Disk and network of one pod take up to this long.
@@ -107,6 +112,8 @@ impl Fault {
             Self::Stall { .. } => "stalled link",
             Self::Lossy { .. } => "lost messages",
             Self::Resets { .. } => "broken connections",
+            Self::Repeats { .. } => "repeated messages",
+            Self::Paused { .. } => "paused process",
             Self::SlowNetwork { .. } => "slow network",
             Self::SlowPod { .. } => "slow pod",
             Self::SlowDisk { .. } => "slow disk",

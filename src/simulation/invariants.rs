@@ -4,6 +4,8 @@
 //!   the order of last entries; log matching gives the rest);
 //! * an entry of one term at one index is the same everywhere (log matching);
 //! * members apply the same entries at the same index, in order, none twice (state machine safety), and then have equal states;
+//! * what is applied is on the disk of the member that applies it, and on those of a majority;
+//! * a log is cut only as far as a snapshot on disk reaches;
 //! * what a disk acknowledged is there when it is opened again: the vote, and the log up to the entry;
 //! * a disk is lost only if somebody did something to it.
 
@@ -15,6 +17,8 @@ use crate::identity::NodeId;
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Invariants {
+    /// Voters; 0: nobody knows how many.
+    voters: usize,
     leaders: BTreeMap<u64, u64>,
     /// By term and index: the digest of the entry.
     logged: BTreeMap<EntryId, u64>,
@@ -29,6 +33,8 @@ pub struct Invariants {
     tampered: BTreeSet<u16>,
     /// Ordinals that have applied something: they are members.
     members: BTreeSet<u16>,
+    /// By member: up to where its snapshots on disk reach.
+    kept: BTreeMap<u64, u64>,
     /// Snapshots that were installed.
     installed: u64,
     wrong: Vec<String>,
@@ -44,6 +50,16 @@ struct Acknowledged {
 }
 
 impl Invariants {
+    /// For a cluster of this size.
+    pub fn of(voters: u16) -> Self {
+        Self { voters: usize::from(voters), ..Self::default() }
+    }
+
+    /// The ordinal of the leader of the newest term that has one.
+    pub fn leader(&self) -> Option<u16> {
+        self.leaders.values().next_back().map(|leader| NodeId(*leader).ordinal())
+    }
+
     /// A process begins: its state starts wherever its disk says.
     pub fn started(&mut self, ordinal: u16) {
         self.positions.retain(|node, _| NodeId(*node).ordinal() != ordinal);
@@ -96,10 +112,15 @@ impl Invariants {
             }
             Seen::Voted { node, vote } => self.disks.entry(node).or_default().vote = vote,
             Seen::Opened { node, vote, last } => self.opened(node, vote, last),
-            Seen::Installed { node, index } => {
+            Seen::Installed { node, id } => {
                 self.installed += 1;
-                self.positions.insert(node, index);
+                self.positions.insert(node, id.1);
+                self.keep(node, id.1);
+                let disk = self.disks.entry(node).or_default();
+                disk.last = disk.last.max(id);
             }
+            Seen::Kept { node, index } => self.keep(node, index),
+            Seen::Cut { node, index } => self.cut(node, index),
             Seen::Applied { node, id, digest } => self.applied(node, id, digest),
             Seen::State { node, index, digest } => {
                 if *self.states.entry(index).or_insert(digest) != digest {
@@ -165,8 +186,43 @@ impl Invariants {
         }
     }
 
+    fn keep(&mut self, node: u64, index: u64) {
+        let kept = self.kept.entry(node).or_default();
+        *kept = index.max(*kept);
+    }
+
+    fn cut(&mut self, node: u64, index: u64) {
+        let kept = self.kept.get(&node).copied().unwrap_or_default();
+        if index > kept && !self.is_tampered(NodeId(node).ordinal()) {
+            self.complain(format!(
+                "{} cuts its log up to {index}, and its snapshots on disk reach up to {kept}",
+                NodeId(node)
+            ));
+        }
+    }
+
+    /// An entry is applied only when this disk has it, and committed only when a majority of disks has it.
+    fn is_on_disks(&mut self, node: u64, id: EntryId) {
+        let has = |node: u64| self.disks.get(&node).is_some_and(|disk| disk.last >= id);
+        let own = has(node);
+        let first = !self.applied.contains_key(&id.1);
+        let on = self.disks.keys().filter(|node| has(**node) || self.is_tampered(NodeId(**node).ordinal()));
+        let count = on.count();
+        if !own {
+            self.complain(format!("{} applied {id:?}, and its own disk does not have it", NodeId(node)));
+        }
+        if first && self.voters > 0 && count * 2 <= self.voters {
+            self.complain(format!(
+                "{} applied {id:?}, and only {count} disks of {} have it",
+                NodeId(node),
+                self.voters
+            ));
+        }
+    }
+
     fn applied(&mut self, node: u64, id: EntryId, digest: u64) {
         self.members.insert(NodeId(node).ordinal());
+        self.is_on_disks(node, id);
         let known = *self.applied.entry(id.1).or_insert((id, digest));
         if known != (id, digest) {
             self.complain(format!(
@@ -227,7 +283,8 @@ mod tests {
             Seen::Logged { node: A, id: (1, 5), digest: 50 },
             Seen::Logged { node: B, id: (1, 5), digest: 50 },
             Seen::Logged { node: B, id: (2, 5), digest: 51 },
-            Seen::Durable { node: A, id: (1, 5) },
+            Seen::Durable { node: A, id: (1, 6) },
+            Seen::Durable { node: B, id: (1, 6) },
             applied(A, 1, 5, 50),
             applied(A, 1, 6, 60),
             applied(B, 1, 6, 60),
@@ -237,15 +294,20 @@ mod tests {
             // A follower may learn late of a leader; only the leader itself must have everything.
             leads(A, 2, B, (1, 2)),
             leads(B, 2, B, (1, 6)),
-            Seen::Installed { node: B, index: 9 },
+            Seen::Installed { node: B, id: (2, 9) },
+            Seen::Cut { node: B, index: 9 },
+            Seen::Durable { node: B, id: (2, 10) },
             applied(B, 2, 10, 100),
-            Seen::Opened { node: A, vote, last: (1, 5) },
+            Seen::Kept { node: A, index: 5 },
+            Seen::Cut { node: A, index: 5 },
+            Seen::Opened { node: A, vote, last: (1, 6) },
             Seen::Truncated { node: A, id: (1, 3), done: false },
-            Seen::Durable { node: A, id: (1, 5) },
+            Seen::Durable { node: A, id: (1, 6) },
             Seen::Opened { node: A, vote: (2, B, true), last: (1, 3) },
         ];
         assert_eq!(seen(&all), Vec::<String>::new());
         let mut invariants = Invariants::default();
+        invariants.take(Seen::Durable { node: A, id: (1, 5) });
         invariants.take(applied(A, 1, 5, 50));
         invariants.started(NodeId(A).ordinal());
         invariants.take(applied(A, 1, 5, 50));
@@ -280,11 +342,31 @@ mod tests {
             (Seen::Opened { node: A, vote: (1, B, true), last: (1, 5) }, "forgotten a vote"),
             (Seen::Opened { node: A, vote: (2, B, false), last: (1, 4) }, "forgotten entries"),
             (Seen::Lost { node: A }, "is lost"),
+            (Seen::Cut { node: A, index: 4 }, "its snapshots on disk"),
+            (applied(A, 1, 6, 60), "its own disk"),
+            (applied(B, 1, 5, 50), "its own disk"),
         ] {
             let mut all = before.to_vec();
             assert_eq!(seen(&all), Vec::<String>::new());
             all.push(after);
             assert!(seen(&all).first().unwrap().contains(what), "{:?}", seen(&all));
         }
+    }
+
+    #[test]
+    fn what_is_committed_is_on_a_majority_of_disks() {
+        let with = |voters: u16, tampered: bool| {
+            let mut invariants = Invariants::of(voters);
+            if tampered {
+                invariants.take(Seen::Voted { node: B, vote: (1, A, false) });
+                invariants.tamper(NodeId(B).ordinal());
+            }
+            invariants.take(Seen::Durable { node: A, id: (1, 5) });
+            invariants.take(applied(A, 1, 5, 50));
+            invariants.wrong().to_vec()
+        };
+        assert_eq!(with(1, false), Vec::<String>::new());
+        assert_eq!(with(3, true), Vec::<String>::new());
+        assert!(with(3, false).first().unwrap().contains("only 1 disks of 3"));
     }
 }

@@ -204,7 +204,11 @@ impl Kubelet {
         let Some(process) = current.filter(|process| process.container == container) else { return };
         self.shared.processes.borrow_mut().remove(&ordinal);
         self.shared.reports.borrow_mut().remove(&ordinal);
-        sim.crash(process.address);
+        if let Some(pod) = self.shared.pods.get(usize::from(ordinal)) {
+            pod.network.ends();
+        }
+        // Ends what runs there; nothing does afterwards, because the process is gone from the list.
+        sim.bounce(process.address);
         if let Some(pod) = self.shared.pods.get(usize::from(ordinal))
             && !pod.files.stopped()
             && !self.down.contains_key(&ordinal)

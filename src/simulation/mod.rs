@@ -14,6 +14,7 @@
 //! * `history`, `check`: what clients saw, and whether that can be (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
 //! * `trace`, `shared`: what the parts of a run share
+//! * `os_clock`, `panics`: what a thread that simulates has of the operating system's clocks, and what its panics say
 
 mod audit;
 pub mod check;
@@ -23,6 +24,7 @@ pub mod history;
 pub mod invariants;
 mod kubelet;
 pub mod network;
+mod os_clock;
 mod panics;
 pub mod plan;
 mod process;
@@ -34,7 +36,6 @@ pub mod world;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
@@ -82,10 +83,24 @@ pub struct Report {
 }
 
 /// Runs a seed to its end. Never panics: a panic inside is something wrong.
+///
+/// Each seed has a thread of its own, because what crates keep for a thread (hyper the date that it wrote last, for one) would
+/// tell it which seeds ran before.
 pub fn run(seed: u64, options: Options) -> Report {
+    if options.echo {
+        // Whoever asks for that holds the lock of the standard output, and runs no other.
+        return run_here(seed, options);
+    }
+    let run = std::thread::scope(|threads| threads.spawn(|| run_here(seed, options)).join());
+    run.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn run_here(seed: u64, options: Options) -> Report {
+    let _clocks = os_clock::Simulated::begin();
     let now = Now::default();
     let trace = Rc::new(Trace::new(now.clone(), options.echo));
-    let invariants: Rc<RefCell<Invariants>> = Rc::default();
+    let plan = Plan::of(seed);
+    let invariants = Rc::new(RefCell::new(Invariants::of(plan.size)));
     let sink = {
         let (trace, invariants) = (trace.clone(), invariants.clone());
         Box::new(move |seen: Seen| {
@@ -95,7 +110,6 @@ pub fn run(seed: u64, options: Options) -> Report {
         })
     };
     let _simulating = Simulating::begin(mix(seed), options.bug, sink);
-    let plan = Plan::of(seed);
     let zone = Zone::new(now.clone(), plan.names_cached);
     let pods = (0..plan.size).map(|ordinal| Pod::new(ordinal, seed)).collect();
     let shared = Rc::new(Simulation {
@@ -113,6 +127,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         calling: Cell::new(plan.clients + 1),
         states: RefCell::default(),
         must_wait: RefCell::default(),
+        may_wait: RefCell::default(),
         other_clusters: RefCell::default(),
         phase: Cell::new(Phase::Running),
         counts: RefCell::default(),
@@ -171,12 +186,15 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
         .build();
     for address in shared.addresses() {
         let shared = shared.clone();
-        sim.host(address, move || process::run(shared.clone(), address));
+        sim.host(address, move || {
+            shared.pods.iter().for_each(|pod| pod.network.ended());
+            process::run(shared.clone(), address)
+        });
     }
-    // Clients have places of their own in the network, numbered after the pods of any size.
-    for number in 0..plan.clients + 2 {
+    // Clients have places of their own in the network.
+    for (number, address) in (0..).zip(shared.client_addresses()) {
         let place = Pod::new(100 + number, plan.seed);
-        let (address, shared) = (IpAddr::from([10, 0, 1, number as u8]), shared.clone());
+        let shared = shared.clone();
         let clients = plan.clients;
         sim.client(address, async move {
             match number.checked_sub(clients) {

@@ -13,7 +13,7 @@ use crate::playground::pod::{BackOff, Thresholds};
 /// Longest time of faults, in simulated milliseconds.
 const FAULTS_MILLIS: u64 = 20_000;
 /// Kinds of faults, as [`fault`] counts them.
-const KINDS: u64 = 25;
+const KINDS: u64 = 27;
 
 /// How the pods know of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,15 @@ pub enum Mode {
     StatefulSet,
     /// By a list.
     Fixed,
+}
+
+/// An old copy of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// The pod that gets it.
+    pub pod: u16,
+    /// When it is made; `None`: once all is well, less than a second before it is put in place.
+    pub made: Option<u64>,
 }
 
 /// Everything that a seed decides beforehand.
@@ -55,8 +64,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// When everything is well again.
     pub heal: u64,
-    /// The pod that gets an old copy of its volume once all is well, and when the copy is made.
-    pub rollback: Option<(u64, u16)>,
+    /// The pod that gets an old copy of its volume once all is well.
+    pub rollback: Option<Rollback>,
 }
 
 impl Plan {
@@ -84,8 +93,10 @@ impl Plan {
             at += dice.within(1, 2 * mean);
         }
         let mode = if dice.chance(75) { Mode::StatefulSet } else { Mode::Fixed };
-        let rollback = (size >= 3 && tampered.is_empty() && dice.chance(25))
-            .then(|| (dice.within(begin, heal), dice.below(u64::from(size)) as u16));
+        let rollback = (size >= 3 && tampered.is_empty() && dice.chance(25)).then(|| {
+            let made = dice.within(begin, heal);
+            Rollback { pod: dice.below(u64::from(size)) as u16, made: dice.chance(50).then_some(made) }
+        });
         Self {
             seed,
             size,
@@ -189,7 +200,9 @@ fn fault(dice: &Dice, kind: u64, size: u16) -> Fault {
             1 => Fault::SilentNames { time },
             _ => Fault::Unpublished { pod, time },
         },
-        _ => Fault::StaleName { pod, at: other, time },
+        24 => Fault::StaleName { pod, at: other, time },
+        25 => Fault::Repeats { pod, permille: dice.within(1, 100), time },
+        _ => Fault::Paused { pod, time: time * 2 },
     }
 }
 
@@ -209,11 +222,13 @@ mod tests {
             assert!(tampered.len() <= usize::from((plan.size - 1) / 2), "{plan:?}");
             assert!(plan.rollback.is_none() || tampered.is_empty(), "{plan:?}");
             seen.extend(plan.faults.iter().map(|(_, fault)| fault.name()));
-            seen.extend(plan.rollback.map(|_| "rollback"));
+            seen.extend(
+                plan.rollback.map(|old| if old.made.is_some() { "rollback" } else { "young rollback" }),
+            );
             let begin = plan.faults.first().map_or(plan.heal, |(at, _)| *at);
             assert!(plan.heal - begin <= FAULTS_MILLIS, "{plan:?}");
         }
         assert_eq!(sizes, (1..=7).collect());
-        assert_eq!(seen.len(), 34, "{seen:?}");
+        assert_eq!(seen.len(), 37, "{seen:?}");
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::{Heard, Process, Report, Shared};
+use super::volumes;
 use super::world::Pod;
 use crate::node::Node;
 
@@ -34,6 +35,7 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
     let env = pod.env(&shared.now, &shared.zone);
     tokio::time::sleep(Duration::from_millis(env.random.next_u64() % BEGIN_MILLIS)).await;
     shared.invariants.borrow_mut().started(ordinal);
+    knows_that_it_is_a_member(shared, pod);
     let node = match Node::start_in(shared.config(ordinal), env).await {
         Ok(node) => node,
         Err(error) => {
@@ -63,6 +65,17 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
         shared.count("stopped in order");
     }
     "stopped".into()
+}
+
+/// A disk that once held an identity does not become blank by itself.
+fn knows_that_it_is_a_member(shared: &Shared, pod: &Pod) {
+    let invariants = shared.invariants.borrow();
+    if invariants.has_applied(pod.ordinal) && !invariants.is_tampered(pod.ordinal) && volumes::is_blank(pod) {
+        shared.complain(format!(
+            "the disk of pod {} has forgotten that it is a member's, and nobody did anything to it",
+            pod.ordinal
+        ));
+    }
 }
 
 /// A disk that cannot be used now may be used again; one that is not recognised was changed.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Action, Operation, Outcome, State};
@@ -77,6 +78,8 @@ pub(super) struct Simulation {
     pub(super) states: RefCell<BTreeMap<i64, State>>,
     /// Pods whose disk is such that they must not serve any more.
     pub(super) must_wait: RefCell<BTreeSet<u16>>,
+    /// Pods whose disk is such that they may serve, if they have what the others have, or say that it is lost.
+    pub(super) may_wait: RefCell<BTreeSet<u16>>,
     /// Ids of clusters that volumes were made to be of.
     pub(super) other_clusters: RefCell<BTreeSet<ClusterId>>,
     /// How far the audit has come.
@@ -96,6 +99,10 @@ pub(super) enum Phase {
     Running,
     /// Every member has everything, and marks say so: an old copy of a volume is told from now on.
     Settled,
+    /// A copy of a volume was made, and is put in place after some more writes.
+    Copied,
+    /// They were done.
+    Written,
     /// It was put in place, if the plan has one.
     RolledBack,
 }
@@ -144,6 +151,11 @@ impl Simulation {
         (0..self.plan.size + SPARE_ADDRESSES)
             .map(|number| IpAddr::from([10, 0, 0, 10 + number as u8]))
             .collect()
+    }
+
+    /// The addresses of the clients, numbered after the pods of any size.
+    pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
+        (0..self.plan.clients + 2).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
     /// Publishes all names as they should be.
@@ -200,13 +212,22 @@ impl Simulation {
 
 fn brief(action: &Action) -> String {
     match action {
-        Action::Put(key, value) => format!("put {key:?}={value:?}"),
-        Action::PutAll(pairs) => format!("put {pairs:?}"),
+        Action::Put(key, value) => format!("put {key:?}={}", brief_value(value)),
+        Action::PutAll(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| format!("{key:?}={}", brief_value(value)));
+            format!("put {}", pairs.collect::<Vec<_>>().join(" "))
+        }
         Action::Delete(key) => format!("delete {key:?}"),
-        Action::Swap { key, expected, value } => format!("swap {key:?}@{expected}={value:?}"),
+        Action::Swap { key, expected, value } => format!("swap {key:?}@{expected}={}", brief_value(value)),
         Action::Read => "read".into(),
         Action::ReadLocal => "read local".into(),
         Action::ReadAt(revision) => format!("read at {revision}"),
         Action::Compact(revision) => format!("compact at {revision}"),
     }
+}
+
+/// A value by its name; what makes it large is only counted.
+fn brief_value(value: &Bytes) -> String {
+    let name = value.trim_ascii_end();
+    format!("{}+{}", String::from_utf8_lossy(name), value.len() - name.len())
 }

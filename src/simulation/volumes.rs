@@ -65,6 +65,12 @@ fn identity(files: &SimulatedFiles) -> Option<Identity> {
     IdentityFile::new(Arc::new(files.clone()), Path::new(DATA)).load().ok()?
 }
 
+/// Whether a volume holds no identity.
+pub(super) fn is_blank(pod: &Pod) -> bool {
+    let file = IdentityFile::new(Arc::new(pod.files.clone()), Path::new(DATA));
+    matches!(file.load(), Ok(None))
+}
+
 /// Puts another volume in a pod's place.
 pub(super) fn replace(shared: &Simulation, ordinal: u16, volume: Volume, dice: &Dice) {
     let Some(pod) = shared.pods.get(usize::from(ordinal)) else { return };
@@ -89,12 +95,6 @@ pub(super) fn replace(shared: &Simulation, ordinal: u16, volume: Volume, dice: &
         }
     }
     note(shared, pod);
-}
-
-/// Puts an old copy in a pod's place.
-pub(super) fn roll_back(shared: &Simulation, pod: &Pod, copy: &SimulatedFiles) {
-    pod.files.replace(copy);
-    shared.must_wait.borrow_mut().insert(pod.ordinal);
 }
 
 /// Notes whether a pod must not serve with the volume that it has now.

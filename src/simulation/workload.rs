@@ -16,6 +16,9 @@ use crate::mvcc::command::{
 /// Time that a client waits for one answer: shorter than a member's own, so that answers are missed.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// Most bytes that a value has beside its name.
+const LARGE_VALUE_BYTES: u64 = 2_000;
+
 /// One client.
 pub(super) struct Caller {
     name: String,
@@ -49,7 +52,9 @@ impl Caller {
     /// A value that nobody else writes.
     fn value(&mut self) -> Bytes {
         self.written += 1;
-        format!("{}.{}", self.name, self.written).into()
+        // Some are larger than a sector of a disk, so that a write of one can be torn.
+        let more = if self.dice.chance(20) { self.dice.within(1, LARGE_VALUE_BYTES) as usize } else { 0 };
+        format!("{}.{}{}", self.name, self.written, " ".repeat(more)).into()
     }
 
     fn key(&self) -> Bytes {

@@ -15,7 +15,7 @@ use crate::env::simulated_files::SimulatedFiles;
 use crate::env::{Clock, Env, Random, Tasks, Work};
 
 /// Wall-clock time at which every simulation begins: 2026-01-01.
-const BEGIN_UNIX_MILLIS: u64 = 1_767_225_600_000;
+pub(super) const BEGIN_UNIX_MILLIS: u64 = 1_767_225_600_000;
 
 /// Microseconds that a step of work on a healthy disk takes at most.
 pub const STEP_MICROS: u64 = 500;

@@ -34,7 +34,7 @@ bugs! {
     FlushedTooEarly,
     /// Votes are not written to the log.
     ForgetVote,
-    /// Truncations are not written to the log.
+    /// What is to be cut off the log stays, and what was sent in its place is not written.
     ForgetTruncation,
     /// The log believes records whose checksum is wrong.
     TrustTornRecords,
@@ -58,8 +58,8 @@ bugs! {
     NoReadIndex,
     /// A linearizable read does not wait until its read index is applied.
     NoWaitForApply,
-    /// A leader that was restarted leads on without a vote.
-    LeaderRestore,
+    /// A leader gives a read index without asking a quorum whether it still leads.
+    ReadWithoutQuorum,
     /// A message for another member is taken.
     AcceptForeignMessage,
     /// A member founds a cluster with itself alone.

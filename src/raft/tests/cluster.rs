@@ -97,6 +97,16 @@ async fn an_idle_cluster_writes_nothing_after_its_marks() {
         assert_eq!((mark.boot, mark.vote_node), (1, consensus.mine().node.0), "{id}");
         assert!(mark.log_index > 0 && mark.log_index <= consensus.position().last_index);
     }
+    // Until the next marks are written, the leader tells what it knows.
+    consensus.propose(put("k", "w")).await.unwrap();
+    wait_for("the leader to know that all disks have its last entry", || {
+        let last = consensus.position().last_index;
+        let known = consensus.known_marks();
+        known.values().all(|mark| mark.log_index == last).then_some(())
+    })
+    .await;
+    let follower = &cluster.members[(leader + 1) % 3].consensus;
+    assert_eq!(follower.known_marks().len(), 3);
     // The marks that a lagging answer left behind may be written once more; after that nothing is.
     let mut last = consensus.position().last_index;
     let mut quiet_since = Instant::now();

@@ -267,9 +267,7 @@ impl Writer {
                 self.staged.vote = Some(vote);
             }
             Operation::Truncate(after) => {
-                if !simulated::planted(Bug::ForgetTruncation) {
-                    self.buffer.push(self.next_write, &Record::Truncated(after));
-                }
+                self.buffer.push(self.next_write, &Record::Truncated(after));
                 self.staged.last = after;
             }
             Operation::Purge(upto) => {
