@@ -149,22 +149,28 @@ fn run_here(seed: u64, options: Options) -> Report {
     if let Some(text) = panics::take().into_iter().next() {
         shared.complain(format!("panic: {text}"));
     }
-    let mut wrong: Vec<String> = invariants.borrow().wrong().to_vec();
+    report(seed, &shared)
+}
+
+/// What a run that has ended found.
+fn report(seed: u64, shared: &Shared) -> Report {
+    let invariants = shared.invariants.borrow();
+    let mut wrong: Vec<String> = invariants.wrong().to_vec();
     wrong.extend(shared.wrong.borrow().iter().cloned());
     if wrong.is_empty() {
         wrong.extend(check::check(&shared.operations.borrow(), &shared.states.borrow()));
     }
     let mut counts = shared.counts.borrow().clone();
-    counts.extend(invariants.borrow().counts());
+    counts.extend(invariants.counts());
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()
     };
     Report {
         seed,
         wrong,
-        hash: trace.hash(),
-        trace: trace.lines(),
-        millis: now.millis(),
+        hash: shared.trace.hash(),
+        trace: shared.trace.lines(),
+        millis: shared.now.millis(),
         counts,
         calls: (
             count(|outcome| matches!(outcome, Outcome::Done { .. })),
