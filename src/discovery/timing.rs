@@ -226,7 +226,13 @@ impl Whereabouts {
                 self.named.clone_from(&addresses);
                 Said::At(addresses)
             }
-            Lookup::Absent => Said::Absent,
+            Lookup::Absent => {
+                // A lent address overrides this for as long as somebody answers there: the pod that lent it may be gone.
+                if self.lost.is_some() {
+                    self.lent = None;
+                }
+                Said::Absent
+            }
             Lookup::Unknown(reason) => Said::Unknown(reason),
         };
     }
@@ -234,6 +240,7 @@ impl Whereabouts {
     /// A hello came from this peer, which can be reached there. Returns whether that is news.
     pub(super) fn lend(&mut self, address: SocketAddr, port: u16) -> bool {
         self.wrong.retain(|wrong| *wrong != address);
+        self.lost = None;
         self.failed = None;
         self.failures = 0;
         if self.lent == Some(address) || (self.lent.is_none() && self.addresses(port) == [address]) {

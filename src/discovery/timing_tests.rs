@@ -189,3 +189,21 @@ async fn what_a_name_says_is_bounded() {
     }
     assert!(peer.wrong.len() <= limits::ADDRESSES_PER_NAME);
 }
+
+#[tokio::test]
+async fn a_pod_that_is_gone_is_absent_although_it_once_lent_its_address() {
+    let now = Instant::now();
+    let mut peer = Whereabouts::new();
+    peer.lend(at(7), PORT);
+    peer.connected();
+    peer.answered(now, Lookup::Absent, PORT);
+    assert!(peer.is_lent(), "it answers there, whatever its name says");
+    peer.lost(now);
+    peer.failed(now);
+    peer.answered(now + secs(5), Lookup::Absent, PORT);
+    assert!(!peer.is_lent(), "it answers no more, and its name is gone");
+    // A hello is newer than the loss.
+    peer.lend(at(7), PORT);
+    peer.answered(now + secs(6), Lookup::Absent, PORT);
+    assert!(peer.is_lent());
+}

@@ -1,5 +1,9 @@
 //! The store of a node whose consensus may not run yet: until then it refuses, and says why.
+//!
+//! A process that was killed may have shown more than its disk knows to be committed. So that no read goes back behind one before,
+//! local reads wait until this process has seen once what was acknowledged before it; etcd answers no client before that either.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
@@ -21,6 +25,8 @@ pub struct Gate {
 struct Inner {
     consensus: OnceLock<Consensus>,
     is_open: watch::Sender<bool>,
+    /// A read index was applied in the life of this process.
+    caught_up: AtomicBool,
     why_closed: RwLock<String>,
 }
 
@@ -52,6 +58,16 @@ impl Gate {
     fn get(&self) -> Result<&Consensus, Error> {
         self.consensus().ok_or_else(|| Error::NotServing(self.inner.why_closed.read().clone()))
     }
+
+    /// Consensus, once its state is not older than what an earlier process showed.
+    async fn caught_up(&self) -> Result<&Consensus, Error> {
+        let consensus = self.get()?;
+        if !self.inner.caught_up.load(Ordering::Relaxed) {
+            consensus.barrier().await?;
+            self.inner.caught_up.store(true, Ordering::Relaxed);
+        }
+        Ok(consensus)
+    }
 }
 
 impl Store for Gate {
@@ -63,24 +79,19 @@ impl Store for Gate {
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
-        match self.get() {
-            Ok(consensus) => consensus.barrier(),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+        Box::pin(async move {
+            self.get()?.barrier().await?;
+            self.inner.caught_up.store(true, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
-        match self.get() {
-            Ok(consensus) => consensus.range(range),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+        Box::pin(async move { self.caught_up().await?.range(range).await })
     }
 
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
-        match self.get() {
-            Ok(consensus) => consensus.read_txn(txn),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+        Box::pin(async move { self.caught_up().await?.read_txn(txn).await })
     }
 
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>> {

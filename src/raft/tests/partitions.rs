@@ -91,3 +91,26 @@ async fn what_was_sent_to_a_leader_that_vanished_is_unknown_and_the_rest_goes_to
     assert_eq!(value(&cluster.members[0], "next").await, Some("v".into()));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_shows_nothing_before_it_has_seen_what_was_acknowledged_before_it() {
+    let cluster = Cluster::start(3).await;
+    cluster.members[0].consensus.propose(put("k", "v")).await.unwrap();
+    let away = (cluster.leader().await + 1) % 3;
+    // As a process that has just started.
+    let gate = crate::raft::Gate::new("starting");
+    gate.open(cluster.members[away].consensus.clone());
+    cluster.isolate(away, true);
+    wait_for("the member to miss its leader", || gate.position().leader.is_none().then_some(())).await;
+    let alone = gate.range(get("k")).await;
+    assert!(alone.is_err(), "an earlier process may have shown more than {alone:?}");
+    cluster.isolate(away, false);
+    wait_for("the leader to be heard", || gate.position().leader).await;
+    assert_eq!(gate.range(get("k")).await.unwrap().0.count, 1);
+    // From then on it is not older than what it showed.
+    cluster.isolate(away, true);
+    wait_for("the member to miss its leader", || gate.position().leader.is_none().then_some(())).await;
+    assert_eq!(gate.range(get("k")).await.unwrap().0.count, 1);
+    cluster.isolate(away, false);
+    cluster.stop().await;
+}
