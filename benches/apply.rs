@@ -67,7 +67,7 @@ fn filled() -> (State, Memory) {
     let (mut state, mut memory) = (State::new(), Memory::default());
     let requests: Vec<Request> = (0..KEYS).map(put).collect();
     for batch in requests.chunks(100) {
-        let applied = state.apply(&memory, batch);
+        let applied = state.apply(&memory, 1, batch);
         memory.write(applied.changes);
     }
     (state, memory)
@@ -86,7 +86,7 @@ fn apply(criterion: &mut Criterion) {
                     (next - batch..next).map(put).collect::<Vec<_>>()
                 },
                 |requests| {
-                    let applied = state.apply(&memory, &requests);
+                    let applied = state.apply(&memory, 1, &requests);
                     (applied, requests)
                 },
                 BatchSize::SmallInput,
@@ -135,7 +135,7 @@ fn codec(criterion: &mut Criterion) {
     group.bench_function("hash 100 000 keys", |bencher| bencher.iter(|| state.hash(&memory, 0).unwrap()));
     let requests: Vec<Request> = (0..KEYS).map(put).collect();
     group.bench_function("encode 100 000 keys", |bencher| {
-        bencher.iter_batched(|| (), |()| state.apply(&memory, &requests), BatchSize::PerIteration);
+        bencher.iter_batched(|| (), |()| state.apply(&memory, 1, &requests), BatchSize::PerIteration);
     });
     group.finish();
 }

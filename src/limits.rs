@@ -220,6 +220,16 @@ pub const HELLO_BYTES: usize = 1 << 20;
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two attempts at a first bootstrap.
 pub const BOOTSTRAP_RETRY: Duration = Duration::from_secs(1);
+/// Time for a leader to admit a disk: one entry for the id, one for the learner.
+pub const ADMIT_TIMEOUT: Duration = Duration::from_secs(7);
+/// Time between two attempts at being admitted.
+pub const ADMIT_RETRY: Duration = Duration::from_millis(500);
+/// How often a leader looks whether the membership is to be changed.
+pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for a change of the membership to be committed; after it the leader looks again.
+pub const MEMBERSHIP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entries that a member may lack and still count as caught up: they arrive within one heartbeat.
+pub const CAUGHT_UP_ENTRIES: u64 = 200;
 /// Writes up to this many bytes have zeros written ahead. They share their blocks with several others, so the zeros add
 /// little to what the disk has to write; larger ones would double it.
 pub const LOG_ZERO_AHEAD_WRITE_BYTES: u64 = 2 << 10;

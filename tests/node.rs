@@ -25,6 +25,8 @@ mod limits;
 mod loading;
 #[path = "node/process.rs"]
 mod process;
+#[path = "node/replaced.rs"]
+mod replaced;
 #[path = "node/restarts.rs"]
 mod restarts;
 #[path = "node/signals.rs"]

@@ -207,7 +207,9 @@ pub(super) fn txn_response(
             command::Outcome::Txn(nested) => {
                 OpResponse::ResponseTxn(txn_response(pb::ResponseHeader::default(), nested)?)
             }
-            command::Outcome::Compact | command::Outcome::Cluster => return Err(unexpected()),
+            command::Outcome::Compact | command::Outcome::Cluster | command::Outcome::Admitted(_) => {
+                return Err(unexpected());
+            }
         };
         responses.push(pb::ResponseOp { response: Some(response) });
     }

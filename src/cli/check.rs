@@ -181,7 +181,7 @@ impl Findings {
             DiskState::Prepared { .. } => "prepared for a first bootstrap".to_owned(),
             DiskState::Joining { .. } => "joining".to_owned(),
             DiskState::Member => "member".to_owned(),
-            DiskState::Lost { reason } => format!("lost: {reason}"),
+            DiskState::Lost { reason, .. } => format!("lost: {reason}"),
         };
         Ok(format!(
             "{state}; cluster {}, node {}, ordinal {}, boot {}",

@@ -30,6 +30,8 @@ pub enum DiskState {
     Lost {
         /// Why, for people.
         reason: String,
+        /// What the disk that takes this one's place calls itself, once it asked to be admitted.
+        successor: Option<u64>,
     },
 }
 
@@ -67,7 +69,7 @@ impl Identity {
     pub fn lost(&self, reason: impl Into<String>) -> Self {
         match self.state {
             DiskState::Lost { .. } => self.clone(),
-            _ => Self { state: DiskState::Lost { reason: reason.into() }, ..self.clone() },
+            _ => Self { state: DiskState::Lost { reason: reason.into(), successor: None }, ..self.clone() },
         }
     }
 }

@@ -229,7 +229,9 @@ fn to_wire(identity: &Identity) -> wire::Identity {
         }),
         DiskState::Joining { nonce } => wire::State::Joining(wire::Joining { nonce: *nonce }),
         DiskState::Member => wire::State::Member(wire::Nothing {}),
-        DiskState::Lost { reason } => wire::State::Lost(wire::Lost { reason: reason.clone() }),
+        DiskState::Lost { reason, successor } => {
+            wire::State::Lost(wire::Lost { reason: reason.clone(), successor: *successor })
+        }
     };
     wire::Identity {
         cluster_id: identity.cluster.0,
@@ -264,7 +266,7 @@ fn from_wire(identity: wire::Identity) -> Result<Identity, &'static str> {
         },
         wire::State::Joining(joining) => DiskState::Joining { nonce: joining.nonce },
         wire::State::Member(_) => DiskState::Member,
-        wire::State::Lost(lost) => DiskState::Lost { reason: lost.reason },
+        wire::State::Lost(lost) => DiskState::Lost { reason: lost.reason, successor: lost.successor },
     };
     Ok(Identity {
         cluster: ClusterId(identity.cluster_id),
@@ -347,6 +349,8 @@ mod wire {
     pub(super) struct Lost {
         #[prost(string, tag = "1")]
         pub(super) reason: String,
+        #[prost(fixed64, optional, tag = "2")]
+        pub(super) successor: Option<u64>,
     }
 }
 

@@ -195,7 +195,8 @@ fn what_was_stored_is_loaded() {
         prepared().state,
         DiskState::Joining { nonce: u64::MAX },
         DiskState::Member,
-        DiskState::Lost { reason: "rolled back".into() },
+        DiskState::Lost { reason: "rolled back".into(), successor: None },
+        DiskState::Lost { reason: "rolled back".into(), successor: Some(7) },
     ] {
         let identity = Identity { state, ..prepared() };
         file.store(&identity).unwrap();

@@ -121,7 +121,7 @@ impl Disk {
                 (What::Lost { reason: "its log is empty".into() }, Membership::default())
             }
             DiskState::Joining { .. } | DiskState::Member => (What::Member, Membership::default()),
-            DiskState::Lost { reason } => (What::Lost { reason: reason.clone() }, Membership::default()),
+            DiskState::Lost { reason, .. } => (What::Lost { reason: reason.clone() }, Membership::default()),
         };
         Self {
             what,
@@ -276,7 +276,7 @@ mod tests {
             (DiskState::Joining { nonce: 1 }, voted, What::Member),
             (DiskState::Member, voted, What::Member),
             (DiskState::Member, Held::default(), lost("its log is empty")),
-            (DiskState::Lost { reason: "damaged".into() }, voted, lost("damaged")),
+            (DiskState::Lost { reason: "damaged".into(), successor: None }, voted, lost("damaged")),
         ] {
             let identity = Identity {
                 cluster: ClusterId(1),

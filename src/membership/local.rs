@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{ConsensusView, Disk};
+use super::{AdmitRefusal, Applicant, Change, ConsensusView, Disk, Leading};
 use crate::identity::{ClusterId, Membership, NodeId};
 
 /// The identity that a first bootstrap gives to a disk.
@@ -14,6 +14,19 @@ pub struct Prepared {
     pub node_id: NodeId,
     /// The members that the cluster starts with.
     pub voters: Membership,
+}
+
+/// What a disk becomes that was admitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// The cluster that it joins.
+    pub cluster: ClusterId,
+    /// Clusters that `cluster` replaced after a recovery.
+    pub supersedes: Vec<ClusterId>,
+    /// Which disk it becomes.
+    pub node_id: NodeId,
+    /// What it called itself when it asked.
+    pub nonce: u64,
 }
 
 /// Why a disk did not take the identity of a first bootstrap. For people; the bootstrap is tried again.
@@ -45,6 +58,21 @@ pub trait Local: Send + Sync {
     /// returns. Replaces the identity of a bootstrap that broke off. Refuses, and changes nothing, if the log has a vote or an
     /// entry, or if the disk is anything but blank or prepared. Called by one at a time, and never once the [`Gate`] is closed.
     fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>>;
+    /// What the disk calls itself while it asks `cluster` to be admitted. Drawn at random once, and fsynced before it is returned: from
+    /// then on the disk is not fresh any more. A lost disk stays lost.
+    fn begin_joining(&self, cluster: ClusterId) -> BoxFuture<'_, Result<u64, String>>;
+    /// The disk was admitted: sets a lost one aside, creates an empty log, then the identity, and fsyncs all, before it returns.
+    fn join(&self, admitted: Admitted) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What `membership` needs of consensus where it leads.
+pub trait Lead: Send + Sync {
+    /// What this member sees; `None` if it does not lead.
+    fn leading(&self) -> Option<Leading>;
+    /// Commits that `applicant` is admitted, which [`super::may_join`] allowed, and makes it a learner. The same nonce gets the same id.
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>>;
+    /// Commits a change that was planned on the membership that [`Lead::leading`] shows now.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// Taking an identity, voting and initialising exclude each other: identities are taken through this gate, and it is closed, for

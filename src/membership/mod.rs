@@ -5,6 +5,8 @@
 //! * `disk`: what a disk is, and what a pod answers when it is asked
 //! * `marks`: a disk that holds less than it once acknowledged
 //! * `start`: what to do at start
+//! * `admission`: whether a disk may join
+//! * `plan`: which change of the membership comes next
 //! * `resume`: when a member's disk may take part again
 //! * `wait`: what a pod waits for, in words, and which command helps
 //! * `ready`: the answers to the probes
@@ -13,14 +15,20 @@
 //! At the edge:
 //! * `wire`: the same values in protobuf
 //! * `service`: the gRPC service that answers before consensus exists
+//! * `joining`: a disk asks the leader to be admitted
+//! * `reconcile`: carries out the plan on the leader
 //! * `starter`: asks the others, decides again with every answer, and founds the first cluster
 
+mod admission;
 mod asking;
 mod disk;
 mod founding;
+mod joining;
 mod local;
 mod marks;
+mod plan;
 pub mod ready;
+mod reconcile;
 mod resume;
 mod service;
 mod start;
@@ -29,10 +37,13 @@ mod stop;
 mod wait;
 mod wire;
 
+pub use admission::{AdmitRefusal, Applicant, may_join};
 pub use disk::{Answer, Answers, Asked, ConsensusView, Described, Disk, Held, LogId, Service, Vote, What};
-pub use local::{Gate, Local, PrepareRefusal, Prepared};
+pub use local::{Admitted, Gate, Lead, Local, PrepareRefusal, Prepared};
 pub use marks::below_mark;
+pub use plan::{Change, Leading, plan};
 pub use ready::{Readiness, readiness};
+pub use reconcile::reconcile;
 pub use service::{MembershipService, Own};
 pub use start::{Action, Desired, Facts, Founder, decide, whom_to_ask};
 pub use starter::{StartState, Starter, StarterConfig, Step};

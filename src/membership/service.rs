@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tonic::{Request, Response, Status};
 
-use super::local::{Gate, Local, PrepareRefusal, Prepared};
+use super::admission::may_join;
+use super::local::{Gate, Lead, Local, PrepareRefusal, Prepared};
+use super::start::Desired;
 use super::wire;
 use crate::discovery::{AddressBook, Directory};
 use crate::identity::Ordinal;
@@ -50,10 +52,12 @@ impl Own {
     }
 }
 
-/// Describe and Prepare.
+/// Describe, Prepare and Admit.
 pub struct MembershipService {
     pub(super) own: Arc<Own>,
     pub(super) local: Arc<dyn Local>,
+    pub(super) lead: Arc<dyn Lead>,
+    pub(super) desired: watch::Receiver<Desired>,
     pub(super) gate: Arc<Gate>,
     pub(super) book: Option<Arc<AddressBook>>,
     pub(super) heard: Arc<Notify>,
@@ -149,5 +153,30 @@ impl Membership for MembershipService {
         };
         self.heard.notify_one();
         Ok(Response::new(peer::PrepareResponse { outcome: Some(outcome) }))
+    }
+
+    async fn admit(
+        &self,
+        request: Request<peer::AdmitRequest>,
+    ) -> Result<Response<peer::AdmitResponse>, Status> {
+        self.loaded()?;
+        let request = request.into_inner();
+        if request.asked != self.own.name {
+            let reason = format!("this is {}, not {}", self.own.name, request.asked);
+            return Err(Status::failed_precondition(reason));
+        }
+        let applicant =
+            wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let view = self.lead.leading();
+        let desired = self.desired.borrow().clone();
+        let admitted = match may_join(self.local.disk().cluster, view.as_ref(), &desired, &applicant) {
+            Ok(()) => self.lead.admit(applicant).await,
+            Err(refusal) => Err(refusal),
+        };
+        let outcome = match admitted {
+            Ok(id) => peer::admit_response::Outcome::NodeId(id.0),
+            Err(refusal) => peer::admit_response::Outcome::Refused(refusal.to_string()),
+        };
+        Ok(Response::new(peer::AdmitResponse { outcome: Some(outcome) }))
     }
 }

@@ -159,6 +159,8 @@ pub fn decide(disk: &Disk, answers: &Answers, facts: &Facts) -> Action {
     }
     match disk.what {
         What::Member => as_member(disk, answers, facts),
+        // Admitted by this process; its log is about to hold something.
+        What::Joining if facts.takes_part => as_member(disk, answers, facts),
         What::Prepared if facts.takes_part || member_of(disk.cluster, answers) => {
             as_member(disk, answers, facts)
         }

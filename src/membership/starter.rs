@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::asking::{Asking, Outcome};
 use super::disk::Answers;
 use super::founding;
-use super::local::{Gate, Local, Prepared};
+use super::joining;
+use super::local::{Gate, Lead, Local, Prepared};
 use super::service::{MembershipService, Own};
 use super::start::{Action, Desired, Facts, decide};
 use super::wait::{Needed, needed};
 use crate::discovery::PeerChannels;
 use crate::env::Random;
+use crate::identity::{ClusterId, NodeId};
 use crate::limits;
 use crate::proto::peer::membership_server::MembershipServer;
 
@@ -102,24 +104,30 @@ pub struct Starter {
     config: StarterConfig,
     own: Arc<Own>,
     local: Arc<dyn Local>,
+    lead: Arc<dyn Lead>,
     gate: Arc<Gate>,
     heard: Arc<Notify>,
     state: watch::Sender<StartState>,
     takes_part: bool,
     first_ready: Option<Instant>,
     no_attempt_before: Instant,
-    /// Why the last attempt at a first bootstrap broke off.
+    /// Why the last attempt at a first bootstrap, or at being admitted, broke off.
     broke_off: Option<String>,
 }
 
 impl Starter {
     /// A starter for this disk, and what `node` watches. Nothing happens before [`Starter::run`].
-    pub fn new(config: StarterConfig, local: Arc<dyn Local>) -> (Self, watch::Receiver<StartState>) {
+    pub fn new(
+        config: StarterConfig,
+        local: Arc<dyn Local>,
+        lead: Arc<dyn Lead>,
+    ) -> (Self, watch::Receiver<StartState>) {
         let (state, watched) = watch::channel(StartState::new());
         let own = Arc::new(config.own.clone());
         let starter = Self {
             own,
             local,
+            lead,
             gate: Arc::default(),
             heard: Arc::default(),
             state,
@@ -137,6 +145,8 @@ impl Starter {
         MembershipServer::new(MembershipService {
             own: Arc::clone(&self.own),
             local: Arc::clone(&self.local),
+            lead: Arc::clone(&self.lead),
+            desired: self.config.desired.clone(),
             gate: Arc::clone(&self.gate),
             book: self.config.channels.as_ref().map(|channels| Arc::clone(channels.book())),
             heard: Arc::clone(&self.heard),
@@ -207,14 +217,45 @@ impl Starter {
         };
         self.publish(step, action.clone(), needed(&disk, &answers, &facts), answers.clone());
         drop(still);
-        let may_found = self.state.borrow().step == Step::Wait && now >= self.no_attempt_before;
-        if let Action::Bootstrap { coordinator, founders } = &action
-            && *coordinator == self.own.ordinal
-            && may_found
-        {
-            self.found(asking, founders, &answers, action.clone()).await;
+        if self.state.borrow().step == Step::Wait && now >= self.no_attempt_before {
+            match &action {
+                Action::Bootstrap { coordinator, founders } if *coordinator == self.own.ordinal => {
+                    self.found(asking, founders, &answers, action.clone()).await;
+                }
+                Action::Join { cluster, leader } | Action::Rejoin { cluster, leader } => {
+                    self.join(asking, *cluster, *leader, &answers).await;
+                    if self.takes_part {
+                        return now;
+                    }
+                }
+                _ => {}
+            }
         }
         now + self.interval()
+    }
+
+    /// One attempt at being admitted.
+    async fn join(&mut self, asking: &Asking, cluster: ClusterId, leader: NodeId, answers: &Answers) {
+        let name =
+            answers.pods.iter().find(|(_, asked)| asked.ordinal == leader.ordinal()).map(|(name, _)| name);
+        let peer = name.and_then(|name| Some((name.clone(), asking.peer(name)?)));
+        let (Some(leader), Some(channels)) = (peer, &self.config.channels) else { return };
+        let attempt = joining::Attempt { own: &self.own, cluster, leader, answers };
+        match attempt.join(self.local.as_ref(), channels).await {
+            Ok(node_id) => {
+                tracing::info!(%cluster, %node_id, "admitted");
+                self.gate.hold().await.close();
+                self.takes_part = true;
+                self.broke_off = None;
+            }
+            Err(reason) => {
+                if self.broke_off.as_ref() != Some(&reason) {
+                    tracing::info!(%cluster, reason, "not admitted yet; asking again");
+                }
+                self.broke_off = Some(reason);
+                self.no_attempt_before = Instant::now() + limits::ADMIT_RETRY;
+            }
+        }
     }
 
     /// Time between two rounds.
@@ -271,7 +312,9 @@ impl Starter {
 
     fn publish(&self, step: Step, action: Action, needed: Needed, answers: Answers) {
         let (mut text, hint) = words(&step, &action, self.own.ordinal);
-        if let (Step::Wait, Action::Bootstrap { .. }, Some(reason)) = (&step, &action, &self.broke_off) {
+        let attempted =
+            matches!(action, Action::Bootstrap { .. } | Action::Join { .. } | Action::Rejoin { .. });
+        if let (Step::Wait, true, Some(reason)) = (&step, attempted, &self.broke_off) {
             text = format!("{text}; the last attempt broke off: {reason}");
         }
         let news = self.state.borrow().text != text;
@@ -292,7 +335,6 @@ fn words(step: &Step, action: &Action, own: u16) -> (String, Option<String>) {
     if let Step::Initialise(prepared) = step {
         return (format!("founded cluster {}", prepared.cluster), None);
     }
-    let joins = Some("joining a running cluster is not supported yet".to_owned());
     match action {
         Action::Refuse { reason } => (format!("refusing the disk: {reason}"), None),
         Action::BecomeLost { reason } => (format!("the disk is lost: {reason}"), None),
@@ -300,10 +342,10 @@ fn words(step: &Step, action: &Action, own: u16) -> (String, Option<String>) {
         Action::HoldResume { waiting_for } => (format!("held, waiting for {waiting_for}"), None),
         Action::Release => ("taking part".into(), None),
         Action::Rejoin { cluster, leader } => {
-            (format!("waiting to be admitted anew to cluster {cluster}, whose leader is {leader}"), joins)
+            (format!("waiting to be admitted anew to cluster {cluster}, whose leader is {leader}"), None)
         }
         Action::Join { cluster, leader } => {
-            (format!("waiting to be admitted to cluster {cluster}, whose leader is {leader}"), joins)
+            (format!("waiting to be admitted to cluster {cluster}, whose leader is {leader}"), None)
         }
         Action::Bootstrap { .. } if *step == Step::Stop => (
             "stopping: the bootstrap that this disk was prepared for was given up; starting over".into(),

@@ -9,8 +9,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::admission::{AdmitRefusal, Applicant};
 use super::super::disk::{ConsensusView, Disk, Held, LogId, Vote, What};
-use super::super::local::PrepareRefusal;
+use super::super::local::{Admitted, PrepareRefusal};
+use super::super::plan::{Change, Leading};
 use super::*;
 use crate::discovery::{AddressBook, Directory};
 use crate::env::{Env, Lookup, Names};
@@ -51,6 +53,49 @@ impl Local for Fake {
         };
         *disk = Disk::from_identity(&stored, Boot { number: 1, random }, Held::default(), None);
         Box::pin(async { Ok(()) })
+    }
+
+    fn begin_joining(&self, cluster: ClusterId) -> BoxFuture<'_, Result<u64, String>> {
+        let mut disk = self.disk.lock();
+        if !matches!(disk.what, What::Lost { .. }) {
+            (disk.what, disk.cluster) = (What::Joining, cluster);
+        }
+        Box::pin(async { Ok(NONCE) })
+    }
+
+    fn join(&self, admitted: Admitted) -> BoxFuture<'_, Result<(), String>> {
+        let mut disk = self.disk.lock();
+        assert_eq!(admitted.nonce, NONCE);
+        let random = disk.boot.random;
+        *disk = Disk {
+            what: What::Joining,
+            ordinal: admitted.node_id.ordinal(),
+            cluster: admitted.cluster,
+            node_id: admitted.node_id,
+            boot: Boot { number: 1, random },
+            ..Disk::default()
+        };
+        Box::pin(async { Ok(()) })
+    }
+}
+
+const NONCE: u64 = 7;
+
+/// A leader that admits whoever asks, if it is one.
+impl Lead for Fake {
+    fn leading(&self) -> Option<Leading> {
+        let id = self.disk.lock().node_id;
+        let leads = self.consensus.lock().as_ref().is_some_and(|view| view.leader == Some(id));
+        leads.then(|| Leading { id, answering: [id].into(), ..Leading::default() })
+    }
+
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>> {
+        assert_eq!(applicant.nonce, NONCE);
+        Box::pin(async move { Ok(NodeId::new(applicant.ordinal, 50)) })
+    }
+
+    fn change(&self, _: Change) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("nothing changes here".into()) })
     }
 }
 
@@ -147,7 +192,7 @@ fn launch(own: Own, expected: u16, book: Arc<AddressBook>, listener: TcpListener
         channels: Some(PeerChannels::new(book)),
         random: Arc::new(crate::env::random::SystemRandom),
     };
-    let (starter, state) = Starter::new(config, Arc::clone(&local) as _);
+    let (starter, state) = Starter::new(config, Arc::clone(&local) as _, Arc::clone(&local) as _);
     let cancel = CancellationToken::new();
     let service = starter.service();
     let (stop, stopped) = (cancel.clone(), cancel.clone());
@@ -256,7 +301,7 @@ async fn a_node_alone_founds_at_once() {
         random: Arc::new(crate::env::random::SystemRandom),
     };
     let local = Fake::blank();
-    let (starter, mut state) = Starter::new(config(true), Arc::clone(&local) as _);
+    let (starter, mut state) = Starter::new(config(true), Arc::clone(&local) as _, Arc::clone(&local) as _);
     let cancel = CancellationToken::new();
     let running = tokio::spawn(starter.run(cancel.clone()));
     let founded = state.wait_for(|state| matches!(state.step, Step::Initialise(_)));
@@ -268,7 +313,7 @@ async fn a_node_alone_founds_at_once() {
 
     // Not without leave.
     let local = Fake::blank();
-    let (starter, mut state) = Starter::new(config(false), Arc::clone(&local) as _);
+    let (starter, mut state) = Starter::new(config(false), Arc::clone(&local) as _, Arc::clone(&local) as _);
     let _running = tokio::spawn(starter.run(CancellationToken::new()));
     let waiting =
         state.wait_for(|state| state.hint.as_deref().is_some_and(|hint| hint.contains("bootstrap")));
@@ -276,7 +321,8 @@ async fn a_node_alone_founds_at_once() {
     assert_eq!(local.disk().what, What::Blank);
 
     // A restart takes part at once.
-    let (starter, mut state) = Starter::new(config(false), Fake::member(0, 7, &[0], 9));
+    let (starter, mut state) =
+        Starter::new(config(false), Fake::member(0, 7, &[0], 9), Fake::member(0, 7, &[0], 9));
     let _running = tokio::spawn(starter.run(CancellationToken::new()));
     let released = state.wait_for(|state| state.step == Step::Release);
     timeout(Duration::from_secs(10), released).await.unwrap().unwrap();
@@ -310,8 +356,9 @@ async fn evidence_that_comes_late_still_counts() {
     assert!(lost.leader_known);
     // `node` stores it, and the disk asks to be admitted anew.
     old.local.disk.lock().what = What::Lost { reason: lost.text };
-    let state = old.until(|state| matches!(state.action, Action::Rejoin { .. })).await;
-    assert_eq!(state.step, Step::Wait);
+    let state = old.until_step(Step::Release).await;
+    assert_eq!(state.action, Action::Release);
+    assert_eq!(old.local.disk().node_id, NodeId::new(0, 50));
 }
 
 #[tokio::test]
@@ -374,6 +421,28 @@ async fn an_identity_is_taken_only_by_a_new_disk_that_it_is_meant_for() {
     for what in [What::Joining, What::Lost { reason: String::new() }] {
         *blank.local.disk.lock() = Disk { what, ordinal: 0, ..Disk::default() };
         assert!(prepare(at, request(at, 0)).await.contains("the disk is"), "{:?}", blank.local.disk().what);
+    }
+}
+
+#[tokio::test]
+async fn a_blank_disk_and_a_lost_one_are_admitted_by_the_leader() {
+    let (listeners, list) = ports(3).await;
+    let mut listeners = listeners.into_iter();
+    let led = Fake::member(0, 7, &[0, 1, 2], 9);
+    let leader = led.disk().node_id;
+    *led.consensus.lock() = Some(ConsensusView { leader: Some(leader), term: 3, ..ConsensusView::default() });
+    let _leader = start(0, &list, listeners.next().unwrap(), led);
+    let lost = Fake::member(1, 7, &[0, 1, 2], 9);
+    lost.disk.lock().what = What::Lost { reason: "damaged".into() };
+    for (ordinal, local) in [(1, lost), (2, Fake::blank())] {
+        let mut pod = start(ordinal, &list, listeners.next().unwrap(), local);
+        let state = pod.until_step(Step::Release).await;
+        assert_eq!(state.action, Action::Release);
+        let disk = pod.local.disk();
+        assert_eq!((disk.cluster, disk.node_id), (ClusterId(7), NodeId::new(ordinal, 50)));
+        let answer =
+            prepare(&list[usize::from(ordinal)], request(&list[usize::from(ordinal)], ordinal)).await;
+        assert!(answer.contains("joining"), "{answer}");
     }
 }
 

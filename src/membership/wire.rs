@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admission::Applicant;
 use super::disk::{ConsensusView, Described, Disk, Held, LogId, Vote, What};
 use super::local::Prepared;
 use crate::identity::{Boot, ClusterId, Member, Membership, NodeId};
@@ -163,6 +164,48 @@ pub(super) fn from_prepare(request: peer::PrepareRequest) -> Result<Prepared, Wi
     })
 }
 
+pub(super) fn to_admit(asked: String, applicant: &Applicant) -> peer::AdmitRequest {
+    peer::AdmitRequest {
+        asked,
+        cluster_id: applicant.cluster.0,
+        nonce: applicant.nonce,
+        ordinal: u32::from(applicant.ordinal),
+        member: Some(to_member(&applicant.member)),
+    }
+}
+
+pub(super) fn from_admit(request: peer::AdmitRequest) -> Result<Applicant, WireError> {
+    let ordinal = request.ordinal;
+    let member = request.member.ok_or(WireError::Lacks("the member"))?;
+    bounded("client URLs", member.client_urls.len())?;
+    Ok(Applicant {
+        cluster: ClusterId(request.cluster_id),
+        nonce: request.nonce,
+        ordinal: ordinal
+            .try_into()
+            .map_err(|_| WireError::Value { field: "its ordinal", value: i64::from(ordinal) })?,
+        member: from_member(member),
+    })
+}
+
+fn to_member(member: &Member) -> log::Member {
+    log::Member {
+        node_id: member.node_id.0,
+        name: member.name.clone(),
+        peer_address: member.peer_address.clone(),
+        client_urls: member.client_urls.clone(),
+    }
+}
+
+fn from_member(member: log::Member) -> Member {
+    Member {
+        node_id: NodeId(member.node_id),
+        name: member.name,
+        peer_address: member.peer_address,
+        client_urls: member.client_urls,
+    }
+}
+
 fn to_membership(membership: &Membership) -> log::Membership {
     log::Membership {
         configs: membership
@@ -170,16 +213,7 @@ fn to_membership(membership: &Membership) -> log::Membership {
             .iter()
             .map(|config| log::Voters { node_ids: config.iter().map(|id| id.0).collect() })
             .collect(),
-        members: membership
-            .members
-            .iter()
-            .map(|member| log::Member {
-                node_id: member.node_id.0,
-                name: member.name.clone(),
-                peer_address: member.peer_address.clone(),
-                client_urls: member.client_urls.clone(),
-            })
-            .collect(),
+        members: membership.members.iter().map(to_member).collect(),
     }
 }
 
@@ -195,16 +229,7 @@ fn from_membership(membership: log::Membership) -> Result<Membership, WireError>
             .into_iter()
             .map(|config| config.node_ids.into_iter().map(NodeId).collect())
             .collect(),
-        members: membership
-            .members
-            .into_iter()
-            .map(|member| Member {
-                node_id: NodeId(member.node_id),
-                name: member.name,
-                peer_address: member.peer_address,
-                client_urls: member.client_urls,
-            })
-            .collect(),
+        members: membership.members.into_iter().map(from_member).collect(),
     })
 }
 

@@ -4,16 +4,17 @@
 //! entries wait in `pending` until all of them become records. A command is checked as a whole before it changes anything,
 //! so a refused one leaves no trace.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::cluster::Touched;
 use super::command::{Command, Compact, DeleteRange, Deleted, Outcome, Put, Refusal, Reply, Request};
 use super::history::History;
 use super::index::Span;
 use super::record::{self, Entry};
 use super::txn::View;
-use super::{Changes, Event, KeyValue, Revision, State, small};
+use super::{Changes, Event, KeyValue, Revision, State, layout, small};
 use crate::identity::NodeId;
 
 /// What one call of [`State::apply`] did.
@@ -41,35 +42,55 @@ pub(super) struct Batch<'a> {
     pub(super) pending: Vec<Entry>,
     /// Changes of the command that runs now.
     pub(super) subs: i64,
-    marks: BTreeSet<NodeId>,
+    /// Index of the log entry.
+    index: u64,
+    touched: Touched,
 }
 
 impl State {
-    /// Apply the commands of one log entry. `history` must hold what all earlier calls returned.
-    pub fn apply(&mut self, history: &dyn History, requests: &[Request]) -> Applied {
+    /// Apply the commands of the log entry at `index`. `history` must hold what all earlier calls returned.
+    pub fn apply(&mut self, history: &dyn History, index: u64, requests: &[Request]) -> Applied {
         let compacted = self.compacted;
         let pending = Vec::with_capacity(requests.len());
-        let mut batch = Batch { state: self, history, pending, subs: 0, marks: BTreeSet::new() };
+        let touched = Touched::default();
+        let mut batch = Batch { state: self, history, pending, subs: 0, index, touched };
         let mut applied = Applied { replies: Vec::with_capacity(requests.len()), ..Applied::default() };
         for request in requests {
             let reply = batch.run(&request.command);
             applied.replies.push(reply);
         }
-        let Batch { pending, marks, .. } = batch;
+        let Batch { pending, touched, .. } = batch;
         if applied.is_unreadable() {
             return applied;
         }
-        let puts = &mut applied.changes.puts;
-        record::encode(&pending, puts, &mut applied.events);
+        record::encode(&pending, &mut applied.changes.puts, &mut applied.events);
         if self.compacted != compacted {
-            puts.push(small::compacted(self.compacted));
+            applied.changes.puts.push(small::compacted(self.compacted));
         }
-        for node in marks {
-            if let Some(mark) = self.cluster.marks.get(&node) {
-                puts.push(small::mark(node, mark));
+        self.write_cluster(&touched, &mut applied.changes);
+        applied
+    }
+
+    /// Apply a membership: its members, each with whether it votes. What to write to the engine.
+    pub fn apply_membership(&mut self, members: &BTreeMap<NodeId, bool>) -> Changes {
+        let (mut touched, mut changes) = (Touched::default(), Changes::default());
+        self.cluster.note_membership(members, &mut touched);
+        self.write_cluster(&touched, &mut changes);
+        changes
+    }
+
+    fn write_cluster(&self, touched: &Touched, changes: &mut Changes) {
+        for node in &touched.marks {
+            match self.cluster.marks.get(node) {
+                Some(mark) => changes.puts.push(small::mark(*node, mark)),
+                None => changes.deletes.push(layout::mark_key(*node).into()),
             }
         }
-        applied
+        for ordinal in &touched.admissions {
+            if let Some(admission) = self.cluster.admissions.get(ordinal) {
+                changes.puts.push(small::admission(*ordinal, admission));
+            }
+        }
     }
 }
 
@@ -84,10 +105,7 @@ impl Batch<'_> {
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete_range(delete)?),
             Command::Txn(txn) => Outcome::Txn(self.txn(txn)?),
             Command::Compact(compact) => self.compact(*compact)?,
-            Command::Cluster(command) => {
-                self.state.cluster.apply(command, &mut self.marks);
-                Outcome::Cluster
-            }
+            Command::Cluster(command) => self.state.cluster.apply(command, self.index, &mut self.touched),
         };
         self.state.revision = self.newest();
         Ok(Reply { revision: self.state.revision, outcome })

@@ -1,15 +1,23 @@
-//! Cluster state that is not a key: marks (DESIGN section 5). Admissions, removed ids, settings, alarms and the event log
-//! join it here.
+//! Cluster state that is not a key: marks, and which disk each ordinal was last admitted with (DESIGN section 5). Settings,
+//! alarms and the event log join it here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::identity::NodeId;
+use super::command::Outcome;
+use crate::identity::{NodeId, Ordinal};
 
 /// A change to the cluster state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterCommand {
     /// Record what members have acknowledged as durable.
     Marks(Vec<(NodeId, Mark)>),
+    /// Give a disk the id under which it may join.
+    Admit {
+        /// The ordinal of its pod.
+        ordinal: Ordinal,
+        /// What the disk calls itself until then; never 0.
+        nonce: u64,
+    },
 }
 
 /// What one member has acknowledged as durable. A disk that holds less was rolled back.
@@ -38,26 +46,232 @@ impl Mark {
     }
 }
 
+/// How far the newest disk of an ordinal has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Standing {
+    /// It was admitted, and no membership has it yet.
+    #[default]
+    Admitted = 0,
+    /// A membership had it, and never as a voter.
+    Learner = 1,
+    /// A membership let it vote.
+    Voter = 2,
+    /// A membership had it, and a later one has not: it never comes back.
+    Removed = 3,
+}
+
+impl Standing {
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        [Self::Admitted, Self::Learner, Self::Voter, Self::Removed]
+            .into_iter()
+            .find(|standing| *standing as u64 == number)
+    }
+}
+
+/// The newest disk that an ordinal was admitted with. Every lower id of the ordinal that is no member counts as removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Its id.
+    pub id: NodeId,
+    /// What it called itself when it asked; 0 for the disks of the first bootstrap.
+    pub nonce: u64,
+    /// How far it has got.
+    pub standing: Standing,
+}
+
 /// The cluster state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// By member; a mark is never replaced by a lower one.
     pub marks: BTreeMap<NodeId, Mark>,
+    /// By ordinal.
+    pub admissions: BTreeMap<Ordinal, Admission>,
+}
+
+/// Which items of the cluster state are others now.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) marks: BTreeSet<NodeId>,
+    pub(super) admissions: BTreeSet<Ordinal>,
 }
 
 impl Cluster {
-    /// Apply `command`; whose marks are others now goes to `changed`.
-    pub(super) fn apply(&mut self, command: &ClusterCommand, changed: &mut BTreeSet<NodeId>) {
-        let ClusterCommand::Marks(marks) = command;
-        for (node, mark) in marks {
-            let replaced = match self.marks.get(node) {
-                Some(old) => !mark.is_below(old) && mark != old,
-                None => true,
-            };
-            if replaced {
-                self.marks.insert(*node, *mark);
-                changed.insert(*node);
+    /// Apply `command`, which stands in the log entry at `index`; what changes goes to `touched`.
+    pub(super) fn apply(&mut self, command: &ClusterCommand, index: u64, touched: &mut Touched) -> Outcome {
+        match command {
+            ClusterCommand::Marks(marks) => {
+                for (node, mark) in marks {
+                    self.mark(*node, *mark, touched);
+                }
+                Outcome::Cluster
+            }
+            ClusterCommand::Admit { ordinal, nonce } => {
+                Outcome::Admitted(self.admit(*ordinal, *nonce, index, touched))
             }
         }
+    }
+
+    fn mark(&mut self, node: NodeId, mark: Mark, touched: &mut Touched) {
+        let replaced = match self.marks.get(&node) {
+            Some(old) => !mark.is_below(old) && mark != *old,
+            None => true,
+        };
+        if replaced {
+            self.marks.insert(node, mark);
+            touched.marks.insert(node);
+        }
+    }
+
+    /// The same nonce gets the same id, until the disk may have acknowledged something under it: a disk that asks once more after
+    /// that was rolled back.
+    fn admit(&mut self, ordinal: Ordinal, nonce: u64, index: u64, touched: &mut Touched) -> Option<NodeId> {
+        if let Some(newest) = self.admissions.get(&ordinal) {
+            let unused = newest.standing <= Standing::Learner && !self.marks.contains_key(&newest.id);
+            if newest.nonce == nonce && unused {
+                return Some(newest.id);
+            }
+            // An entry holds at most one admission of an ordinal: the second would get the first one's id.
+            if newest.id.incarnation() >= index {
+                return None;
+            }
+        }
+        let id = NodeId::new(ordinal, index);
+        self.admissions.insert(ordinal, Admission { id, nonce, standing: Standing::Admitted });
+        touched.admissions.insert(ordinal);
+        Some(id)
+    }
+
+    /// A membership was applied: these are its members, each with whether it votes.
+    pub(super) fn note_membership(&mut self, members: &BTreeMap<NodeId, bool>, touched: &mut Touched) {
+        for id in members.keys() {
+            let newest = self.admissions.entry(id.ordinal()).or_default();
+            if newest.id < *id {
+                *newest = Admission { id: *id, ..Admission::default() };
+            }
+        }
+        for (ordinal, newest) in &mut self.admissions {
+            let standing = match members.get(&newest.id) {
+                Some(true) => Standing::Voter,
+                Some(false) => newest.standing.max(Standing::Learner),
+                None if newest.standing == Standing::Admitted => Standing::Admitted,
+                None => Standing::Removed,
+            };
+            if standing != newest.standing {
+                newest.standing = standing;
+                touched.admissions.insert(*ordinal);
+            }
+        }
+        let removed = self.removed(&members.keys().copied().collect());
+        let is_removed = |id: &NodeId| {
+            !members.contains_key(id)
+                && removed.iter().any(|gone| gone.ordinal() == id.ordinal() && id <= gone)
+        };
+        let useless: Vec<_> = self.marks.keys().copied().filter(is_removed).collect();
+        for id in useless {
+            self.marks.remove(&id);
+            touched.marks.insert(id);
+        }
+    }
+
+    /// Of each ordinal the newest id that was removed, where `members` are those of the newest applied membership: it and all
+    /// lower ones never come back.
+    pub fn removed(&self, members: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let of_ordinal = |(ordinal, newest): (&Ordinal, &Admission)| {
+            if newest.standing == Standing::Removed {
+                return Some(newest.id);
+            }
+            // The one before is replaced once no membership has it.
+            let replacing = members.iter().any(|id| id.ordinal() == *ordinal && *id < newest.id);
+            let below = newest.id.incarnation().saturating_sub(1);
+            (!replacing && below > 0).then(|| NodeId::new(*ordinal, below))
+        };
+        self.admissions.iter().filter_map(of_ordinal).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: NodeId = NodeId::new(2, 1);
+
+    fn admit(cluster: &mut Cluster, nonce: u64, index: u64) -> Option<NodeId> {
+        let mut touched = Touched::default();
+        let before = cluster.clone();
+        let outcome = cluster.apply(&ClusterCommand::Admit { ordinal: 2, nonce }, index, &mut touched);
+        assert_eq!(touched.admissions.contains(&2), *cluster != before, "what changed is written");
+        match outcome {
+            Outcome::Admitted(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn members(cluster: &mut Cluster, members: &[(NodeId, bool)]) {
+        let before = cluster.clone();
+        let mut touched = Touched::default();
+        cluster.note_membership(&members.iter().copied().collect(), &mut touched);
+        let changed = before.admissions != cluster.admissions;
+        assert_eq!(!touched.admissions.is_empty(), changed, "what changed is written");
+    }
+
+    fn removed(cluster: &Cluster, members: &[NodeId]) -> Vec<NodeId> {
+        cluster.removed(&members.iter().copied().collect()).into_iter().collect()
+    }
+
+    fn founded() -> Cluster {
+        let mut cluster = Cluster::default();
+        members(&mut cluster, &[(OLD, true)]);
+        assert_eq!(cluster.admissions[&2], Admission { id: OLD, nonce: 0, standing: Standing::Voter });
+        cluster
+    }
+
+    #[test]
+    fn a_nonce_keeps_its_id_until_the_disk_may_have_acknowledged_something() {
+        let mut cluster = founded();
+        let new = admit(&mut cluster, 7, 50).unwrap();
+        assert_eq!(new, NodeId::new(2, 50), "the incarnation is the index of the entry");
+        assert_eq!(admit(&mut cluster, 7, 60), Some(new));
+        members(&mut cluster, &[(OLD, true), (new, false)]);
+        assert_eq!(admit(&mut cluster, 7, 61), Some(new), "a learner that was never heard of");
+        let mut marked = cluster.clone();
+        let mark = ClusterCommand::Marks(vec![(new, Mark::default())]);
+        marked.apply(&mark, 62, &mut Touched::default());
+        assert_eq!(admit(&mut marked, 7, 63), Some(NodeId::new(2, 63)), "a mark names it");
+        members(&mut cluster, &[(new, true)]);
+        assert_eq!(admit(&mut cluster, 7, 64), Some(NodeId::new(2, 64)), "it voted");
+    }
+
+    #[test]
+    fn another_nonce_gets_another_id_and_never_twice_the_same() {
+        let mut cluster = founded();
+        let first = admit(&mut cluster, 7, 50).unwrap();
+        assert_eq!(admit(&mut cluster, 8, 50), None, "the second of one entry asks again");
+        let second = admit(&mut cluster, 8, 51).unwrap();
+        assert!(first < second);
+        assert_eq!(admit(&mut cluster, 7, 52), Some(NodeId::new(2, 52)), "7 is not the newest any more");
+    }
+
+    #[test]
+    fn what_is_removed_is_known_for_ever_and_nothing_before() {
+        let mut cluster = founded();
+        assert_eq!(removed(&cluster, &[OLD]), []);
+        let new = admit(&mut cluster, 7, 50).unwrap();
+        assert_eq!(removed(&cluster, &[OLD]), [], "admitted is not replaced");
+        let mark = ClusterCommand::Marks(vec![(OLD, Mark::default()), (new, Mark::default())]);
+        cluster.apply(&mark, 51, &mut Touched::default());
+        members(&mut cluster, &[(OLD, true), (new, true)]);
+        assert_eq!(removed(&cluster, &[OLD, new]), [], "the joint membership has both");
+        members(&mut cluster, &[(new, true)]);
+        assert_eq!(removed(&cluster, &[new]), [NodeId::new(2, 49)]);
+        assert_eq!(cluster.marks.keys().collect::<Vec<_>>(), [&new], "marks of removed disks are of no use");
+        members(&mut cluster, &[]);
+        assert_eq!(removed(&cluster, &[]), [new]);
+        assert_eq!(
+            admit(&mut cluster, 7, 60),
+            Some(NodeId::new(2, 60)),
+            "a removed disk comes back as another"
+        );
+        assert!(cluster.marks.is_empty());
     }
 }

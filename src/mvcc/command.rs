@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::KeyValue;
+use crate::identity::NodeId;
 
 /// One client's command, with who sent it. Permission is checked again when it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,8 +222,10 @@ pub enum Outcome {
     Txn(TxnResult),
     /// Of [`Compact`].
     Compact,
-    /// Of a cluster command.
+    /// Of a cluster command that answers nothing.
     Cluster,
+    /// Of an admission: the disk's id; none if another disk of its ordinal was admitted by the same entry.
+    Admitted(Option<NodeId>),
 }
 
 /// What a delete did.

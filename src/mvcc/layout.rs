@@ -5,6 +5,7 @@
 //! | `h` main (8 bytes) sub (4) | a history record that starts at this revision, or the head of a large entry |
 //! | `h` main (8) sub (4) part (4) | part 1, 2, … of the large entry whose head has the same revision |
 //! | `r` … | `raft`'s own: applied index, membership |
+//! | `sa` ordinal (2) | the newest disk that an ordinal was admitted with |
 //! | `sc` | the compacted revision |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
@@ -15,7 +16,7 @@
 //! A snapshot is [`history_span`] up to its revision and [`super::State::small_state`].
 
 use super::Revision;
-use crate::identity::NodeId;
+use crate::identity::{NodeId, Ordinal};
 
 /// First byte of history records.
 pub const HISTORY: u8 = b'h';
@@ -28,6 +29,8 @@ pub const SMALL: u8 = b's';
 pub(super) const COMPACTED: &[u8] = b"sc";
 /// Key of the progress of physical compaction.
 pub(super) const PROGRESS: &[u8] = b"sp";
+/// Begin of the key of an admission.
+pub(super) const ADMISSION: &[u8] = b"sa";
 /// Begin of the key of a mark.
 pub(super) const MARK: &[u8] = b"sm";
 
@@ -72,6 +75,14 @@ pub(super) fn mark_key(node: NodeId) -> Vec<u8> {
 pub(super) fn mark_node(key: &[u8]) -> Option<NodeId> {
     let id = key.strip_prefix(MARK)?;
     Some(NodeId(u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {
+    [ADMISSION, &ordinal.to_be_bytes()].concat()
+}
+
+pub(super) fn admission_ordinal(key: &[u8]) -> Option<Ordinal> {
+    Some(Ordinal::from_be_bytes(key.strip_prefix(ADMISSION)?.try_into().ok()?))
 }
 
 /// The revision in a history key, and the part number if it is a part.

@@ -97,6 +97,9 @@ impl State {
             Item::Mark(node, mark) => {
                 self.cluster.marks.insert(node, mark);
             }
+            Item::Admission(ordinal, admission) => {
+                self.cluster.admissions.insert(ordinal, admission);
+            }
         }
         Ok(())
     }

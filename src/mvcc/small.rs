@@ -3,11 +3,11 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::cluster::Mark;
+use super::cluster::{Admission, Mark, Standing};
 use super::compaction::Progress;
 use super::record::{self, Damage, Kind};
 use super::{Revision, layout};
-use crate::identity::NodeId;
+use crate::identity::{NodeId, Ordinal};
 
 /// An item, as it is written.
 pub(super) fn compacted(revision: i64) -> (Bytes, Bytes) {
@@ -24,6 +24,11 @@ pub(super) fn mark(node: NodeId, mark: &Mark) -> (Bytes, Bytes) {
     item(&layout::mark_key(node), &[boot, vote_term, vote_node, log_term, log_index])
 }
 
+pub(super) fn admission(ordinal: Ordinal, admission: &Admission) -> (Bytes, Bytes) {
+    let Admission { id, nonce, standing } = *admission;
+    item(&layout::admission_key(ordinal), &[id.0, nonce, standing as u64])
+}
+
 fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
     let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len());
     for number in numbers {
@@ -38,6 +43,7 @@ pub(super) enum Item {
     Compacted(i64),
     Progress(Progress),
     Mark(NodeId, Mark),
+    Admission(Ordinal, Admission),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -53,6 +59,11 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
         let [done, target, main, sub] = numbers(body)?;
         let cursor = Revision::new(main as i64, sub as i64);
         return Ok(Item::Progress(Progress { done: done as i64, target: target as i64, cursor }));
+    }
+    if let Some(ordinal) = layout::admission_ordinal(key) {
+        let [id, nonce, standing] = numbers(body)?;
+        let standing = Standing::from_number(standing).ok_or(Damage::Number)?;
+        return Ok(Item::Admission(ordinal, Admission { id: NodeId(id), nonce, standing }));
     }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;

@@ -3,6 +3,8 @@
 //! Order at a start: lock, identity, boot raised, log, state. The log and the newest snapshot are the truth; the state is
 //! rebuilt from them unless it was closed cleanly, checks out, and fits the log.
 
+mod joining;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -14,7 +16,9 @@ use crate::env::Env;
 use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal};
-use crate::membership::{ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What};
+use crate::membership::{
+    Admitted, ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What,
+};
 use crate::metrics::Metrics;
 use crate::raft::store::Store as _;
 use crate::raft::{self, Gate, Opened, Sender};
@@ -139,8 +143,10 @@ impl LocalDisk {
             inner.identity = Some(identity.clone());
         }
         match identity.state {
-            DiskState::Lost { .. } | DiskState::Joining { .. } => return Ok(()),
-            DiskState::Prepared { .. } | DiskState::Member => {}
+            DiskState::Lost { .. } => return Ok(()),
+            // Not admitted yet: there is no log.
+            DiskState::Joining { .. } if identity.node_id == NodeId::default() => return Ok(()),
+            DiskState::Prepared { .. } | DiskState::Joining { .. } | DiskState::Member => {}
         }
         let began = Instant::now();
         // Not under the lock: whoever asks meanwhile is told that the disk is being opened.
@@ -367,12 +373,23 @@ impl Local for LocalDisk {
             leader: position.leader,
             term: position.term,
             applied_index: position.applied_index,
-            removed: std::collections::BTreeSet::new(),
+            removed: self.consensus.consensus()?.removed(),
         })
     }
 
     fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>> {
         Box::pin(async move { self.prepare_now(&identity) })
+    }
+
+    fn begin_joining(&self, cluster: ClusterId) -> BoxFuture<'_, Result<u64, String>> {
+        Box::pin(async move { self.begin_joining_now(cluster).map_err(|error| error.to_string()) })
+    }
+
+    fn join(&self, admitted: Admitted) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            self.close_opened().await;
+            self.join_now(&admitted).map_err(|error| error.to_string())
+        })
     }
 }
 

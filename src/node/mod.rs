@@ -13,6 +13,7 @@
 mod dial;
 mod disk;
 mod health;
+mod lead;
 mod run;
 mod world;
 
@@ -37,7 +38,7 @@ use crate::env::{Env, Listener};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::limits;
-use crate::membership::{Desired, MembershipService, Own, Starter, StarterConfig};
+use crate::membership::{self, Desired, MembershipService, Own, Starter, StarterConfig};
 use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::{Gate, Service};
@@ -117,7 +118,8 @@ impl Node {
             channels: place.channels.clone(),
             random: env.random.clone(),
         };
-        let (starter, state) = Starter::new(starter, disk.clone());
+        let leader = Arc::new(lead::Leader(gate.clone()));
+        let (starter, state) = Starter::new(starter, disk.clone(), leader.clone());
         let (name, started) = (config.name.clone(), state.clone());
         let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, name, ready));
         let (failure, failed) = watch::channel(None);
@@ -151,6 +153,7 @@ impl Node {
         }
         node.tasks.spawn(starter.run(node.closing.clone()));
         node.tasks.spawn(runner.run(node.closing.clone()));
+        node.tasks.spawn(membership::reconcile(leader, node.closing.clone()));
         Ok(node)
     }
 

@@ -162,11 +162,7 @@ fn request_to_log(request: Request) -> log::Request {
         Command::Compact(compact) => {
             Log::Compact(log::Compact { revision: compact.revision, physical: compact.physical })
         }
-        Command::Cluster(ClusterCommand::Marks(marks)) => Log::Cluster(log::ClusterCommand {
-            command: Some(log::cluster_command::Command::Marks(log::Marks {
-                marks: marks.iter().map(|(id, mark)| mark_to_log(*id, mark)).collect(),
-            })),
-        }),
+        Command::Cluster(command) => Log::Cluster(cluster_to_log(&command)),
     };
     log::Request { user: request.user, auth_revision: request.auth_revision, command: Some(command) }
 }
@@ -180,13 +176,35 @@ fn request_from_log(request: log::Request) -> Result<Request, CodecError> {
         Log::Compact(compact) => {
             Command::Compact(Compact { revision: compact.revision, physical: compact.physical })
         }
-        Log::Cluster(cluster) => match cluster.command.ok_or(CodecError::Missing("cluster command"))? {
-            log::cluster_command::Command::Marks(marks) => {
-                Command::Cluster(ClusterCommand::Marks(marks.marks.iter().map(mark_from_log).collect()))
-            }
-        },
+        Log::Cluster(cluster) => Command::Cluster(cluster_from_log(cluster)?),
     };
     Ok(Request { user: request.user, auth_revision: request.auth_revision, command })
+}
+
+fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
+    use log::cluster_command::Command as Log;
+    let command = match command {
+        ClusterCommand::Marks(marks) => {
+            Log::Marks(log::Marks { marks: marks.iter().map(|(id, mark)| mark_to_log(*id, mark)).collect() })
+        }
+        ClusterCommand::Admit { ordinal, nonce } => {
+            Log::Admit(log::Admit { ordinal: u32::from(*ordinal), nonce: *nonce })
+        }
+    };
+    log::ClusterCommand { command: Some(command) }
+}
+
+fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, CodecError> {
+    use log::cluster_command::Command as Log;
+    Ok(match command.command.ok_or(CodecError::Missing("cluster command"))? {
+        Log::Marks(marks) => ClusterCommand::Marks(marks.marks.iter().map(mark_from_log).collect()),
+        Log::Admit(log::Admit { ordinal, nonce }) => ClusterCommand::Admit {
+            ordinal: ordinal
+                .try_into()
+                .map_err(|_| CodecError::Unknown { what: "an ordinal", value: ordinal })?,
+            nonce,
+        },
+    })
 }
 
 pub(crate) fn mark_to_log(id: NodeId, mark: &Mark) -> log::Mark {

@@ -1,6 +1,6 @@
 //! The handle of a member's consensus: starts it, answers for it, stops it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -272,6 +272,16 @@ impl Consensus {
     /// What was once on the disks of the members, as far as this member knows; a leader knows more than its marks say.
     pub fn known_marks(&self) -> BTreeMap<NodeId, crate::mvcc::cluster::Mark> {
         super::marks::known(self)
+    }
+
+    /// Which disk each ordinal was last admitted with, in the applied state.
+    pub fn admissions(&self) -> BTreeMap<crate::identity::Ordinal, crate::mvcc::cluster::Admission> {
+        self.inner.machine.with_state(|state| state.cluster().admissions.clone())
+    }
+
+    /// Of each ordinal the newest id that the applied state knows as removed.
+    pub fn removed(&self) -> BTreeSet<NodeId> {
+        self.inner.machine.removed()
     }
 
     /// Read-index rounds since the start: each serves all readers that waited.

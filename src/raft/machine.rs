@@ -166,6 +166,14 @@ impl Machine {
         self.membership.read().clone()
     }
 
+    /// Of each ordinal the newest id that was removed.
+    pub fn removed(&self) -> std::collections::BTreeSet<crate::identity::NodeId> {
+        // Both under the state's lock, which apply holds for as long as they differ.
+        let state = self.state.read();
+        let members = self.membership.read().membership().nodes().map(|(id, _)| *id).collect();
+        state.cluster().removed(&members)
+    }
+
     /// Looks at the state, without changes in between.
     pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.read())
@@ -189,7 +197,9 @@ impl Machine {
             }
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                let state = self.state.write();
+                let mut state = self.state.write();
+                let changes = state.apply_membership(&types::voting(membership));
+                batch = storage::Batch { puts: changes.puts, deletes: changes.deletes };
                 batch
                     .puts
                     .push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
@@ -214,7 +224,7 @@ impl Machine {
             codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
         let compacted = state.compacted();
-        let applied = state.apply(&self.history, &requests);
+        let applied = state.apply(&self.history, id.index, &requests);
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
             return Err(MachineError::Unreadable);
         }

@@ -9,11 +9,13 @@
 //! * `types`, `codec`, `wire`: openraft's types, the bytes of the log, the messages between members
 //! * `open`: a member's log and state, made to fit together
 //! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
+//! * `change`: changes of the membership, on the leader
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
 //! * `network`, `service`, `boots`, `heard`: messages out, messages in, which to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
 pub mod boots;
+mod change;
 pub mod codec;
 mod duties;
 mod forward;
@@ -39,6 +41,7 @@ mod tests;
 mod types;
 pub(crate) mod wire;
 
+pub use change::MembersSeen;
 pub use gate::Gate;
 pub use handle::{Consensus, Parts};
 pub use network::{Dial, Lane};

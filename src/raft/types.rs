@@ -1,5 +1,6 @@
 //! What openraft is told about us: ids, nodes, entries, answers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -123,3 +124,9 @@ pub(crate) fn stored_vote(vote: &Vote) -> storage::Vote {
 
 /// The openraft handle with our types.
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::state_machine::StateMachine>;
+
+/// The members, each with whether it votes.
+pub(crate) fn voting(membership: &Membership) -> BTreeMap<NodeId, bool> {
+    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+    membership.nodes().map(|(id, _)| (*id, voters.contains(id))).collect()
+}

@@ -259,6 +259,7 @@ fn outcome_to_wire(outcome: Outcome) -> peer::Outcome {
         }),
         Outcome::Compact => Wire::Compact(peer::Blank {}),
         Outcome::Cluster => Wire::Cluster(peer::Blank {}),
+        Outcome::Admitted(id) => Wire::Admitted(id.map_or(0, |id| id.0)),
     };
     peer::Outcome { outcome: Some(outcome) }
 }
@@ -285,6 +286,7 @@ fn outcome_from_wire(outcome: peer::Outcome) -> Result<Outcome, CodecError> {
         }),
         Wire::Compact(_) => Outcome::Compact,
         Wire::Cluster(_) => Outcome::Cluster,
+        Wire::Admitted(id) => Outcome::Admitted((id != 0).then_some(NodeId(id))),
     })
 }
 

@@ -16,15 +16,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{TEMPORARY_SUFFIX, log, parent_of};
+use super::{TEMPORARY_SUFFIX, log, parent_of, read_small_file, replace_file};
 use crate::env::Files;
 use crate::env::files::{Lock, Space};
+use crate::limits;
 
 /// What the file system itself puts at the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
 const RETIRED_PREFIX: &str = "retired-";
-/// Everything that makes a disk what it is. The identity is last: a retirement that broke off leaves it.
-const PARTS: [&str; 5] = ["incoming", "state", "snapshots", "log", "identity"];
+/// What an identity is the identity of.
+const PARTS: [&str; 4] = ["incoming", "state", "snapshots", "log"];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -169,8 +170,10 @@ impl DataDirectory {
             .collect())
     }
 
-    /// Sets everything aside, durably, in `retired-{label}`. The engine and the log must be closed. If it breaks off, the
-    /// identity is still in its place, and the same call completes it. Blocks.
+    /// Sets everything aside, durably, in `retired-{label}`. The engine and the log must be closed. The identity is copied there last
+    /// and stays in its place until the caller replaces it: a disk that was in use is never without. If it breaks off, the same
+    /// call completes it; once it is complete, it does nothing, so each identity needs
+    /// a label of its own. Blocks.
     ///
     /// # Errors
     /// [`DirectoryError::Label`] if the label is not a plain name.
@@ -180,9 +183,9 @@ impl DataDirectory {
             return Err(DirectoryError::Label(label.to_owned()));
         }
         let aside = self.root.join(format!("{RETIRED_PREFIX}{label}"));
-        let taken = self.files.exists(&aside.join("identity")).map_err(explain(&aside))?;
-        if taken {
-            return Err(DirectoryError::Label(label.to_owned()));
+        let (identity, copy) = (self.identity(), aside.join("identity"));
+        if self.files.exists(&copy).map_err(explain(&aside))? {
+            return Ok(aside);
         }
         self.files.create_dir_all(&aside).map_err(explain(&aside))?;
         self.files.sync_dir(&self.root).map_err(explain(&self.root))?;
@@ -194,6 +197,9 @@ impl DataDirectory {
                 self.files.sync_dir(&self.root).map_err(explain(&self.root))?;
             }
         }
+        let bytes =
+            read_small_file(&*self.files, &identity, limits::IDENTITY_BYTES).map_err(explain(&identity))?;
+        replace_file(&*self.files, &copy, &bytes).map_err(explain(&copy))?;
         Ok(aside)
     }
 

@@ -94,7 +94,7 @@ pub(super) struct Store {
 impl Store {
     pub fn apply(&mut self, commands: impl IntoIterator<Item = Command>) -> Applied {
         let requests: Vec<_> = commands.into_iter().map(Request::anonymous).collect();
-        let applied = self.state.apply(&self.engine, &requests);
+        let applied = self.state.apply(&self.engine, 1, &requests);
         self.engine.write(&applied.changes);
         applied
     }

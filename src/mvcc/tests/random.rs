@@ -296,7 +296,7 @@ proptest! {
         let small = store.state.small_state();
         for commands in after {
             let requests: Vec<_> = commands.into_iter().map(Request::anonymous).collect();
-            let applied = store.state.apply(&store.engine, &requests);
+            let applied = store.state.apply(&store.engine, 1, &requests);
             store.engine.write(&applied.changes);
         }
         let (from, to) = crate::mvcc::layout::history_span(revision);

@@ -121,7 +121,9 @@ fn a_request() -> impl Strategy<Value = Request> {
         a_txn().prop_map(Command::Txn),
         any::<(i64, bool)>()
             .prop_map(|(revision, physical)| Command::Compact(Compact { revision, physical })),
-        vec(a_mark(), 0..4).prop_map(|marks| Command::Cluster(ClusterCommand::Marks(marks)))
+        vec(a_mark(), 0..4).prop_map(|marks| Command::Cluster(ClusterCommand::Marks(marks))),
+        any::<(u16, u64)>()
+            .prop_map(|(ordinal, nonce)| Command::Cluster(ClusterCommand::Admit { ordinal, nonce }))
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,
@@ -154,7 +156,9 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         deleted.prop_map(Outcome::DeleteRange),
         range.prop_map(Outcome::Range),
         Just(Outcome::Compact),
-        Just(Outcome::Cluster)
+        Just(Outcome::Cluster),
+        Just(Outcome::Admitted(None)),
+        (1..u64::MAX).prop_map(|id| Outcome::Admitted(Some(NodeId(id))))
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {
         (any::<bool>(), any::<i64>(), vec(inner, 0..4)).prop_map(|(succeeded, revision, outcomes)| {

@@ -1,0 +1,72 @@
+//! One attempt at being admitted: the disk says who it is, the leader gives it an id, the disk becomes that. Whatever breaks off is
+//! begun again; the nonce is on disk before it is first said, so the same disk gets the same id.
+
+use tokio::time::timeout;
+
+use super::admission::Applicant;
+use super::disk::Answers;
+use super::local::{Admitted, Local};
+use super::service::Own;
+use super::wire;
+use crate::discovery::{Path, Peer, PeerChannels};
+use crate::identity::{ClusterId, Member, NodeId};
+use crate::limits;
+use crate::proto::peer::admit_response;
+use crate::proto::peer::membership_client::MembershipClient;
+
+/// Whom to ask for admission to which cluster.
+pub(super) struct Attempt<'a> {
+    pub(super) own: &'a Own,
+    pub(super) cluster: ClusterId,
+    /// The leader's pod: its name, and where it is.
+    pub(super) leader: (String, Peer),
+    pub(super) answers: &'a Answers,
+}
+
+impl Attempt<'_> {
+    /// Asks; returns what this disk is now.
+    pub(super) async fn join(self, local: &dyn Local, channels: &PeerChannels) -> Result<NodeId, String> {
+        let nonce = local.begin_joining(self.cluster).await?;
+        let node_id = self.ask(nonce, channels).await?;
+        let supersedes = self
+            .answers
+            .described()
+            .filter(|(_, _, described)| described.disk.cluster == self.cluster)
+            .flat_map(|(_, _, described)| described.disk.supersedes.iter().copied())
+            .collect::<std::collections::BTreeSet<_>>();
+        let supersedes = supersedes.into_iter().collect();
+        local.join(Admitted { cluster: self.cluster, supersedes, node_id, nonce }).await?;
+        Ok(node_id)
+    }
+
+    async fn ask(&self, nonce: u64, channels: &PeerChannels) -> Result<NodeId, String> {
+        let applicant = Applicant {
+            cluster: self.cluster,
+            nonce,
+            ordinal: self.own.ordinal,
+            member: Member {
+                node_id: NodeId::default(),
+                name: self.own.member_name.clone(),
+                peer_address: self.own.peer_address.clone(),
+                client_urls: self.own.client_urls.clone(),
+            },
+        };
+        let (name, peer) = &self.leader;
+        let mut client = MembershipClient::new(channels.channel(peer, Path::Data))
+            .max_decoding_message_size(limits::HELLO_BYTES);
+        let answer = timeout(limits::ADMIT_TIMEOUT, client.admit(wire::to_admit(name.clone(), &applicant)))
+            .await
+            .map_err(|_| format!("{name} did not answer in time"))?
+            .map_err(|status| format!("{name}: {}", status.message()))?;
+        match answer.into_inner().outcome {
+            Some(admit_response::Outcome::NodeId(id)) if NodeId(id).ordinal() == self.own.ordinal => {
+                Ok(NodeId(id))
+            }
+            Some(admit_response::Outcome::NodeId(id)) => {
+                Err(format!("{name} gave the id {} to ordinal {}", NodeId(id), self.own.ordinal))
+            }
+            Some(admit_response::Outcome::Refused(reason)) => Err(format!("{name}: {reason}")),
+            None => Err(format!("the answer of {name} says nothing")),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What `membership` needs of consensus where it leads.
+
+use futures::future::BoxFuture;
+
+use crate::identity::NodeId;
+use crate::membership::{AdmitRefusal, Applicant, Change, Lead, Leading};
+use crate::mvcc::cluster::ClusterCommand;
+use crate::mvcc::command::{Command, Outcome, Request};
+use crate::raft::store::Store as _;
+use crate::raft::{Consensus, Gate, MembersSeen, PeerNode};
+
+/// Consensus, once it runs.
+pub(super) struct Leader(pub(super) Gate);
+
+impl Leader {
+    fn seen(&self) -> Option<(&Consensus, MembersSeen)> {
+        let consensus = self.0.consensus()?;
+        Some((consensus, consensus.members_seen()?))
+    }
+
+    async fn admit_now(&self, applicant: Applicant) -> Result<NodeId, AdmitRefusal> {
+        let Some(consensus) = self.0.consensus() else { return Err(AdmitRefusal::NotLeader) };
+        let not_committed = |reason: String| AdmitRefusal::NotCommitted(reason);
+        let Applicant { nonce, ordinal, member, .. } = applicant;
+        let command = Command::Cluster(ClusterCommand::Admit { ordinal, nonce });
+        let (reply, _) = consensus
+            .propose(Request::anonymous(command))
+            .await
+            .map_err(|error| not_committed(error.to_string()))?;
+        let Outcome::Admitted(Some(id)) = reply.outcome else {
+            return Err(not_committed("another disk of this ordinal was admitted".into()));
+        };
+        // Seen after the admission: a newer disk of the ordinal would have been admitted by now.
+        let (consensus, seen) = self.seen().ok_or(AdmitRefusal::NotLeader)?;
+        let node = PeerNode {
+            name: member.name,
+            peer_address: member.peer_address,
+            client_urls: member.client_urls,
+        };
+        consensus.add_learner(id, node, &seen).await.map_err(|error| not_committed(error.to_string()))?;
+        Ok(id)
+    }
+}
+
+impl Lead for Leader {
+    fn leading(&self) -> Option<Leading> {
+        let (consensus, seen) = self.seen()?;
+        let MembersSeen { configs, members, committed, answering, caught_up, .. } = seen;
+        let admissions = consensus.admissions();
+        let id = consensus.mine().node;
+        Some(Leading { id, configs, members, committed, answering, caught_up, admissions })
+    }
+
+    fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>> {
+        Box::pin(self.admit_now(applicant))
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let Some((consensus, seen)) = self.seen() else { return Err("this member does not lead".into()) };
+            let changed = match change {
+                Change::Voters(voters) => consensus.set_voters(voters, &seen).await,
+                Change::Remove(ids) => consensus.remove_learners(ids, &seen).await,
+            };
+            changed.map_err(|error| error.to_string())
+        })
+    }
+}
