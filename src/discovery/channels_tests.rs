@@ -50,6 +50,10 @@ impl Membership for Mirror {
     ) -> Result<Response<peer::PrepareResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn admit(&self, _: Request<peer::AdmitRequest>) -> Result<Response<peer::AdmitResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 async fn serve(at: SocketAddr) -> (SocketAddr, JoinHandle<()>) {

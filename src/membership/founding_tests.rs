@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::super::disk::{Answer, Asked, ConsensusView, Described, Disk, Held, LogId, What};
-use super::super::local::PrepareRefusal;
+use super::super::local::{Admitted, PrepareRefusal};
 use super::super::start::{Action, Facts, decide};
 use super::*;
 use crate::identity::{Boot, DiskState, Identity};
@@ -41,6 +41,14 @@ impl Local for Fake {
         };
         *self.0.lock() = Disk::from_identity(&identity, Boot { number: 1, random: 1 }, Held::default(), None);
         futures::future::ready(Ok(())).boxed()
+    }
+
+    fn begin_joining(&self, _: ClusterId) -> BoxFuture<'_, Result<u64, String>> {
+        futures::future::ready(Err("nobody joins here".into())).boxed()
+    }
+
+    fn join(&self, _: Admitted) -> BoxFuture<'_, Result<(), String>> {
+        futures::future::ready(Err("nobody joins here".into())).boxed()
     }
 }
 

@@ -61,15 +61,12 @@ extern "C" fn clock_gettime(clock: i32, time: Option<&mut Timespec>) -> i32 {
         }
         _ => None,
     };
-    *time = match (begin, NOW.get()) {
-        (Some(begin), Some(now)) => {
-            let millis = (begin + now).cast_signed();
-            Timespec { seconds: millis / 1_000, nanos: millis % 1_000 * 1_000_000 }
-        }
-        _ => {
-            let now = kernel_time(clock);
-            Timespec { seconds: now.tv_sec, nanos: now.tv_nsec }
-        }
+    *time = if let (Some(begin), Some(now)) = (begin, NOW.get()) {
+        let millis = (begin + now).cast_signed();
+        Timespec { seconds: millis / 1_000, nanos: millis % 1_000 * 1_000_000 }
+    } else {
+        let now = kernel_time(clock);
+        Timespec { seconds: now.tv_sec, nanos: now.tv_nsec }
     };
     0
 }

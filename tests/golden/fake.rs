@@ -91,7 +91,7 @@ impl Store for FakeStore {
             let mut content = self.content.lock();
             let (state, map, index) = &mut *content;
             *index += 1;
-            let applied = state.apply(map, &[request]);
+            let applied = state.apply(map, 1, &[request]);
             map.0.extend(applied.changes.puts);
             for key in &applied.changes.deletes {
                 map.0.remove(key);

@@ -67,7 +67,7 @@ impl LocalDisk {
             Err(error) => return Err(start_error(error)),
         }
         let opened = self.open_parts(admitted.cluster).map_err(start_error)?;
-        if !held(&opened.log).is_nothing() {
+        if !held(&opened).is_nothing() {
             return Err(Error::Disk("the log of a disk that joins holds something".into()));
         }
         let joined = Identity {
