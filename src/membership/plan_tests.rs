@@ -88,7 +88,9 @@ fn a_view() -> impl Strategy<Value = Leading> {
     let newest = proptest::array::uniform3(1..4_u64);
     (some(), some(), some(), some(), newest, any::<bool>()).prop_map(
         |(voters, others, answering, caught_up, newest, committed)| {
-            let voters: BTreeSet<_> = voters.into_iter().collect();
+            // A change swaps, so an ordinal has one voter.
+            let voters: BTreeMap<_, _> = voters.into_iter().map(|id| (id.ordinal(), id)).collect();
+            let voters: BTreeSet<_> = voters.into_values().collect();
             let admissions =
                 (0_u16..).zip(newest).map(|(ordinal, number)| (ordinal, admission(id(ordinal, number))));
             Leading {

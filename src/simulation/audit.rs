@@ -40,7 +40,14 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
             continue;
         }
         shared.waiting_for.replace(format!("a word from member {member} about what it waits for"));
-        waits(&mut caller, &shared, member).await;
+        if rejoins(&shared, member).await {
+            shared.count("disks replaced");
+            caller.forget(usize::from(member));
+            let all: Vec<u16> = serving.iter().copied().chain([member]).collect();
+            compare(&caller, &shared, &all).await;
+        } else {
+            waits(&mut caller, &shared, member).await;
+        }
     }
     shared.waiting_for.replace(String::new());
 }
@@ -172,7 +179,25 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
     }
 }
 
-/// A pod whose disk was taken from it does not serve, and says why.
+/// Whether a pod whose disk was taken from it serves as another disk. It may also have to wait, or to refuse what it has.
+async fn rejoins(shared: &Shared, member: u16) -> bool {
+    let deadline = tokio::time::Instant::now() + FIND_OUT;
+    while tokio::time::Instant::now() < deadline {
+        if let Some(report) = shared.reports.borrow().get(&member) {
+            if report.serving && report.node.is_some_and(|node| shared.invariants.borrow().is_successor(node))
+            {
+                return true;
+            }
+            if report.decided.starts_with("refusing") {
+                return false;
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    false
+}
+
+/// A pod whose disk was taken from it, and which is no other disk yet, does not serve, and says why.
 async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
     let deadline = tokio::time::Instant::now() + FIND_OUT;
     loop {

@@ -30,7 +30,7 @@ pub struct Invariants {
     positions: BTreeMap<u64, u64>,
     disks: BTreeMap<u64, Acknowledged>,
     /// Ordinals whose disk somebody did something to.
-    tampered: BTreeSet<u16>,
+    tampered: BTreeMap<u16, u64>,
     /// Ordinals that have applied something: they are members.
     members: BTreeSet<u16>,
     /// By member: up to where its snapshots on disk reach.
@@ -67,12 +67,20 @@ impl Invariants {
 
     /// Something is done to a disk: it need not hold what it acknowledged any more.
     pub fn tamper(&mut self, ordinal: u16) {
-        self.tampered.insert(ordinal);
+        let newest = self.disks.keys().copied().filter(|node| NodeId(*node).ordinal() == ordinal).max();
+        self.tampered.insert(ordinal, newest.unwrap_or_default());
+    }
+
+    /// Whether this is a disk that was admitted after something was done to the one before.
+    pub fn is_successor(&self, node: NodeId) -> bool {
+        self.tampered
+            .get(&node.ordinal())
+            .is_some_and(|before| node.0 > (*before).max(NodeId::new(node.ordinal(), 1).0))
     }
 
     /// Whether something was done to a disk.
     pub fn is_tampered(&self, ordinal: u16) -> bool {
-        self.tampered.contains(&ordinal)
+        self.tampered.contains_key(&ordinal)
     }
 
     /// Whether a pod ever was a member of a cluster that had a leader.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::shared::{Heard, Process, Report, Shared};
 use super::volumes;
 use super::world::Pod;
+use crate::identity::NodeId;
 use crate::node::Node;
 
 /// The processes of a set do not begin at the same moment.
@@ -88,9 +89,16 @@ fn knows_its_disk(shared: &Shared, ordinal: u16, error: &str) {
     }
 }
 
+/// What `NodeId` shows.
+fn node_of(text: &str) -> Option<NodeId> {
+    let (ordinal, incarnation) = text.split_once('#')?;
+    Some(NodeId::new(ordinal.parse().ok()?, incarnation.parse().ok()?))
+}
+
 fn told(report: &crate::api::Report) -> Report {
     let decided = report.status.pointer("/start/decided").and_then(|text| text.as_str()).unwrap_or_default();
-    Report { serving: report.serving, decided: decided.to_owned(), status: report.status.to_string() }
+    let node = report.status.pointer("/disk/node").and_then(|text| text.as_str()).and_then(node_of);
+    Report { serving: report.serving, node, decided: decided.to_owned(), status: report.status.to_string() }
 }
 
 /// After a stop in time no task runs and no file is open any more.

@@ -17,7 +17,7 @@ use super::trace::Trace;
 use super::world::{Now, Pod};
 use crate::config::{Cluster, Config, Data};
 use crate::env::Lookup;
-use crate::identity::{ClusterId, PodFacts};
+use crate::identity::{ClusterId, NodeId, PodFacts};
 use crate::playground::pod::ContainerId;
 
 /// See the module.
@@ -50,6 +50,8 @@ pub(super) struct Process {
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) serving: bool,
+    /// Which disk it is.
+    pub(super) node: Option<NodeId>,
     /// What it decided at its start, or what it waits for.
     pub(super) decided: String,
     /// Everything, for people.
