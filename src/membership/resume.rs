@@ -56,10 +56,11 @@ pub(super) fn held_for(disk: &Disk, answers: &Answers, facts: &Facts) -> Option<
         let missing: Vec<_> = membership.voters().filter(|id| !present(*id)).collect();
         return Some(format!("a quorum of its last membership; no answer from {}", list(&missing)));
     }
+    // An older disk of this pod is nowhere else: nobody is there to be asked for it.
     let unheard: Vec<_> = membership
         .ids()
         .into_iter()
-        .filter(|id| *id != own && !was_given_time(answers, id.ordinal()))
+        .filter(|id| id.ordinal() != own.ordinal() && !was_given_time(answers, id.ordinal()))
         .collect();
     if !unheard.is_empty() {
         return Some(format!("an answer from {}, or 2 s without one", list(&unheard)));
@@ -90,4 +91,42 @@ pub(super) fn silent_others(disk: &Disk, answers: &Answers, facts: &Facts) -> BT
     let mut silent = facts.others();
     silent.retain(|ordinal| answers.of(*ordinal).is_none_or(|asked| asked.described().is_none()));
     silent
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::disk::{Answer, Asked, Described};
+    use super::*;
+    use crate::identity::ClusterId;
+
+    #[test]
+    fn a_disk_that_has_not_replaced_its_predecessor_yet_does_not_wait_for_it() {
+        let [zero, one, old, new] =
+            [(0, 1), (1, 1), (2, 1), (2, 40)].map(|(at, number)| NodeId::new(at, number));
+        let mut membership = Membership { configs: vec![vec![zero, one, old]], members: Vec::new() };
+        membership
+            .members
+            .push(crate::identity::Member { node_id: new, ..crate::identity::Member::default() });
+        let disk = |node_id: NodeId| Disk {
+            what: What::Member,
+            ordinal: node_id.ordinal(),
+            cluster: ClusterId(7),
+            node_id,
+            membership: membership.clone(),
+            ..Disk::default()
+        };
+        let mut answers = Answers::default();
+        for id in [zero, one] {
+            let described = Described { disk: disk(id), ..Described::default() };
+            let answer = Answer::Described(Box::new(described));
+            let asked = Asked { ordinal: id.ordinal(), answer, asked_for: Duration::ZERO };
+            answers.pods.insert(format!("s-{}", id.ordinal()), asked);
+        }
+        let facts = Facts { ordinal: 2, ..Facts::default() };
+        assert_eq!(held_for(&disk(new), &answers, &facts), None);
+        answers.pods.remove("s-1");
+        assert!(held_for(&disk(new), &answers, &facts).is_some(), "no quorum answered");
+    }
 }
