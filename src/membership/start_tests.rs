@@ -428,7 +428,8 @@ proptest! {
         answers in any_answers(prop_oneof![any_silence(), any_description()]))
     {
         if let Action::BecomeLost { .. } = decide(&disk, &answers, &facts) {
-            prop_assert!(matches!(disk.what, What::Member | What::Prepared));
+            let admitted = disk.what == What::Joining && facts.takes_part;
+            prop_assert!(admitted || matches!(disk.what, What::Member | What::Prepared));
             let evidence = answers.described().any(|(_, _, of)| of.disk.has_identity()
                 && (of.disk.cluster == disk.cluster || of.disk.supersedes.contains(&disk.cluster)));
             prop_assert!(evidence);

@@ -90,10 +90,11 @@ pub(super) fn known(consensus: &Consensus) -> BTreeMap<NodeId, Mark> {
 
 /// What this leader knows to be on the disks of the members.
 fn acknowledged(consensus: &Consensus) -> Vec<(NodeId, Mark)> {
-    let seen = consensus.boots().seen();
     let mine = consensus.mine();
     let metrics = consensus.raft().metrics();
     let metrics = metrics.borrow_watched();
+    // After what was matched: what a boot acknowledged must not be said of the one before, which its disk would be held against.
+    let seen = consensus.boots().seen();
     let Some(replication) = metrics.replication.as_ref() else { return Vec::new() };
     replication
         .iter()

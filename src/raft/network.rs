@@ -150,10 +150,8 @@ impl Peer {
     }
 
     /// An answer of another process than the newest that runs as this member acknowledges nothing.
-    fn heard(&self, response: &peer::AppendResponse) -> Result<(), RpcError> {
-        self.boots
-            .heard(self.target, response.boot, response.boot_random)
-            .map_err(|error| unreachable(&error))
+    fn heard(&self, boot: u64, boot_random: u64) -> Result<(), RpcError> {
+        self.boots.heard(self.target, boot, boot_random).map_err(|error| unreachable(&error))
     }
 
     fn failed(&self, status: &tonic::Status) -> RpcError {
@@ -190,7 +188,7 @@ impl Peer {
         let mut client = self.client.clone();
         let call = client.heartbeat(Self::request(message, deadline));
         let response = self.within(RPCTypes::AppendEntries, deadline, call).await?;
-        self.heard(&response)?;
+        self.heard(response.boot, response.boot_random)?;
         wire::appended_from_wire(response, request.prev_log_id).map_err(|error| unreachable(&error))
     }
 }
@@ -286,7 +284,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                     return None;
                 }
                 let item = match answers.next().await? {
-                    Ok((response, prev)) => peer.heard(&response).and_then(|()| {
+                    Ok((response, prev)) => peer.heard(response.boot, response.boot_random).and_then(|()| {
                         wire::appended_from_wire(response, prev).map_err(|error| unreachable(&error))
                     }),
                     Err(None) => Err(peer.timeout(RPCTypes::AppendEntries, deadline)),
@@ -335,13 +333,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let send = snapshot::send(&self.snapshots, self.client.clone(), self.envelope(), vote, snapshot);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send => sent
-                .map(SnapshotResponse::new)
-                .map_err(|status| {
+            sent = send => {
+                let answer = sent.map_err(|status| {
                     tracing::debug!(target = %self.target, %status, "a snapshot was not sent");
                     self.note_refusal(&status);
                     StreamingError::Unreachable(Unreachable::from_string(status.message()))
-                }),
+                })?;
+                self.heard(answer.boot, answer.boot_random).map_err(StreamingError::from)?;
+                Ok(SnapshotResponse::new(wire::vote_from_wire(&answer.vote.unwrap_or_default())))
+            }
         }
     }
 

@@ -179,7 +179,9 @@ impl Raft for Service {
         let committed = consensus.committed();
         let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks, committed).await?;
         let response = consensus.raft().install_full_snapshot(vote, received).await.map_err(stopped)?;
-        Ok(Response::new(InstallSnapshotResponse { vote: Some(wire::vote_to_wire(&response.vote)) }))
+        let (boot, boot_random) = consensus.boot();
+        let vote = Some(wire::vote_to_wire(&response.vote));
+        Ok(Response::new(InstallSnapshotResponse { vote, boot, boot_random }))
     }
 
     async fn forward(

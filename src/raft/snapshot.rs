@@ -29,7 +29,9 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::layout;
 use crate::proto::peer::raft_client::RaftClient;
-use crate::proto::peer::{Envelope, SnapshotChunk, SnapshotHead, SnapshotOffsetRequest};
+use crate::proto::peer::{
+    Envelope, InstallSnapshotResponse, SnapshotChunk, SnapshotHead, SnapshotOffsetRequest,
+};
 use crate::storage::snapshot::{Incoming, RawSnapshot, SnapshotError, SnapshotHeader};
 use crate::storage::{self, Snapshots};
 
@@ -318,14 +320,14 @@ fn write(
     Ok(writer.finish()?.0)
 }
 
-/// Sends a snapshot: asks what is there, sends the rest. Answers the receiver's vote.
+/// Sends a snapshot: asks what is there, sends the rest. Answers what the receiver said; there is a vote in it.
 pub(crate) async fn send(
     store: &Store,
     mut client: RaftClient<Channel>,
     envelope: Envelope,
     vote: Vote,
     snapshot: Snapshot,
-) -> Result<Vote, Status> {
+) -> Result<InstallSnapshotResponse, Status> {
     let unreadable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
     let file = snapshot.snapshot.get().map_err(|error| unreadable(&error))?;
     let raw = store.snapshots.raw(file).map_err(|error| unreadable(&error))?;
@@ -351,9 +353,11 @@ pub(crate) async fn send(
         .await
         .map_err(|_| Status::deadline_exceeded("the receiver did not install the snapshot in time"))??;
     store.metrics.snapshots_sent.inc();
-    let vote = answer.into_inner().vote;
-    let vote = vote.ok_or_else(|| Status::internal("the receiver did not say whom it follows"))?;
-    Ok(wire::vote_from_wire(&vote))
+    let answer = answer.into_inner();
+    if answer.vote.is_none() {
+        return Err(Status::internal("the receiver did not say whom it follows"));
+    }
+    Ok(answer)
 }
 
 /// The head, then the bytes from `offset` on. A file that cannot be read ends the stream early, which the receiver sees.
