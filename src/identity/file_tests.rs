@@ -81,10 +81,10 @@ impl File for Handle {
         Ok(())
     }
     fn allocate(&self, _: u64) -> io::Result<()> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn set_length(&self, _: u64) -> io::Result<()> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.lock().written.len() as u64)
@@ -131,19 +131,19 @@ impl Files for Disk {
         Ok(())
     }
     fn list(&self, _: &Path) -> io::Result<Vec<String>> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn create_dir_all(&self, _: &Path) -> io::Result<()> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn space(&self, _: &Path) -> io::Result<Space> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
     fn lock(&self, _: &Path) -> io::Result<Box<dyn Lock>> {
-        unimplemented!()
+        unimplemented!("an identity file needs none of it")
     }
 }
 

@@ -86,12 +86,15 @@ impl MembershipService {
         Ok(())
     }
 
+    /// Whether this is the pod that was asked; else who this is.
+    fn addressed(&self, asked: &str) -> Result<(), String> {
+        if asked == self.own.name { Ok(()) } else { Err(format!("this is {}, not {asked}", self.own.name)) }
+    }
+
     fn check(&self, asked: &str, prepared: &Prepared) -> Result<(), PrepareRefusal> {
         let wrong = |reason: String| Err(PrepareRefusal::Wrong(reason));
         let (own, id, voters) = (&self.own, prepared.node_id, &prepared.voters);
-        if asked != own.name {
-            return wrong(format!("this is {}, not {asked}", own.name));
-        }
+        self.addressed(asked).map_err(PrepareRefusal::Wrong)?;
         if id.ordinal() != own.ordinal {
             return wrong(format!("node {id} is not for ordinal {}", own.ordinal));
         }
@@ -161,10 +164,7 @@ impl Membership for MembershipService {
     ) -> Result<Response<peer::AdmitResponse>, Status> {
         self.loaded()?;
         let request = request.into_inner();
-        if request.asked != self.own.name {
-            let reason = format!("this is {}, not {}", self.own.name, request.asked);
-            return Err(Status::failed_precondition(reason));
-        }
+        self.addressed(&request.asked).map_err(Status::failed_precondition)?;
         let applicant =
             wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let view = self.lead.leading();

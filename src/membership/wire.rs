@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admission::Applicant;
 use super::disk::{ConsensusView, Described, Disk, Held, LogId, Vote, What};
 use super::local::Prepared;
-use crate::identity::{Boot, ClusterId, Member, Membership, NodeId};
+use crate::identity::{Boot, ClusterId, Member, Membership, NodeId, Ordinal};
 use crate::limits;
 use crate::mvcc::cluster::Mark;
 use crate::proto::peer::description::Kind;
@@ -121,10 +121,7 @@ fn to_disk(description: peer::Description) -> Result<Disk, WireError> {
     bounded("superseded clusters", description.supersedes.len())?;
     Ok(Disk {
         what,
-        ordinal: description
-            .ordinal
-            .try_into()
-            .map_err(|_| WireError::Value { field: "its ordinal", value: i64::from(description.ordinal) })?,
+        ordinal: to_ordinal(description.ordinal)?,
         cluster: ClusterId(description.cluster_id),
         supersedes: description.supersedes.into_iter().map(ClusterId).collect(),
         node_id: NodeId(description.node_id),
@@ -175,17 +172,18 @@ pub(super) fn to_admit(asked: String, applicant: &Applicant) -> peer::AdmitReque
 }
 
 pub(super) fn from_admit(request: peer::AdmitRequest) -> Result<Applicant, WireError> {
-    let ordinal = request.ordinal;
     let member = request.member.ok_or(WireError::Lacks("the member"))?;
     bounded("client URLs", member.client_urls.len())?;
     Ok(Applicant {
         cluster: ClusterId(request.cluster_id),
         nonce: request.nonce,
-        ordinal: ordinal
-            .try_into()
-            .map_err(|_| WireError::Value { field: "its ordinal", value: i64::from(ordinal) })?,
+        ordinal: to_ordinal(request.ordinal)?,
         member: from_member(member),
     })
+}
+
+fn to_ordinal(ordinal: u32) -> Result<Ordinal, WireError> {
+    ordinal.try_into().map_err(|_| WireError::Value { field: "its ordinal", value: i64::from(ordinal) })
 }
 
 fn to_member(member: &Member) -> log::Member {

@@ -334,13 +334,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send => {
-                let answer = sent.map_err(|status| {
+                let (vote, (boot, boot_random)) = sent.map_err(|status| {
                     tracing::debug!(target = %self.target, %status, "a snapshot was not sent");
                     self.note_refusal(&status);
                     StreamingError::Unreachable(Unreachable::from_string(status.message()))
                 })?;
-                self.heard(answer.boot, answer.boot_random).map_err(StreamingError::from)?;
-                Ok(SnapshotResponse::new(wire::vote_from_wire(&answer.vote.unwrap_or_default())))
+                self.heard(boot, boot_random).map_err(StreamingError::from)?;
+                Ok(SnapshotResponse::new(vote))
             }
         }
     }

@@ -64,9 +64,7 @@ impl Opened {
         let applied = self.machine.applied().as_ref().map(types::stored_log_id);
         self.log.last().or(self.log.purged()).max(applied)
     }
-}
 
-impl Opened {
     /// Closes the state and marks it as closed cleanly. Blocks.
     pub fn close_state(
         &self,

@@ -320,14 +320,14 @@ fn write(
     Ok(writer.finish()?.0)
 }
 
-/// Sends a snapshot: asks what is there, sends the rest. Answers what the receiver said; there is a vote in it.
+/// Sends a snapshot: asks what is there, sends the rest. Answers the receiver's vote and its boot.
 pub(crate) async fn send(
     store: &Store,
     mut client: RaftClient<Channel>,
     envelope: Envelope,
     vote: Vote,
     snapshot: Snapshot,
-) -> Result<InstallSnapshotResponse, Status> {
+) -> Result<(Vote, (u64, u64)), Status> {
     let unreadable = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
     let file = snapshot.snapshot.get().map_err(|error| unreadable(&error))?;
     let raw = store.snapshots.raw(file).map_err(|error| unreadable(&error))?;
@@ -353,11 +353,9 @@ pub(crate) async fn send(
         .await
         .map_err(|_| Status::deadline_exceeded("the receiver did not install the snapshot in time"))??;
     store.metrics.snapshots_sent.inc();
-    let answer = answer.into_inner();
-    if answer.vote.is_none() {
-        return Err(Status::internal("the receiver did not say whom it follows"));
-    }
-    Ok(answer)
+    let InstallSnapshotResponse { vote, boot, boot_random } = answer.into_inner();
+    let vote = vote.ok_or_else(|| Status::internal("the receiver did not say whom it follows"))?;
+    Ok((wire::vote_from_wire(&vote), (boot, boot_random)))
 }
 
 /// The head, then the bytes from `offset` on. A file that cannot be read ends the stream early, which the receiver sees.

@@ -50,6 +50,7 @@ impl World {
                 return ids;
             }
             assert!(Instant::now() < deadline, "{members:?}");
+            // A membership tells no client of its changes: it is looked at again, up to the deadline.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

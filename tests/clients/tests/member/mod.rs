@@ -79,6 +79,7 @@ impl Member {
                 Ok(Ok(_)) => return,
                 Ok(Err(error)) if Instant::now() > deadline => panic!("the member does not serve: {error}"),
                 Err(_) if Instant::now() > deadline => panic!("the member does not answer"),
+                // A process tells nobody that it serves: it is asked again, up to the deadline.
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
