@@ -136,15 +136,17 @@ impl Net {
 
     /// Cuts a member off from all others, in both directions; or connects it again.
     pub fn isolate(&self, member: NodeId, others: impl IntoIterator<Item = NodeId>, cut: bool) {
+        // Held over both: a connection that is being made is either refused or ended.
+        let mut cuts = self.cut.lock();
         for other in others {
             for pair in [(member, other), (other, member)] {
                 if cut {
-                    self.cut.lock().insert(pair);
+                    cuts.insert(pair);
                     if let Some(token) = self.tokens.lock().remove(&pair) {
                         token.cancel();
                     }
                 } else {
-                    self.cut.lock().remove(&pair);
+                    cuts.remove(&pair);
                 }
             }
         }
@@ -156,10 +158,13 @@ impl Net {
     }
 
     async fn connect(&self, from: NodeId, to: NodeId, address: &str, lane: Lane) -> io::Result<Tapped> {
-        if self.cut.lock().contains(&(from, to)) {
-            return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
-        }
-        let token = self.token((from, to));
+        let token = {
+            let cuts = self.cut.lock();
+            if cuts.contains(&(from, to)) {
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+            }
+            self.token((from, to))
+        };
         let misdirected = self.misdirected.lock().get(&(from, to, lane)).cloned();
         let stream = TcpStream::connect(misdirected.as_deref().unwrap_or(address)).await?;
         stream.set_nodelay(true)?;
