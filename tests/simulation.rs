@@ -74,10 +74,10 @@ fn the_same_seed_does_the_same_in_another_process() {
 }
 
 /// Seeds within which each planted bug is found.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 22] = [
+const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
     (Bug::FlushedTooEarly, 1, "has forgotten entries"),
@@ -89,17 +89,19 @@ const FOUND: [(Bug, u64, &str); 22] = [
     (Bug::LoseApplied, 17, "the state of"),
     (Bug::IgnoreMarks, 0, "a disk that is not its own"),
     (Bug::LeaveFileOpen, 0, "open files"),
-    (Bug::ReadWithoutQuorum, 13, "STALE"),
+    (Bug::ReadWithoutQuorum, 42, "STALE"),
     (Bug::ApplyTwice, 0, "nobody can have done that"),
     (Bug::UnequalApply, 0, "with digest"),
     (Bug::SkipApply, 0, "the state of"),
     (Bug::BootstrapAlone, 0, "disks of 3 have it"),
     (Bug::ForwardTwice, 0, "nobody can have done that"),
     (Bug::IgnoreCompare, 0, "Swapped(true)"),
-    (Bug::CompactLive, 6, "is lost"),
+    (Bug::CompactLive, 16, "is lost"),
     (Bug::NoReadIndex, 0, "STALE"),
     (Bug::NoWaitForApply, 0, "STALE"),
-    (Bug::ForgetBoot, 7, "is lost"),
+    (Bug::ForgetBoot, 17, "is lost"),
+    (Bug::UnknownIsRefused, 23, "nobody can have done that"),
+    (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
 ];
 
 #[test]

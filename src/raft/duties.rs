@@ -59,7 +59,7 @@ pub(crate) async fn compact(consensus: Consensus) {
 
 /// Counts and tells the changes of the leader. Gauges are read when they are asked for.
 pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
-    let mut changes = consensus.raft().metrics();
+    let mut changes = consensus.raft().server_metrics();
     let mut leader = None;
     loop {
         let now = consensus.leader();

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::boots::{Boots, WrongMessage};
 use super::codec;
+use super::commits::Wanted;
 use super::forward::{self, Forwarded};
 use super::heard::LeaderHeard;
 use super::log_store::LogStore;
@@ -70,6 +71,7 @@ pub(super) struct Inner {
     pub(super) boots: Boots,
     pub(super) leader_heard: LeaderHeard,
     pub(super) waiting: BytesWaiting,
+    pub(super) wanted: Wanted,
     pub(super) proposals: mpsc::Sender<Pending>,
     pub(super) forwards: mpsc::Sender<Forwarded>,
     pub(super) reads: mpsc::Sender<Waiter>,
@@ -121,8 +123,14 @@ impl Consensus {
             &parts.log,
             parts.metrics.clone(),
         );
-        let factory =
-            Factory::new(parts.mine, parts.dial.clone(), parts.boots.clone(), parts.snapshots.clone());
+        let wanted = Wanted::new();
+        let factory = Factory::new(
+            parts.mine,
+            parts.dial.clone(),
+            parts.boots.clone(),
+            parts.snapshots.clone(),
+            wanted.clone(),
+        );
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
             .map_err(|error| Error::Start(format!("consensus did not start: {error}")))?;
@@ -146,6 +154,7 @@ impl Consensus {
             boots: parts.boots,
             leader_heard: LeaderHeard::default(),
             waiting: BytesWaiting::default(),
+            wanted,
             proposals,
             forwards,
             reads,
@@ -221,6 +230,11 @@ impl Consensus {
     /// A message of the leader that this member follows was taken.
     pub(crate) fn note_leader(&self) {
         self.inner.leader_heard.note();
+    }
+
+    /// Somebody waits at a follower until an entry is applied there.
+    pub(crate) fn is_wanted(&self, index: u64) {
+        self.inner.wanted.raise(index);
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -332,7 +346,7 @@ impl Consensus {
 
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<NodeId> {
-        self.inner.raft.metrics().borrow_watched().current_leader
+        self.inner.raft.server_metrics().borrow_watched().current_leader
     }
 
     /// Whether this member leads.
@@ -347,20 +361,15 @@ impl Consensus {
 
     /// Ends when consensus cannot go on; says why.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
-        loop {
-            if let Some(reason) = self.failure() {
-                return reason;
-            }
-            if metrics.changed().await.is_err() {
-                return "consensus has ended".into();
-            }
-        }
+        // These change rarely, all metrics with every entry. When openraft ends, they end.
+        let mut metrics = self.inner.raft.server_metrics();
+        while metrics.changed().await.is_ok() {}
+        self.failure().unwrap_or_else(|| "consensus has ended".into())
     }
 
     /// Hands leadership to the most caught-up voter, if this member leads. Returns when another leads, or at the deadline.
     pub async fn hand_over(&self, deadline: Instant) -> bool {
-        let mut metrics = self.inner.raft.metrics();
+        let mut metrics = self.inner.raft.server_metrics();
         while self.is_leader() {
             let Some(to) = self.best_successor() else { return false };
             if self.inner.raft.trigger().transfer_leader(to).await.is_err() {

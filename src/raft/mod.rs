@@ -11,12 +11,14 @@
 //! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
 //! * `change`: changes of the membership, on the leader
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
-//! * `network`, `service`, `boots`, `heard`: messages out, messages in, which to refuse, and who was heard from
+//! * `network`, `service`, `commits`: messages out, messages in, and when followers hear that an entry is committed
+//! * `boots`, `heard`: which messages to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
 pub mod boots;
 mod change;
 pub mod codec;
+mod commits;
 mod duties;
 mod forward;
 pub mod gate;

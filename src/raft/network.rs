@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
+use super::commits::Wanted;
 use super::heard::Silence;
 use super::snapshot::{self, SnapshotFile};
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
@@ -71,17 +72,19 @@ pub struct Factory {
     dial: Arc<dyn Dial>,
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
+    wanted: Wanted,
 }
 
 impl Factory {
     /// `mine` goes into every message.
-    pub fn new(
+    pub(crate) fn new(
         mine: Sender,
         dial: Arc<dyn Dial>,
         boots: super::boots::Boots,
         snapshots: Arc<snapshot::Store>,
+        wanted: Wanted,
     ) -> Self {
-        Self { mine, dial, boots, snapshots }
+        Self { mine, dial, boots, snapshots, wanted }
     }
 
     fn peer(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Peer {
@@ -91,6 +94,7 @@ impl Factory {
             lane,
             boots: self.boots.clone(),
             snapshots: self.snapshots.clone(),
+            wanted: self.wanted.clone(),
             dial: self.dial.clone(),
             address: node.peer_address.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
@@ -128,6 +132,7 @@ pub struct Peer {
     lane: Lane,
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
+    wanted: Wanted,
     dial: Arc<dyn Dial>,
     address: String,
     client: RaftClient<Channel>,
@@ -266,7 +271,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
-            let input = futures::stream::iter([first]).chain(input);
+            let input = self.wanted.merge(futures::stream::iter([first]).chain(input));
             let unanswered = Unanswered::default();
             let envelope = self.envelope();
             let sent = unanswered.clone();

@@ -75,7 +75,7 @@ async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<L
 
 /// Waits until this member no longer takes `leader` for the leader.
 async fn deposed(raft: &Raft, leader: NodeId) {
-    let mut changes = raft.metrics();
+    let mut changes = raft.server_metrics();
     while changes.borrow_watched().current_leader == Some(leader) {
         if changes.changed().await.is_err() {
             return;

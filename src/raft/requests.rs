@@ -52,7 +52,7 @@ impl Consensus {
 
     /// Waits until another leads than `leader`, or until it may be worth asking the same one again.
     async fn wait_for_another_leader(&self, leader: Option<NodeId>, deadline: Instant) {
-        let mut metrics = self.inner.raft.metrics();
+        let mut metrics = self.inner.raft.server_metrics();
         let changed = async {
             while self.leader() == leader && self.failure().is_none() {
                 if metrics.changed().await.is_err() {

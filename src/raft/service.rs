@@ -197,7 +197,8 @@ impl Raft for Service {
         let (replies, answered) = mpsc::unbounded_channel();
         let (mut unread, gate) = Unread::new();
         // Ends with the follower's stream; what it asked for by then is answered into a channel that nobody reads.
-        consensus.clone().spawn(async move {
+        let leader = consensus.clone();
+        consensus.spawn(async move {
             let mut next = Some(first);
             while let Some(message) = next {
                 for forwarded in message.requests {
@@ -205,15 +206,17 @@ impl Raft for Service {
                         return;
                     }
                     let reply = ReplyTo::follower(forwarded.number, replies.clone());
-                    consensus.enqueue(forwarded.request, reply).await;
+                    leader.enqueue(forwarded.request, reply).await;
                 }
                 next = messages.message().await.ok().flatten();
             }
         });
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
-            .map(|(number, proposed)| ForwardedReply {
-                number,
-                reply: Some(wire::proposed_to_wire(proposed)),
+            .map(move |(number, proposed)| {
+                if let Ok(applied) = &proposed {
+                    consensus.is_wanted(applied.index);
+                }
+                ForwardedReply { number, reply: Some(wire::proposed_to_wire(proposed)) }
             })
             .ready_chunks(limits::BATCH_REQUESTS)
             .map(move |replies| {
@@ -237,6 +240,7 @@ impl Raft for Service {
         let (waiter, index) = oneshot::channel();
         consensus.join_read_round(waiter).map_err(stopped)?;
         let index = index.await.unwrap_or(Err(Error::Stopped)).map_err(stopped)?;
+        consensus.is_wanted(index);
         let id = crate::proto::peer::LogId { term: 0, index };
         Ok(Response::new(ReadIndexResponse { id: Some(id) }))
     }
