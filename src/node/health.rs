@@ -18,8 +18,9 @@ use crate::raft::Gate;
 use crate::raft::store::Store;
 use crate::storage::Log;
 
-/// How often readiness is looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// How often readiness is looked at, beside the moments when the leader or the decision at start has changed. Each look wakes
+/// an idle member.
+const INTERVAL: Duration = Duration::from_millis(250);
 
 /// The health of a member.
 pub(super) struct Health {
@@ -105,11 +106,16 @@ impl Health {
     pub(super) async fn keep(self: Arc<Self>, cancel: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut start = self.start.clone();
+        let mut leader = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                Ok(()) = start.changed() => {}
+                () = self.another_leads_than(leader) => {}
                 () = cancel.cancelled() => return,
             }
+            leader = self.gate.consensus().and_then(crate::raft::Consensus::leader);
             self.look();
             let wanted = self.inner.lock().read_index.is_none();
             if let (true, Some(consensus)) = (wanted, self.gate.consensus())
@@ -118,6 +124,13 @@ impl Health {
                 self.inner.lock().read_index = Some(index);
                 self.look();
             }
+        }
+    }
+
+    async fn another_leads_than(&self, leader: Option<NodeId>) {
+        match self.gate.consensus() {
+            Some(consensus) => consensus.another_leads_than(leader).await,
+            None => std::future::pending().await,
         }
     }
 

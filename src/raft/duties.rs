@@ -13,7 +13,7 @@ const LOG_SIZE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a snapshot is tried again that found no room.
 const FULL_DISK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often compaction that waited for a snapshot is tried again.
-const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Has a snapshot made when the log has outgrown `least` bytes and the last snapshot.
 pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {

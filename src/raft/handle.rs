@@ -354,6 +354,16 @@ impl Consensus {
         self.leader() == Some(self.inner.mine.node)
     }
 
+    /// Ends when another leads than `leader`, or nobody does any more.
+    pub async fn another_leads_than(&self, leader: Option<NodeId>) {
+        let mut metrics = self.inner.raft.server_metrics();
+        while self.leader() == leader {
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Why openraft does not run any more, if so.
     pub fn failure(&self) -> Option<String> {
         self.inner.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
