@@ -1,9 +1,11 @@
 //! The handle of a member's consensus: starts it, answers for it, stops it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Instant as _, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot};
@@ -419,8 +421,11 @@ impl Consensus {
         self.inner.cancel.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        if let Err(error) = self.inner.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not end in order");
+        // openraft panics when a call that waited for its end was dropped meanwhile; it has ended then, too.
+        match AssertUnwindSafe(self.inner.raft.shutdown()).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "consensus did not end in order"),
+            Err(_) => tracing::warn!("consensus ended while calls waited for it"),
         }
         self.inner.log.close().await;
     }

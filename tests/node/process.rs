@@ -148,6 +148,20 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// SIGSTOP; returns when every thread of it stands still, which takes a while on a busy machine.
+    pub async fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        self.until("it stands still", |_| {
+            std::fs::read_dir(&tasks).unwrap().all(|task| {
+                // What follows the name in parentheses; the thread may have ended.
+                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+            })
+        })
+        .await;
+    }
+
     /// SIGTERM; its exit code.
     pub async fn terminate(mut self) -> i32 {
         self.signal(Signal::TERM);

@@ -53,8 +53,8 @@ async fn a_leader_that_is_told_to_stop_hands_over_and_answers_what_is_in_flight(
     Kv::put(&store, "before", "1").await.unwrap();
 
     // The followers stand still, so that the write is under way when the signal comes.
-    for follower in &members {
-        follower.signal(Signal::STOP);
+    for follower in &mut members {
+        follower.pause().await;
     }
     let puts = |process: &Process| {
         let text = process.http("/metrics");
