@@ -100,7 +100,7 @@ const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::NoReadIndex, 0, "STALE"),
     (Bug::NoWaitForApply, 0, "STALE"),
     (Bug::ForgetBoot, 17, "is lost"),
-    (Bug::UnknownIsRefused, 23, "nobody can have done that"),
+    (Bug::UnknownIsRefused, 57, "nobody can have done that"),
     (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
 ];
 
