@@ -1,149 +1,67 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-use std::collections::BTreeMap;
-
-use parking_lot::Mutex;
-
 use super::*;
 use crate::env::files::{File, Lock, Space};
+use crate::env::simulated_files::{Crash, SimulatedFiles};
 
-/// A directory in memory that counts what was synced. A file's bytes are kept from its last sync; names from the last sync of
-/// the directory.
-#[derive(Debug, Default)]
-struct Shelf {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// What a reader sees now.
-    now: BTreeMap<PathBuf, Arc<Mutex<Bytes>>>,
-    /// What a power cut leaves.
-    durable: BTreeMap<PathBuf, Arc<Mutex<Bytes>>>,
-    /// Steps before everything fails.
-    steps: Option<usize>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Bytes {
-    written: Vec<u8>,
-    synced: Vec<u8>,
-}
-
-impl Shelf {
-    fn step(&self) -> io::Result<()> {
-        match &mut self.state.lock().steps {
-            Some(0) => Err(io::Error::other("the power is gone")),
-            Some(steps) => {
-                *steps -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn power_cut(&self) {
-        let mut state = self.state.lock();
-        state.steps = None;
-        state.now = state.durable.clone();
-        for bytes in state.now.values() {
-            let mut bytes = bytes.lock();
-            bytes.written = bytes.synced.clone();
-        }
-    }
-}
+/// The simulated disk, whose files give a few bytes at a time: short reads are allowed.
+#[derive(Debug, Clone)]
+struct Disk(SimulatedFiles);
 
 #[derive(Debug)]
-struct Handle(Arc<Mutex<Bytes>>, Arc<Shelf>);
+struct Handle(Box<dyn File>);
 
 impl File for Handle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = self.0.lock();
-        let from = bytes.written.get(offset as usize..).unwrap_or_default();
-        // Short reads are allowed.
-        let count = from.len().min(buffer.len()).min(7);
-        buffer[..count].copy_from_slice(&from[..count]);
-        Ok(count)
+        let count = buffer.len().min(7);
+        self.0.read_at(&mut buffer[..count], offset)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.step()?;
-        let mut file = self.0.lock();
-        let end = offset as usize + bytes.len();
-        if file.written.len() < end {
-            file.written.resize(end, 0);
-        }
-        file.written[offset as usize..end].copy_from_slice(bytes);
-        Ok(())
+        self.0.write_at(bytes, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.1.step()?;
-        let mut file = self.0.lock();
-        file.synced = file.written.clone();
-        Ok(())
+        self.0.sync_data()
     }
-    fn allocate(&self, _: u64) -> io::Result<()> {
-        unimplemented!("an identity file needs none of it")
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.0.allocate(length)
     }
-    fn set_length(&self, _: u64) -> io::Result<()> {
-        unimplemented!("an identity file needs none of it")
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_length(length)
     }
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.lock().written.len() as u64)
+        self.0.length()
     }
 }
 
-#[derive(Debug, Clone, Default)]
-struct Disk(Arc<Shelf>);
-
 impl Files for Disk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
-        self.0.step()?;
-        let mut state = self.0.state.lock();
-        let bytes = match how {
-            Open::Create => {
-                assert!(!state.now.contains_key(path), "created twice");
-                let bytes = Arc::<Mutex<Bytes>>::default();
-                state.now.insert(path.into(), Arc::clone(&bytes));
-                bytes
-            }
-            _ => Arc::clone(state.now.get(path).ok_or(io::ErrorKind::NotFound)?),
-        };
-        Ok(Box::new(Handle(bytes, Arc::clone(&self.0))))
+        Ok(Box::new(Handle(self.0.open(path, how)?)))
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.0.state.lock().now.contains_key(path))
+        self.0.exists(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.step()?;
-        let mut state = self.0.state.lock();
-        let bytes = state.now.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.now.insert(to.into(), bytes);
-        Ok(())
+        self.0.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.step()?;
-        self.0.state.lock().now.remove(path);
-        Ok(())
+        self.0.remove_file(path)
     }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.0.step()?;
-        let mut state = self.0.state.lock();
-        state.durable = state.now.clone();
-        Ok(())
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.0.sync_dir(directory)
     }
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
-        unimplemented!("an identity file needs none of it")
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.0.list(directory)
     }
-    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
-        unimplemented!("an identity file needs none of it")
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        self.0.create_dir_all(directory)
     }
-    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
-        unimplemented!("an identity file needs none of it")
+    fn remove_dir_all(&self, directory: &Path) -> io::Result<()> {
+        self.0.remove_dir_all(directory)
     }
-    fn space(&self, _: &Path) -> io::Result<Space> {
-        unimplemented!("an identity file needs none of it")
+    fn space(&self, directory: &Path) -> io::Result<Space> {
+        self.0.space(directory)
     }
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Lock>> {
-        unimplemented!("an identity file needs none of it")
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.0.lock(path)
     }
 }
 
@@ -156,17 +74,25 @@ impl Random for Seven {
 }
 
 fn setup() -> (Disk, IdentityFile) {
-    let disk = Disk::default();
+    let disk = Disk(SimulatedFiles::new(1));
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
     (disk.clone(), IdentityFile::new(Arc::new(disk), Path::new("/data")))
 }
 
 fn put(disk: &Disk, bytes: &[u8]) {
-    let bytes = Bytes { written: bytes.to_vec(), synced: bytes.to_vec() };
-    disk.0.state.lock().now.insert("/data/identity".into(), Arc::new(Mutex::new(bytes)));
+    let path = Path::new("/data/identity");
+    if disk.exists(path).unwrap() {
+        disk.remove_file(path).unwrap();
+    }
+    disk.open(path, Open::Create).unwrap().write_at(bytes, 0).unwrap();
 }
 
 fn bytes_of(disk: &Disk) -> Vec<u8> {
-    disk.0.state.lock().now[Path::new("/data/identity")].lock().written.clone()
+    let file = disk.0.open(Path::new("/data/identity"), Open::Read).unwrap();
+    let mut bytes = vec![0; file.length().unwrap() as usize];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+    bytes
 }
 
 fn prepared() -> Identity {
@@ -262,13 +188,19 @@ fn another_version_is_named() {
 
 #[test]
 fn a_power_cut_leaves_the_one_before_or_the_one_after() {
+    for keep in [Crash::LoseAll, Crash::KeepAll].into_iter().chain((0..8).map(Crash::Seeded)) {
+        a_power_cut(keep);
+    }
+}
+
+fn a_power_cut(keep: Crash) {
     let after = Identity { boot: 6, ..prepared() };
     for steps in 0.. {
         let (disk, file) = setup();
         file.store(&prepared()).unwrap();
-        disk.0.state.lock().steps = Some(steps);
+        disk.0.stop_after(steps);
         let stored = file.store(&after);
-        disk.0.power_cut();
+        disk.0.crash(keep);
         let found = file.load().unwrap().unwrap();
         if stored.is_ok() {
             assert_eq!(found, after, "acknowledged after {steps} steps");
@@ -288,7 +220,7 @@ fn each_start_raises_the_boot_durably() {
     file.store(&prepared()).unwrap();
     let (raised, boot) = file.raise_boot(&prepared(), &Seven).unwrap();
     assert_eq!(boot, Boot { number: 6, random: 7 });
-    disk.0.power_cut();
+    disk.0.crash(Crash::LoseAll);
     assert_eq!(file.load().unwrap(), Some(raised.clone()));
     assert_eq!(raised.boot, 6);
     let last = Identity { boot: u64::MAX, ..prepared() };

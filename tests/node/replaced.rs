@@ -7,9 +7,9 @@ use std::time::Duration;
 use setstone::client::{Client, Consistency, Kv, Range};
 use setstone::identity::NodeId;
 use setstone::testing::TestCluster;
-use tokio::time::Instant;
 
 use crate::disks::copy;
+use crate::process::Looks;
 
 /// A cluster with its volumes, and what was acknowledged.
 struct World {
@@ -41,7 +41,7 @@ impl World {
 
     /// Waits until each ordinal has one voter and nobody else is a member; the ids by ordinal.
     async fn settled(&self) -> Vec<NodeId> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut looks = Looks::within(Duration::from_secs(20));
         loop {
             let members = self.cluster.client().members().await.unwrap().value;
             let ids: Vec<_> = members.iter().map(|member| member.id).collect();
@@ -49,9 +49,7 @@ impl World {
             if members.len() == 3 && ordinals.len() == 3 && members.iter().all(|member| !member.is_learner) {
                 return ids;
             }
-            assert!(Instant::now() < deadline, "{members:?}");
-            // A membership tells no client of its changes: it is looked at again, up to the deadline.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            looks.next(format!("one voter for each ordinal, and nobody else: {members:?}")).await;
         }
     }
 
