@@ -25,8 +25,8 @@ pub const BATCH_BYTES: usize = 1 << 20;
 /// Interval of heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// How long word of a commit waits for entries that take it along to the followers. Longer than a write takes on a good disk,
-/// so that of writes that follow each other each tells of the one before; short, because a follower's readers without a quorum and its watchers see
-/// that much later what was written.
+/// so that of writes that follow each other each tells of the one before; short, because a follower's readers without a
+/// quorum and its watchers see that much later what was written.
 pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
 /// Shortest election time-out.
 pub const ELECTION_MIN: Duration = Duration::from_millis(400);

@@ -128,9 +128,13 @@ impl Health {
     }
 
     async fn another_leads_than(&self, leader: Option<NodeId>) {
-        match self.gate.consensus() {
+        let changed = match self.gate.consensus() {
             Some(consensus) => consensus.another_leads_than(leader).await,
-            None => std::future::pending().await,
+            None => false,
+        };
+        if !changed {
+            // Nobody leads any more, or not yet: the ticks go on.
+            std::future::pending::<()>().await;
         }
     }
 

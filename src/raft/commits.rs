@@ -50,30 +50,24 @@ async fn with_next(
     input: &mut (impl Stream<Item = Append> + Unpin),
     wanted: &mut watch::Receiver<u64>,
 ) -> Append {
-    let told = |request: &Append| request.leader_commit.as_ref().map_or(0, |id| id.index);
-    if !request.entries.is_empty() || *wanted.borrow() >= told(&request) {
-        return request;
-    }
     let mut delay = std::pin::pin!(tokio::time::sleep(limits::COMMIT_DELAY));
-    loop {
-        let commit = told(&request);
+    while request.entries.is_empty() {
+        let commit = request.leader_commit.as_ref().map_or(0, |id| id.index);
         let is_wanted = async {
             // It ends with its sender, and that with this member.
             let _ = wanted.wait_for(|wanted| *wanted >= commit).await;
         };
         tokio::select! {
             biased;
+            () = is_wanted => break,
             next = input.next() => match next {
                 Some(next) => request = next,
-                None => return request,
+                None => break,
             },
-            () = is_wanted => return request,
-            () = &mut delay => return request,
-        }
-        if !request.entries.is_empty() {
-            return request;
+            () = &mut delay => break,
         }
     }
+    request
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::MissedTickBehavior;
 
 use super::handle::Consensus;
@@ -59,7 +58,6 @@ pub(crate) async fn compact(consensus: Consensus) {
 
 /// Counts and tells the changes of the leader. Gauges are read when they are asked for.
 pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
-    let mut changes = consensus.raft().server_metrics();
     let mut leader = None;
     loop {
         let now = consensus.leader();
@@ -71,7 +69,7 @@ pub(crate) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
             tracing::info!(leader = text, "the leader changed");
             leader = now;
         }
-        if changes.changed().await.is_err() {
+        if !consensus.another_leads_than(leader).await {
             return;
         }
     }

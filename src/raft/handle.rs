@@ -58,6 +58,18 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// Waits until the leader, if any, is as asked for; false if openraft has ended before. The metrics of all else change with
+/// every entry, these do not.
+pub(super) async fn wait_for_leader(raft: &Raft, holds: impl Fn(Option<NodeId>) -> bool) -> bool {
+    let mut metrics = raft.server_metrics();
+    while !holds(metrics.borrow_watched().current_leader) {
+        if metrics.changed().await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
 /// A running member. Cheap to clone.
 #[derive(Clone)]
 pub struct Consensus {
@@ -235,7 +247,7 @@ impl Consensus {
     }
 
     /// Somebody waits at a follower until an entry is applied there.
-    pub(crate) fn is_wanted(&self, index: u64) {
+    pub(crate) fn note_wanted(&self, index: u64) {
         self.inner.wanted.raise(index);
     }
 
@@ -356,14 +368,9 @@ impl Consensus {
         self.leader() == Some(self.inner.mine.node)
     }
 
-    /// Ends when another leads than `leader`, or nobody does any more.
-    pub async fn another_leads_than(&self, leader: Option<NodeId>) {
-        let mut metrics = self.inner.raft.server_metrics();
-        while self.leader() == leader {
-            if metrics.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+    /// Waits until another leads than `leader`, or nobody does any more; false if openraft has ended before.
+    pub async fn another_leads_than(&self, leader: Option<NodeId>) -> bool {
+        wait_for_leader(&self.inner.raft, |now| now != leader).await
     }
 
     /// Why openraft does not run any more, if so.
@@ -381,20 +388,15 @@ impl Consensus {
 
     /// Hands leadership to the most caught-up voter, if this member leads. Returns when another leads, or at the deadline.
     pub async fn hand_over(&self, deadline: Instant) -> bool {
-        let mut metrics = self.inner.raft.server_metrics();
         while self.is_leader() {
             let Some(to) = self.best_successor() else { return false };
             if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
                 return false;
             }
             let once = Instant::now() + limits::ELECTION_MAX;
-            let moved = async {
-                while self.leader().is_none_or(|leader| leader == self.inner.mine.node) {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
+            let mine = self.inner.mine.node;
+            let moved =
+                wait_for_leader(&self.inner.raft, |leader| leader.is_some_and(|leader| leader != mine));
             let _ = tokio::time::timeout_at(once.min(deadline), moved).await;
             if Instant::now() >= deadline {
                 return !self.is_leader();

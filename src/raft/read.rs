@@ -13,6 +13,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::handle::wait_for_leader;
 use super::network::PeerChannels;
 use super::types::{LogId, Raft, TypeConfig};
 use crate::env::simulated::{self, Bug};
@@ -66,19 +67,9 @@ async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<L
             Some(leader) => tokio::select! {
                 index = peers.read_index(leader) => return index,
                 // It may be silent until the deadline, and all readers wait for this round: the new one is asked.
-                () = deposed(raft, leader) => {}
+                _ = wait_for_leader(raft, |now| now != Some(leader)) => {}
             },
             None => return Err(Error::NoLeader),
-        }
-    }
-}
-
-/// Waits until this member no longer takes `leader` for the leader.
-async fn deposed(raft: &Raft, leader: NodeId) {
-    let mut changes = raft.server_metrics();
-    while changes.borrow_watched().current_leader == Some(leader) {
-        if changes.changed().await.is_err() {
-            return;
         }
     }
 }

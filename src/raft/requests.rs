@@ -52,18 +52,10 @@ impl Consensus {
 
     /// Waits until another leads than `leader`, or until it may be worth asking the same one again.
     async fn wait_for_another_leader(&self, leader: Option<NodeId>, deadline: Instant) {
-        let mut metrics = self.inner.raft.server_metrics();
-        let changed = async {
-            while self.leader() == leader && self.failure().is_none() {
-                if metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
         let once = Instant::now() + limits::HEARTBEAT;
         let until = if leader.is_some() { once.min(deadline) } else { deadline };
         tokio::select! {
-            _ = tokio::time::timeout_at(until, changed) => {}
+            _ = tokio::time::timeout_at(until, self.another_leads_than(leader)) => {}
             () = self.inner.cancel.cancelled() => {}
         }
     }

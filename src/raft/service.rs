@@ -214,7 +214,7 @@ impl Raft for Service {
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
             .map(move |(number, proposed)| {
                 if let Ok(applied) = &proposed {
-                    consensus.is_wanted(applied.index);
+                    consensus.note_wanted(applied.index);
                 }
                 ForwardedReply { number, reply: Some(wire::proposed_to_wire(proposed)) }
             })
@@ -240,7 +240,7 @@ impl Raft for Service {
         let (waiter, index) = oneshot::channel();
         consensus.join_read_round(waiter).map_err(stopped)?;
         let index = index.await.unwrap_or(Err(Error::Stopped)).map_err(stopped)?;
-        consensus.is_wanted(index);
+        consensus.note_wanted(index);
         let id = crate::proto::peer::LogId { term: 0, index };
         Ok(Response::new(ReadIndexResponse { id: Some(id) }))
     }
