@@ -81,7 +81,7 @@ const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
     (Bug::FlushedTooEarly, 1, "has forgotten entries"),
-    (Bug::ForgetTruncation, 4, "applied ("),
+    (Bug::ForgetTruncation, 13, "applied ("),
     (Bug::CutTooFar, 0, "cuts its log"),
     (Bug::UnsyncedSnapshot, 1, "is lost"),
     (Bug::InstallHalf, 0, "is lost"),
@@ -89,7 +89,7 @@ const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::LoseApplied, 17, "the state of"),
     (Bug::IgnoreMarks, 0, "a disk that is not its own"),
     (Bug::LeaveFileOpen, 0, "open files"),
-    (Bug::ReadWithoutQuorum, 0, "STALE"),
+    (Bug::ReadWithoutQuorum, 13, "STALE"),
     (Bug::ApplyTwice, 0, "nobody can have done that"),
     (Bug::UnequalApply, 0, "with digest"),
     (Bug::SkipApply, 0, "the state of"),
@@ -100,7 +100,7 @@ const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::NoReadIndex, 0, "STALE"),
     (Bug::NoWaitForApply, 0, "STALE"),
     (Bug::ForgetBoot, 17, "is lost"),
-    (Bug::UnknownIsRefused, 57, "nobody can have done that"),
+    (Bug::UnknownIsRefused, 15, "nobody can have done that"),
     (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
 ];
 
