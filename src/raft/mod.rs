@@ -11,7 +11,8 @@
 //! * `log_store`, `state_machine`, `machine`, `snapshot`: adapters to `storage` and `mvcc`
 //! * `change`: changes of the membership, on the leader
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
-//! * `network`, `service`, `commits`: messages out, messages in, and when followers hear that an entry is committed
+//! * `network`, `service`: messages out, messages in; `turns`: one append at a time; `commits`: when followers hear that an entry
+//!   is committed
 //! * `boots`, `heard`: which messages to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
@@ -40,6 +41,7 @@ mod state_machine;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod types;
 pub(crate) mod wire;
 

@@ -1,8 +1,7 @@
-//! Messages to peers: appends pipelined on one stream, heartbeats on a connection of their own, snapshots on a third.
+//! Messages to peers: appends one after another on one stream, heartbeats on a connection of their own, snapshots on a third.
 //!
 //! Every message carries who sends it to whom ([`Sender`]); every one has a deadline.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use tonic::transport::Channel;
 use super::commits::Wanted;
 use super::heard::Silence;
 use super::snapshot::{self, SnapshotFile};
+use super::turns::Turns;
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
 use crate::error::Error;
@@ -198,8 +198,21 @@ impl Peer {
     }
 }
 
-/// Requests that were sent and not answered: when, and the entry that each named as the one before its first.
-type Unanswered = Arc<Mutex<VecDeque<(Instant, Option<LogId>)>>>;
+/// What a peer still needs is no longer in the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the log was cut behind entry {}, which the peer needs", .0.as_ref().map_or(0, |id| id.index))]
+struct CutEntries(Option<LogId>);
+
+/// Whether there are entries after those that the request names, and it carries none. So openraft tells that it went on
+/// with an old task while the log was cut, and it would for ever, every 10 ms: a task that always has something to send is
+/// not looked at again. An error, or the end of the stream, makes it look at what it is to do now, which is a snapshot.
+fn lacks_entries(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    let end = request.prev_log_id.as_ref().map(|id| id.index);
+    request.entries.is_empty() && request.leader_commit.as_ref().map(|id| id.index) > end
+}
+
+/// The request that was sent and not answered: when, and the entry that it named as the one before its first.
+type Unanswered = Arc<Mutex<Option<(Instant, Option<LogId>)>>>;
 
 /// Takes answers off the stream, each within its deadline.
 struct Answers {
@@ -210,23 +223,26 @@ struct Answers {
 }
 
 impl Answers {
+    fn sent(&self) -> Option<Instant> {
+        self.unanswered.lock().map(|(sent, _)| sent)
+    }
+
     /// `None`: the peer ended the stream in order. An error without a status: there was no answer in time.
     async fn next(&mut self) -> Option<Result<(peer::AppendResponse, Option<LogId>), Option<tonic::Status>>> {
         loop {
-            let oldest = self.unanswered.lock().front().map(|(sent, _)| *sent);
-            let until = oldest.unwrap_or_else(Instant::now) + self.deadline;
+            let sent = self.sent();
+            let until = sent.unwrap_or_else(Instant::now) + self.deadline;
             match tokio::time::timeout_at(until, self.responses.next()).await {
                 Ok(Some(Ok(response))) => {
-                    let prev = self.unanswered.lock().pop_front().and_then(|(_, prev)| prev);
-                    return Some(Ok((response, prev)));
+                    let asked = self.unanswered.lock().take();
+                    let unasked = || Some(tonic::Status::internal("an answer to no request"));
+                    return Some(asked.map(|(_, prev)| (response, prev)).ok_or_else(unasked));
                 }
                 Ok(Some(Err(status))) => return Some(Err(Some(status))),
                 Ok(None) => return None,
-                // Nothing was waiting for an answer, or something was sent only while we waited.
-                Err(_)
-                    if self.unanswered.lock().front().map(|(sent, _)| *sent) != oldest
-                        || oldest.is_none() => {}
-                Err(_) => return Some(Err(None)),
+                Err(_) if sent.is_some() => return Some(Err(None)),
+                // Nothing had been sent when we began to wait.
+                Err(_) => {}
             }
         }
     }
@@ -271,12 +287,17 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
+            if lacks_entries(&first) {
+                return Err(unreachable(&CutEntries(first.prev_log_id)));
+            }
+            let turns = Turns::new();
+            let input = input.take_while(|request| futures::future::ready(!lacks_entries(request)));
             let input = self.wanted.merge(futures::stream::iter([first]).chain(input));
             let unanswered = Unanswered::default();
             let envelope = self.envelope();
             let sent = unanswered.clone();
-            let outgoing = input.map(move |request| {
-                sent.lock().push_back((Instant::now(), request.prev_log_id));
+            let outgoing = turns.requests(Box::pin(input)).map(move |request| {
+                *sent.lock() = Some((Instant::now(), request.prev_log_id));
                 wire::append_to_wire(envelope, &request)
             });
             let deadline = option.soft_ttl().max(limits::ELECTION_MAX);
@@ -298,7 +319,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                 answers.ended = !matches!(item, Ok(Ok(_)));
                 Some((item, answers))
             });
-            Ok(Box::pin(stream) as BoxStream<'s, _>)
+            Ok(Box::pin(turns.answers(Box::pin(stream))) as BoxStream<'s, _>)
         })
     }
 

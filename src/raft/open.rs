@@ -17,6 +17,7 @@ use crate::env::simulated::{self, Bug};
 use crate::identity::{ClusterId, Member, Membership, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::mvcc::LoadError;
 use crate::mvcc::cluster::Mark;
 use crate::storage::engine::state::{self, EngineKind};
 use crate::storage::log::{OpenError as LogError, Options};
@@ -161,7 +162,12 @@ fn fits(log: &Log, applied: Option<LogId>) -> bool {
 }
 
 /// Loads the newest snapshot that is whole into an empty state.
-fn rebuild(machine: &Machine, snapshots: &Snapshots, cluster: ClusterId, log: &Log) -> Result<(), OpenError> {
+pub(super) fn rebuild(
+    machine: &Machine,
+    snapshots: &Snapshots,
+    cluster: ClusterId,
+    log: &Log,
+) -> Result<(), OpenError> {
     let listed = snapshots.list().map_err(|error| OpenError::Refused(error.to_string()))?;
     let mut damage = None;
     for file in listed {
@@ -173,10 +179,12 @@ fn rebuild(machine: &Machine, snapshots: &Snapshots, cluster: ClusterId, log: &L
             .and_then(|()| snapshot::load(machine, snapshots, &file));
         match loaded {
             Ok(()) => break,
-            Err(error) => {
+            Err(error) if shows_damage(&error) => {
                 tracing::error!(%error, "a snapshot cannot be used; looking for an older one");
                 damage.get_or_insert(error.to_string());
             }
+            // A full volume, a disk that cannot be read now, a newer version's file: nothing is lost by that.
+            Err(error) => return Err(OpenError::Refused(error.to_string())),
         }
     }
     if fits_after_rebuild(log, machine) {
@@ -189,6 +197,20 @@ fn rebuild(machine: &Machine, snapshots: &Snapshots, cluster: ClusterId, log: &L
             format!("the log begins after entry {purged}, and no snapshot reaches that far")
         }),
     ))
+}
+
+/// Whether the snapshot itself is not what this member wrote; else it may be sound, and only could not be used now.
+fn shows_damage(error: &MachineError) -> bool {
+    match error {
+        MachineError::Snapshot(SnapshotError::Damaged(_) | SnapshotError::Invalid(_))
+        | MachineError::Load(LoadError::Damaged { .. })
+        | MachineError::Record(..)
+        | MachineError::Torn => true,
+        MachineError::Snapshot(SnapshotError::Io { .. } | SnapshotError::Version { .. })
+        | MachineError::Load(LoadError::Unreadable(_))
+        | MachineError::Engine(_)
+        | MachineError::Unreadable => false,
+    }
 }
 
 fn of_cluster(mine: ClusterId, found: ClusterId) -> Result<(), SnapshotError> {

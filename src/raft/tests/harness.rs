@@ -177,7 +177,7 @@ impl Net {
     }
 }
 
-struct DialFrom(NodeId, Arc<Net>);
+pub struct DialFrom(pub NodeId, pub Arc<Net>);
 
 impl Dial for DialFrom {
     fn channel(&self, to: NodeId, address: &str, lane: Lane) -> Channel {

@@ -227,6 +227,23 @@ async fn a_snapshot_of_another_cluster_is_not_loaded() {
     opened.log.close().await;
 }
 
+/// As when the volume has no room for the engine's files: the snapshot is sound, so nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_be_written_now_is_no_loss() {
+    let files = SimulatedFiles::new(11);
+    let env = env(files.clone(), Arc::new(Threads));
+    let opened = open_disk(&env).unwrap();
+    write_snapshot(&env, CLUSTER, LogId { term: 3, index: 8 });
+    let snapshots =
+        Snapshots::open(env.files.clone(), &root().join("snapshots"), &root().join("incoming")).unwrap();
+    let engine = Arc::new(storage::MemoryEngine::new());
+    let machine = crate::raft::machine::Machine::load(engine.clone(), None).unwrap();
+    storage::Engine::close(&*engine).unwrap();
+    let refused = crate::raft::open::rebuild(&machine, &snapshots, CLUSTER, &opened.log);
+    assert!(matches!(refused, Err(crate::raft::OpenError::Refused(_))), "{refused:?}");
+    opened.log.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_answers_while_its_state_is_replaced() {
     use crate::raft::machine::Machine;
