@@ -10,9 +10,14 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use tokio::sync::Semaphore;
 
-/// Whether a request may be taken: at first, and again after each answer. Clones are of the same stream.
-#[derive(Clone)]
+/// Whether a request may be taken: at first, and again after each answer. The requests end when nobody takes answers any more.
 pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
 
 impl Turns {
     pub(crate) fn new() -> Self {
@@ -21,17 +26,16 @@ impl Turns {
 
     /// The requests of `input`, each taken in its turn.
     pub(crate) fn requests<S: Stream + Unpin>(&self, input: S) -> impl Stream<Item = S::Item> + use<S> {
-        futures::stream::unfold((input, self.clone()), |(mut input, turns)| async move {
-            turns.0.acquire().await.ok()?.forget();
+        futures::stream::unfold((input, self.0.clone()), |(mut input, turns)| async move {
+            turns.acquire().await.ok()?.forget();
             let request = input.next().await?;
             Some((request, (input, turns)))
         })
     }
 
     /// The same `answers`. Who asks for the next has dealt with the last: then it is the next request's turn.
-    pub(crate) fn answers<S: Stream + Unpin>(&self, answers: S) -> impl Stream<Item = S::Item> + use<S> {
-        let state = (answers, self.clone(), false);
-        futures::stream::unfold(state, |(mut answers, turns, was_taken)| async move {
+    pub(crate) fn answers<S: Stream + Unpin>(self, answers: S) -> impl Stream<Item = S::Item> + use<S> {
+        futures::stream::unfold((answers, self, false), |(mut answers, turns, was_taken)| async move {
             if was_taken {
                 turns.0.add_permits(1);
             }
@@ -67,5 +71,16 @@ mod tests {
             assert_eq!(answers.next().now_or_never(), None);
         }
         assert_eq!(requests.next().await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_when_nobody_takes_answers() {
+        let turns = Turns::new();
+        let mut requests = std::pin::pin!(turns.requests(futures::stream::iter(1..)));
+        let answers = turns.answers(futures::stream::pending::<u8>());
+        assert_eq!(requests.next().await, Some(1));
+        assert_eq!(requests.next().now_or_never(), None);
+        drop(answers);
+        assert_eq!(requests.next().await, None);
     }
 }
