@@ -35,6 +35,7 @@ fn flush(criterion: &mut Criterion) {
         network: Arc::new(Tcp::default()),
         names: Arc::new(NoNames),
         tasks: Arc::new(Threads),
+        owner: None,
     };
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let directory = tempfile::tempdir_in(target).expect("a directory under target/");

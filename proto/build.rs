@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/etcd/kv.proto",
         "proto/etcd/rpc.proto",
+        "proto/setstone/client.proto",
         "proto/setstone/log.proto",
         "proto/setstone/peer.proto",
     ];
@@ -16,9 +17,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("etcd_descriptors.bin"), {
+    std::fs::write(out.join("client_descriptors.bin"), {
         let mut compiler = protox::Compiler::new(["proto"])?;
-        compiler.include_imports(true).open_files(["etcd/rpc.proto"])?;
+        compiler.include_imports(true).open_files(["etcd/rpc.proto", "setstone/client.proto"])?;
         compiler.encode_file_descriptor_set()
     })?;
     tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(descriptors)?;

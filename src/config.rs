@@ -27,6 +27,10 @@ pub struct Config {
     pub dns_server: Option<SocketAddr>,
     /// Knobs that have good defaults.
     pub tuning: Tuning,
+    /// Where the desired number of pods comes from.
+    pub size_from: SizeFrom,
+    /// At most so many members vote; the others are spares.
+    pub max_voters: usize,
     /// Time between SIGTERM and the first refusal, for load balancers to notice.
     pub drain_delay: Duration,
     /// Time in which the stop must be done.
@@ -46,6 +50,8 @@ impl Config {
             advertise_client: Vec::new(),
             dns_server: None,
             tuning: Tuning::default(),
+            size_from: SizeFrom::Fixed,
+            max_voters: limits::MAX_VOTERS,
             drain_delay: Duration::ZERO,
             grace_period: Duration::from_secs(10),
         }
@@ -80,6 +86,18 @@ pub enum Cluster {
         /// Peer addresses, by ordinal.
         peers: Vec<String>,
     },
+}
+
+/// Where the desired number of pods comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SizeFrom {
+    /// From nowhere: no member is ever one too many.
+    #[default]
+    Fixed,
+    /// From the replicated setting, which `setstone members resize` makes. Until it is made, no member is one too many.
+    Setting,
+    /// From the pod's own `StatefulSet`.
+    StatefulSet,
 }
 
 /// Knobs that have good defaults.
@@ -144,6 +162,9 @@ impl Config {
         }
         self.cluster.validate()?;
         self.tuning.validate()?;
+        if self.max_voters == 0 {
+            return Err("0 members may vote; at least 1 is needed".into());
+        }
         let mut listeners = vec![("client", self.listen_client)];
         listeners.extend((!matches!(self.cluster, Cluster::Single)).then_some(("peer", self.listen_peer)));
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));

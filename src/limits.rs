@@ -230,6 +230,20 @@ pub const ADMIT_TIMEOUT: Duration = Duration::from_secs(7);
 pub const ADMIT_RETRY: Duration = Duration::from_millis(500);
 /// How often a leader looks whether the membership is to be changed.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(250);
+/// How many looks in a row a member outside the desired range must not have answered before it is removed: two seconds.
+pub const REMOVAL_LOOKS: u32 = 8;
+/// Time for which a member that asked to be retired is taken to want it still. It asks five times a second.
+pub const RETIRE_MEMORY: Duration = Duration::from_secs(5);
+/// Pause between two requests to be retired.
+pub const RETIRE_RETRY: Duration = Duration::from_millis(200);
+/// Time for one answer about the own `StatefulSet`.
+pub const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a leader, and a pod that does not take part yet, looks at its `StatefulSet`: one small request.
+pub const OWNER_INTERVAL: Duration = Duration::from_secs(2);
+/// How often everybody else does.
+pub const OWNER_INTERVAL_FOLLOWER: Duration = Duration::from_secs(15);
+/// How many members vote at most, where nothing else is said: more make every write slower, and five survive two losses.
+pub const MAX_VOTERS: usize = 5;
 /// Time for a change of the membership to be committed; after it the leader looks again.
 pub const MEMBERSHIP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entries that a member may lack and still count as caught up: they arrive within one heartbeat.

@@ -18,11 +18,15 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
-/// The descriptors of etcd's client API, for reflection and JSON.
-pub const ETCD_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd_descriptors.bin"));
+/// The descriptors of the client API, etcd's and ours, for reflection and JSON.
+pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client_descriptors.bin"));
 
 /// Our own packages, nested as the generator expects.
 pub mod setstone {
+    /// Package `setstone.v1`: what clients can ask for that etcd does not have.
+    pub mod v1 {
+        tonic::include_proto!("setstone.v1");
+    }
     /// What a log entry holds.
     pub mod log {
         /// Package `setstone.log.v1`.
@@ -41,3 +45,4 @@ pub mod setstone {
 
 pub use setstone::log::v1 as log;
 pub use setstone::peer::v1 as peer;
+pub use setstone::v1 as client;

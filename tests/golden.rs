@@ -17,7 +17,7 @@ use prost_reflect::{
     SerializeOptions, Value as Field,
 };
 use serde_json::{Value, json};
-use setstone::proto::ETCD_DESCRIPTORS;
+use setstone::proto::CLIENT_DESCRIPTORS;
 use setstone::{Config, Node};
 use tokio::time::Instant;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -135,7 +135,7 @@ fn method_of(path: &str) -> Option<MethodDescriptor> {
         "/v3/maintenance/hashkv" => ("Maintenance", "HashKV"),
         _ => return None,
     };
-    let pool = DescriptorPool::decode(ETCD_DESCRIPTORS).unwrap();
+    let pool = DescriptorPool::decode(CLIENT_DESCRIPTORS).unwrap();
     let service = pool.get_service_by_name(&format!("etcdserverpb.{service}")).unwrap();
     service.methods().find(|known| known.name() == method)
 }

@@ -47,6 +47,7 @@ unary_methods! {
     MemberList = "etcdserverpb.Cluster" "MemberList";
     Status = "etcdserverpb.Maintenance" "Status";
     HashKv = "etcdserverpb.Maintenance" "HashKV";
+    Resize = "setstone.v1.Members" "Resize";
 }
 
 /// Services that tonic serves.
@@ -75,7 +76,7 @@ pub(super) fn streams(probe: Arc<dyn Probe>) -> tonic::service::Routes {
     let mut routes = tonic::service::Routes::new(health);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::ETCD_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(proto::CLIENT_DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     match (reflection().build_v1(), reflection().build_v1alpha()) {
@@ -142,6 +143,7 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
             Ok(maintenance::status(api))
         }
         Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
+        Unary::Resize => cluster::resize(api, received(api, body).await?.0).await,
     }
 }
 
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_method_of_the_descriptors_is_served() {
-        let pool = prost_reflect::DescriptorPool::decode(proto::ETCD_DESCRIPTORS).unwrap();
+        let pool = prost_reflect::DescriptorPool::decode(proto::CLIENT_DESCRIPTORS).unwrap();
         let mut described: Vec<String> = pool
             .services()
             .flat_map(|service| service.methods().collect::<Vec<_>>())
@@ -204,7 +206,7 @@ mod tests {
     fn the_descriptors_can_be_reflected() {
         assert!(
             tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::ETCD_DESCRIPTORS)
+                .register_encoded_file_descriptor_set(proto::CLIENT_DESCRIPTORS)
                 .build_v1()
                 .is_ok()
         );

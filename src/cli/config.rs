@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
-use crate::config::{Cluster, Config, Data, Tuning};
+use crate::config::{Cluster, Config, Data, SizeFrom, Tuning};
 use crate::identity::PodFacts;
+use crate::limits;
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -91,6 +92,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
     } else {
         Duration::ZERO
     });
+    let default_size = if facts.is_some() { SizeFrom::Setting } else { SizeFrom::Fixed };
     let cluster = with_ports(cluster, listen_client, listen_peer);
     let config = Config {
         data: data(&texts, &name)?,
@@ -102,6 +104,8 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
+        size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
+        max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),
         drain_delay,
         grace_period: texts.get("grace-period", duration::parse)?.unwrap_or(GRACE_PERIOD),
     };
@@ -261,6 +265,14 @@ fn peers(text: &str) -> Result<Vec<String>, String> {
 fn urls(text: &str) -> Result<Vec<String>, String> {
     let list = crate::client::Endpoint::list(text).map_err(|error| error.to_string())?;
     Ok(list.iter().map(|endpoint| format!("http://{}", endpoint.authority())).collect())
+}
+
+fn size_from(text: &str) -> Result<SizeFrom, String> {
+    match text {
+        "setting" => Ok(SizeFrom::Setting),
+        "fixed" => Ok(SizeFrom::Fixed),
+        _ => Err("is no source of the size; setting and fixed are".into()),
+    }
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -1,8 +1,8 @@
-//! `setstone members`: who is in the cluster.
+//! `setstone members`: who is in the cluster, and how many there should be.
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Global;
@@ -10,17 +10,49 @@ use super::exit::{Exit, Failure};
 use super::output::{self, header_json};
 use crate::client::{Answer, Client, MemberInfo};
 
-/// Lists the members of the cluster
+/// Lists the members of the cluster, or sets how many there should be
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   setstone members
+  setstone members resize 3
   setstone members --json | jq -r '.members[].client_urls[]'")]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Action>,
+}
 
-pub(super) async fn run(_: &Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let answer = global.client()?.members().await?;
-    print(&answer, global.json, out)?;
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Sets the number of pods that there should be; members outside of it leave when their pods stop
+    #[command(after_help = "\
+Before the pods beyond N are stopped. It is for clusters whose members run with --size-from setting.
+
+Examples:
+  setstone members resize 5 && kubectl scale statefulset setstone --replicas=5")]
+    Resize {
+        /// Number of pods; 0: all of them sleep, and nobody leaves
+        size: u16,
+    },
+}
+
+pub(super) async fn run(
+    arguments: &Arguments,
+    global: &Global,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let client = global.client()?;
+    match arguments.command {
+        None => print(&client.members().await?, global.json, out)?,
+        Some(Action::Resize { size }) => {
+            let answer = client.resize(size).await?;
+            if global.json {
+                output::print_json(out, &json!({ "header": header_json(&answer.header), "size": size }))?;
+            } else {
+                writeln!(out, "there should be {size} pods")?;
+            }
+        }
+    }
     Ok(Exit::Ok)
 }
 

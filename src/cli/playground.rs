@@ -74,6 +74,20 @@ enum Command {
         #[command(flatten)]
         chosen: Chosen,
     },
+    /// Change the number of pods, as `kubectl scale` does.
+    Scale {
+        /// How many there ought to be; 0: all of them sleep.
+        replicas: Ordinal,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Delete the volume of a pod. It is kept until the pod is gone, too: `restart` deletes that.
+    DeleteVolume {
+        /// Of which pod, as in 2 for setstone-2.
+        ordinal: Ordinal,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +110,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Restart { ordinal, chosen }) => {
             show(&ask(chosen, Request::Restart { ordinal }).await?, false)
+        }
+        Some(Command::Scale { replicas, chosen }) => {
+            show(&ask(chosen, Request::Scale { replicas }).await?, false)
+        }
+        Some(Command::DeleteVolume { ordinal, chosen }) => {
+            show(&ask(chosen, Request::DeleteVolume { ordinal }).await?, false)
         }
     }
 }
@@ -198,7 +218,7 @@ fn introduction(status: &Status) -> String {
          when it is ready:\n\
          \x20 etcdctl --endpoints={} put a 1\n\
          in a second terminal:\n\
-         \x20 setstone playground status | kill N | restart N\n",
+         \x20 setstone playground status | kill N | restart N | scale N | delete-volume N\n",
         status.namespace,
         status.name,
         status.replicas,
@@ -361,7 +381,10 @@ mod tests {
             command("restart 0 --run r"),
             Command::Restart { chosen: Chosen { run: Some(_) }, .. }
         ));
+        assert!(matches!(command("scale 0"), Command::Scale { replicas: 0, .. }));
+        assert!(matches!(command("delete-volume 1"), Command::DeleteVolume { ordinal: 1, .. }));
         for bad in [
+            "scale",
             "--replicas 0",
             "--replicas 51",
             "--replicas x",
@@ -440,7 +463,7 @@ mod tests {
             "127.70.80.53:5300",
             "/tmp/x (removed at the end)",
             "/tmp/y",
-            "setstone playground status | kill N | restart N",
+            "setstone playground status | kill N | restart N | scale N | delete-volume N",
         ] {
             assert!(text.contains(needed), "{needed:?} is missing in\n{text}");
         }

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 26] = [
+pub(super) const SETTINGS: [Setting; 28] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -52,6 +52,18 @@ pub(super) const SETTINGS: [Setting; 26] = [
         "SETSTONE_EXPECTED",
         "N",
         "Pods at the first install; needed in a pod. May be raised, never lowered",
+    ),
+    setting(
+        "size-from",
+        "SETSTONE_SIZE_FROM",
+        "setting|fixed",
+        "Where the desired number of pods comes from: what `members resize` set, or nowhere (default: in a pod setting, else fixed)",
+    ),
+    setting(
+        "max-voters",
+        "SETSTONE_MAX_VOTERS",
+        "N",
+        "At most so many members vote; the others are spares (default: 5)",
     ),
     setting(
         "peers",

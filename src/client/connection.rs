@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::limits;
 use crate::mvcc::KeyValue;
 use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
+use crate::proto::client::ResizeRequest;
+use crate::proto::client::members_client::MembersClient;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -69,6 +71,7 @@ pub struct Connection {
     kv: KvClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
+    resizing: MembersClient<Channel>,
 }
 
 impl fmt::Debug for Connection {
@@ -98,7 +101,8 @@ impl Connection {
             timeout: options.timeout,
             kv: KvClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             cluster: ClusterClient::new(channel.clone()),
-            maintenance: MaintenanceClient::new(channel),
+            maintenance: MaintenanceClient::new(channel.clone()),
+            resizing: MembersClient::new(channel),
         }
     }
 
@@ -173,6 +177,12 @@ impl Connection {
         Ok(wire::answer(response.header.as_ref(), members))
     }
 
+    pub(super) async fn resize_within(mut self, size: u16, limit: Duration) -> Result<Answer<()>, Error> {
+        let request = timed(ResizeRequest { size: u32::from(size) }, limit);
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.resizing.resize(request)).await?;
+        Ok(wire::answer(response.header.as_ref(), ()))
+    }
+
     pub(super) async fn hash_within(
         mut self,
         revision: i64,
@@ -210,6 +220,9 @@ impl Client for Connection {
     }
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
         Box::pin(self.clone().members_within(self.timeout))
+    }
+    fn resize(&self, size: u16) -> Call<'_, ()> {
+        Box::pin(self.clone().resize_within(size, self.timeout))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.clone().hash_within(revision, self.timeout))

@@ -5,9 +5,11 @@
 
 use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, StoreHash};
 use crate::error::Error;
-use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
+use crate::identity::OrdinalRange;
+use crate::limits::{PEERS, REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::check;
+use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{
     Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn,
     TxnOp, TxnResult,
@@ -152,6 +154,18 @@ impl Client for Embedded {
         Box::pin(async move {
             self.barrier().await?;
             Ok(self.answer_now(self.store.members()))
+        })
+    }
+
+    fn resize(&self, size: u16) -> Call<'_, ()> {
+        Box::pin(async move {
+            if usize::from(size) > PEERS {
+                return Err(Error::Invalid(format!("{size} pods are too many; {PEERS} is the most")));
+            }
+            let range = OrdinalRange { start: 0, size };
+            let resize = Request::anonymous(Command::Cluster(ClusterCommand::Resize(range)));
+            self.store.propose(resize).await?;
+            Ok(self.answer_now(()))
         })
     }
 

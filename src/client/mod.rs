@@ -123,6 +123,9 @@ pub trait Client: Send + Sync {
     fn status(&self) -> Call<'_, Status>;
     /// The members of the cluster.
     fn members(&self) -> Call<'_, Vec<MemberInfo>>;
+    /// Sets the number of pods that there should be, where the members take it from this setting
+    /// ([`crate::config::SizeFrom::Setting`]). At most [`crate::limits::PEERS`].
+    fn resize(&self, size: u16) -> Call<'_, ()>;
     /// Hashes the answering member's store at a revision; 0: the newest.
     fn hash(&self, revision: i64) -> Call<'_, StoreHash>;
 }

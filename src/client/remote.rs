@@ -160,6 +160,9 @@ impl Client for Remote {
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
         Box::pin(self.run(Kind::Read, super::connection::Connection::members_within))
     }
+    fn resize(&self, size: u16) -> Call<'_, ()> {
+        Box::pin(self.run(Kind::Write, move |on, limit| on.resize_within(size, limit)))
+    }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.run(Kind::Read, move |on, limit| on.hash_within(revision, limit)))
     }

@@ -51,6 +51,13 @@ impl Membership for Mirror {
         Err(Status::unimplemented(""))
     }
 
+    async fn retire(
+        &self,
+        _: Request<peer::RetireRequest>,
+    ) -> Result<Response<peer::RetireResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn admit(&self, _: Request<peer::AdmitRequest>) -> Result<Response<peer::AdmitResponse>, Status> {
         Err(Status::unimplemented(""))
     }
@@ -78,6 +85,7 @@ fn channels(list: &[String]) -> (PeerChannels, Directory) {
         network: Arc::new(Tcp::default()),
         names: Arc::new(Nobody),
         tasks: Arc::new(crate::env::tasks::Threads),
+        owner: None,
     };
     (PeerChannels::new(AddressBook::new(&env, directory.clone())), directory)
 }

@@ -9,12 +9,14 @@
 //! * `network`: sockets
 //! * `names`: DNS; `real_names` asks name servers
 //! * `tasks`: work that blocks
+//! * `owner`: the `StatefulSet` that a pod belongs to
 //! * `simulated`: hooks of a simulation into a node; empty without the feature
 
 pub mod clock;
 pub mod files;
 pub mod names;
 pub mod network;
+pub mod owner;
 pub mod random;
 pub mod real_files;
 pub mod real_names;
@@ -30,6 +32,7 @@ pub use clock::Clock;
 pub use files::{File, Files};
 pub use names::{Lookup, Names};
 pub use network::{Listener, Network, Stream};
+pub use owner::Owner;
 pub use random::Random;
 pub use tasks::{Tasks, Work};
 
@@ -48,4 +51,6 @@ pub struct Env {
     pub names: Arc<dyn Names>,
     /// Work that blocks.
     pub tasks: Arc<dyn Tasks>,
+    /// The pod's `StatefulSet`; `None` where there is nobody to ask.
+    pub owner: Option<Arc<dyn Owner>>,
 }

@@ -58,9 +58,7 @@ pub fn may_join(
         return Err(AdmitRefusal::OtherCluster(cluster));
     }
     let view = view.ok_or(AdmitRefusal::NotLeader)?;
-    if let Desired::Known { start, size } = *desired
-        && !(u32::from(start)..u32::from(start) + u32::from(size)).contains(&u32::from(ordinal))
-    {
+    if desired.range().is_some_and(|range| !range.contains(ordinal)) {
         return Err(AdmitRefusal::Outside(ordinal));
     }
     match view.answering.iter().find(|id| id.ordinal() == ordinal) {
@@ -72,6 +70,7 @@ pub fn may_join(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::OrdinalRange;
 
     #[test]
     fn who_may_join() {
@@ -80,7 +79,7 @@ mod tests {
         let good = Applicant { cluster, nonce: 9, ordinal: 2, member };
         let mut view = Leading { id: NodeId::new(0, 1), ..Leading::default() };
         view.answering.insert(view.id);
-        let range = |start, size| Desired::Known { start, size };
+        let range = |start, size| Desired::Known(OrdinalRange { start, size });
         let ask = |applicant: &Applicant, view: &Leading, desired: &Desired| {
             may_join(cluster, Some(view), desired, applicant)
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId, Ordinal};
+use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId, Ordinal, OrdinalRange};
 use crate::mvcc::cluster::Mark;
 
 /// What a disk is (DESIGN section 5).
@@ -164,6 +164,8 @@ pub struct ConsensusView {
     pub applied_index: u64,
     /// Newest admitted id per ordinal that the *applied* state knows as removed.
     pub removed: BTreeSet<NodeId>,
+    /// The pods that there should be, if this pod leads and knows it.
+    pub desired: Option<OrdinalRange>,
 }
 
 /// What a pod said of itself.

@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 
 use super::{AdmitRefusal, Applicant, Change, ConsensusView, Disk, Leading};
-use crate::identity::{ClusterId, Membership, NodeId};
+use crate::identity::{ClusterId, Membership, NodeId, OrdinalRange};
 
 /// The identity that a first bootstrap gives to a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub trait Local: Send + Sync {
     fn disk(&self) -> Disk;
     /// What consensus knows now; `None` before it runs.
     fn consensus(&self) -> Option<ConsensusView>;
+    /// The pods that there should be, as the applied state holds it.
+    fn recorded(&self) -> Option<OrdinalRange> {
+        None
+    }
     /// Gives the disk the identity of a first bootstrap: creates an empty log, then the identity, and fsyncs both, before it
     /// returns. Replaces the identity of a bootstrap that broke off. Refuses, and changes nothing, if the log has a vote or an
     /// entry, or if the disk is anything but blank or prepared. Called by one at a time, and never once the [`Gate`] is closed.
@@ -71,6 +75,8 @@ pub trait Lead: Send + Sync {
     fn leading(&self) -> Option<Leading>;
     /// Commits that `applicant` is admitted, which [`super::may_join`] allowed, and makes it a learner. The same nonce gets the same id.
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>>;
+    /// Commits that these pods there should be.
+    fn record(&self, range: OrdinalRange) -> BoxFuture<'_, Result<(), String>>;
     /// Commits a change that was planned on the membership that [`Lead::leading`] shows now.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>>;
 }

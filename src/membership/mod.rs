@@ -6,7 +6,7 @@
 //! * `marks`: a disk that holds less than it once acknowledged
 //! * `start`: what to do at start
 //! * `admission`: whether a disk may join
-//! * `plan`: which change of the membership comes next
+//! * `plan`, `scale`: which change of the membership comes next
 //! * `resume`: when a member's disk may take part again
 //! * `wait`: what a pod waits for, in words, and which command helps
 //! * `ready`: the answers to the probes
@@ -16,7 +16,9 @@
 //! * `wire`: the same values in protobuf
 //! * `service`: the gRPC service that answers before consensus exists
 //! * `joining`: a disk asks the leader to be admitted
+//! * `size`: the desired size, from its source
 //! * `reconcile`: carries out the plan on the leader
+//! * `leave`: a member whose pod does not come back asks to be retired
 //! * `starter`: asks the others, decides again with every answer, and founds the first cluster
 
 mod admission;
@@ -24,13 +26,16 @@ mod asking;
 mod disk;
 mod founding;
 mod joining;
+mod leave;
 mod local;
 mod marks;
 mod plan;
 pub mod ready;
 mod reconcile;
 mod resume;
+mod scale;
 mod service;
+mod size;
 mod start;
 mod starter;
 mod stop;
@@ -39,15 +44,17 @@ mod wire;
 
 pub use admission::{AdmitRefusal, Applicant, may_join};
 pub use disk::{Answer, Answers, Asked, ConsensusView, Described, Disk, Held, LogId, Service, Vote, What};
+pub use leave::leave;
 pub use local::{Admitted, Gate, Lead, Local, PrepareRefusal, Prepared};
 pub use marks::below_mark;
 pub use plan::{Change, Leading, plan};
 pub use ready::{Readiness, readiness};
-pub use reconcile::reconcile;
+pub use reconcile::{Reconciler, Retiring};
 pub use service::{MembershipService, Own};
+pub use size::{Size, SizeKeeper, SizeSource};
 pub use start::{Action, Desired, Facts, Founder, decide, whom_to_ask};
 pub use starter::{StartState, Starter, StarterConfig, Step};
-pub use stop::{Observed, Verdict, verdict};
+pub use stop::{Verdict, verdict};
 pub use wait::{Needed, needed};
 
 pub use crate::identity::{Member, Membership};

@@ -1,8 +1,11 @@
 //! Which change of the membership comes next. Pure: what the leader sees → at most one change. Only the newest admitted disk of an
-//! ordinal ever becomes a voter; nothing is removed because it is silent, but only because its successor has its place.
+//! ordinal ever becomes a voter; nothing is removed because it is silent, but only because its successor has its place, or because
+//! its ordinal is outside the desired range (`scale`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::scale;
+use super::start::Desired;
 use crate::identity::{NodeId, Ordinal};
 use crate::mvcc::cluster::Admission;
 
@@ -23,6 +26,13 @@ pub struct Leading {
     pub caught_up: BTreeSet<NodeId>,
     /// Which disk each ordinal was last admitted with.
     pub admissions: BTreeMap<Ordinal, Admission>,
+    /// What the source of the desired size says now.
+    pub desired: Desired,
+    /// At most so many vote.
+    pub max_voters: usize,
+    /// Members that may be removed if their ordinal is outside the range: they asked to be retired, or did not answer on several
+    /// consecutive looks.
+    pub leaving: BTreeSet<NodeId>,
 }
 
 /// A change of the membership.
@@ -30,8 +40,12 @@ pub struct Leading {
 pub enum Change {
     /// These vote from now on, by a joint change; who votes no more is no member any more.
     Voters(BTreeSet<NodeId>),
+    /// These vote from now on, by a joint change; who votes no more stays, as a learner.
+    Demote(BTreeSet<NodeId>),
     /// These, which do not vote, are no members any more.
     Remove(BTreeSet<NodeId>),
+    /// One of these is to lead: this leader's ordinal is outside the range.
+    HandOver(BTreeSet<NodeId>),
 }
 
 /// What to do next; nothing, if all is as it should be or cannot be changed now.
@@ -41,21 +55,30 @@ pub fn plan(view: &Leading) -> Option<Change> {
     }
     let (last, before) = view.configs.split_last()?;
     if !before.is_empty() {
-        // A leader stopped between the two steps of a joint change: the second is left to do.
-        return Some(Change::Voters(last.clone()));
+        // A leader stopped between the two steps of a joint change: the second is left to do. Who is to go, goes later.
+        return Some(Change::Demote(last.clone()));
     }
-    replacement(view, last).or_else(|| leftovers(view, last))
+    replacement(view, last)
+        .or_else(|| leftovers(view, last))
+        .or_else(|| scale::voters(view, last))
+        .or_else(|| scale::removal(view, last))
 }
 
-/// A voter gives its place to the disk that was admitted after it, once that has caught up.
+/// A voter gives its place to the disk that was admitted after it, once that has caught up; until then to a spare.
 fn replacement(view: &Leading, voters: &BTreeSet<NodeId>) -> Option<Change> {
     voters.iter().find_map(|old| {
-        let newest = view.newest(old.ordinal())?;
-        let ready = newest != *old && view.members.contains(&newest) && view.is_fit(newest);
+        let newest =
+            view.newest(old.ordinal()).filter(|newest| newest != old && view.members.contains(newest))?;
+        let successor = if view.is_fit(newest) {
+            newest
+        } else {
+            // The old disk is gone: its pod asked as another.
+            scale::spares(view, voters).into_iter().next()?
+        };
         let mut voters = voters.clone();
         voters.remove(old);
-        voters.insert(newest);
-        (ready && view.has_fit_majority(&voters)).then_some(Change::Voters(voters))
+        voters.insert(successor);
+        view.has_fit_majority(&voters).then_some(Change::Voters(voters))
     })
 }
 
@@ -76,12 +99,13 @@ impl Leading {
         self.admissions.get(&ordinal).map(|admission| admission.id)
     }
 
-    fn is_fit(&self, id: NodeId) -> bool {
+    /// It answers, and lacks next to nothing.
+    pub(super) fn is_fit(&self, id: NodeId) -> bool {
         self.answering.contains(&id) && self.caught_up.contains(&id)
     }
 
     /// A change that its new voters cannot commit is not begun.
-    fn has_fit_majority(&self, voters: &BTreeSet<NodeId>) -> bool {
+    pub(super) fn has_fit_majority(&self, voters: &BTreeSet<NodeId>) -> bool {
         2 * voters.iter().filter(|id| self.is_fit(**id)).count() > voters.len()
     }
 }

@@ -1,5 +1,5 @@
-//! The gRPC service that answers before consensus exists: what is your disk (also the hello of whoever asks), and be a member of
-//! this new cluster.
+//! The gRPC service that answers before consensus exists: what is your disk (also the hello of whoever asks), be a member of this
+//! new cluster, let me join, let me go.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use tonic::{Request, Response, Status};
 
 use super::admission::may_join;
 use super::local::{Gate, Lead, Local, PrepareRefusal, Prepared};
+use super::reconcile::Retiring;
+use super::size::Size;
 use super::start::Desired;
 use super::wire;
 use crate::discovery::{AddressBook, Directory};
-use crate::identity::Ordinal;
+use crate::identity::{NodeId, Ordinal};
 use crate::proto::peer;
 use crate::proto::peer::membership_server::Membership;
 
@@ -52,12 +54,14 @@ impl Own {
     }
 }
 
-/// Describe, Prepare and Admit.
+/// Describe, Prepare, Admit and Retire.
 pub struct MembershipService {
     pub(super) own: Arc<Own>,
     pub(super) local: Arc<dyn Local>,
     pub(super) lead: Arc<dyn Lead>,
-    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) size: watch::Receiver<Size>,
+    pub(super) hurry: Arc<Notify>,
+    pub(super) retiring: Arc<Retiring>,
     pub(super) gate: Arc<Gate>,
     pub(super) book: Option<Arc<AddressBook>>,
     pub(super) heard: Arc<Notify>,
@@ -91,6 +95,26 @@ impl MembershipService {
         if asked == self.own.name { Ok(()) } else { Err(format!("this is {}, not {asked}", self.own.name)) }
     }
 
+    /// Whether `id` is in no committed uniform membership any more; else it is noted that it wants to go.
+    fn retire_now(&self, id: NodeId) -> Result<(), String> {
+        let view = self.lead.leading().ok_or("this member does not lead")?;
+        if !view.members.contains(&id) && view.committed && view.configs.len() == 1 {
+            return Ok(());
+        }
+        if view.members.contains(&id) {
+            self.retiring.ask(id);
+            self.hurry.notify_one();
+        }
+        match &self.size.borrow().desired {
+            desired if desired.excludes(id.ordinal()) => Err("its removal is not committed yet".into()),
+            Desired::Known(range) => {
+                Err(format!("there are to be {range}, ordinal {} included", id.ordinal()))
+            }
+            Desired::NotUsed => Err("no size is set".into()),
+            Desired::Unknown(reason) => Err(format!("the desired size is not known here: {reason}")),
+        }
+    }
+
     fn check(&self, asked: &str, prepared: &Prepared) -> Result<(), PrepareRefusal> {
         let wrong = |reason: String| Err(PrepareRefusal::Wrong(reason));
         let (own, id, voters) = (&self.own, prepared.node_id, &prepared.voters);
@@ -119,7 +143,10 @@ impl Membership for MembershipService {
     ) -> Result<Response<peer::DescribeResponse>, Status> {
         self.hello(request.get_ref());
         self.loaded()?;
-        let consensus = self.local.consensus();
+        let mut consensus = self.local.consensus();
+        if let Some(view) = consensus.as_mut().filter(|_| self.lead.leading().is_some()) {
+            view.desired = self.size.borrow().desired.range();
+        }
         let mut disk = self.local.disk();
         if !disk.has_identity() {
             disk.ordinal = self.own.ordinal;
@@ -168,7 +195,7 @@ impl Membership for MembershipService {
         let applicant =
             wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let view = self.lead.leading();
-        let desired = self.desired.borrow().clone();
+        let desired = self.size.borrow().desired.clone();
         let admitted = match may_join(self.local.disk().cluster, view.as_ref(), &desired, &applicant) {
             Ok(()) => self.lead.admit(applicant).await,
             Err(refusal) => Err(refusal),
@@ -178,5 +205,23 @@ impl Membership for MembershipService {
             Err(refusal) => peer::admit_response::Outcome::Refused(refusal.to_string()),
         };
         Ok(Response::new(peer::AdmitResponse { outcome: Some(outcome) }))
+    }
+
+    async fn retire(
+        &self,
+        request: Request<peer::RetireRequest>,
+    ) -> Result<Response<peer::RetireResponse>, Status> {
+        self.loaded()?;
+        let peer::RetireRequest { asked, cluster_id, node_id } = request.into_inner();
+        self.addressed(&asked).map_err(Status::failed_precondition)?;
+        let cluster = self.local.disk().cluster;
+        if cluster.0 != cluster_id {
+            return Err(Status::failed_precondition(format!("this is cluster {cluster}")));
+        }
+        let outcome = match self.retire_now(NodeId(node_id)) {
+            Ok(()) => peer::retire_response::Outcome::Retired(peer::Blank {}),
+            Err(reason) => peer::retire_response::Outcome::Pending(reason),
+        };
+        Ok(Response::new(peer::RetireResponse { outcome: Some(outcome) }))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::disk::{Answers, Described, Disk, Service, What};
 use super::{below_mark, resume, wait};
 use crate::env::simulated::{self, Bug};
-use crate::identity::{ClusterId, NodeId, Ordinal};
+use crate::identity::{ClusterId, NodeId, Ordinal, OrdinalRange};
 use crate::limits;
 
 /// The desired size of the `StatefulSet`.
@@ -20,13 +20,23 @@ pub enum Desired {
     NotUsed,
     /// Its source cannot be read; why.
     Unknown(String),
-    /// `size` pods, from ordinal `start` on.
-    Known {
-        /// Ordinal of the first pod.
-        start: Ordinal,
-        /// Number of pods.
-        size: u16,
-    },
+    /// These pods.
+    Known(OrdinalRange),
+}
+
+impl Desired {
+    /// The pods that there should be, if that is known.
+    pub fn range(&self) -> Option<OrdinalRange> {
+        match self {
+            Self::Known(range) => Some(*range),
+            Self::NotUsed | Self::Unknown(_) => None,
+        }
+    }
+
+    /// Whether the pod with this ordinal is to go. Nobody is while the whole set sleeps, or while nothing is known.
+    pub fn excludes(&self, ordinal: Ordinal) -> bool {
+        self.range().is_some_and(|range| range.size > 0 && !range.contains(ordinal))
+    }
 }
 
 /// What is known beside the disk and the answers.
@@ -52,16 +62,9 @@ pub struct Facts {
 impl Facts {
     /// The ordinals of `expected` and of the desired range, this pod's included if it is one of them.
     fn ordinals(&self) -> BTreeSet<Ordinal> {
-        let (start, size) = match self.desired {
-            Desired::Known { start, size } => (start, size),
-            Desired::NotUsed | Desired::Unknown(_) => (0, 0),
-        };
-        let range = |size: u16| u32::from(start)..u32::from(start) + u32::from(size);
-        range(self.expected)
-            .chain(range(size))
-            .filter_map(|ordinal| Ordinal::try_from(ordinal).ok())
-            .take(limits::PEERS)
-            .collect()
+        let desired = self.desired.range().unwrap_or_default();
+        let expected = OrdinalRange { size: self.expected, ..desired };
+        expected.ordinals().chain(desired.ordinals()).take(limits::PEERS).collect()
     }
 
     /// The others among [`Facts::ordinals`].

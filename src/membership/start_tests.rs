@@ -47,7 +47,7 @@ impl Scene {
                 self.facts.desired = match rest.split_once("..") {
                     Some((start, end)) => {
                         let (start, end): (u16, u16) = (start.parse().unwrap(), end.parse().unwrap());
-                        Desired::Known { start, size: end - start }
+                        Desired::Known(OrdinalRange { start, size: end - start })
                     }
                     None => Desired::Unknown(rest.strip_prefix("unknown ").unwrap().into()),
                 }
@@ -329,7 +329,7 @@ prop_compose! {
         disk in any_disk(), leader in prop::option::of(any_id()), runs in any::<bool>(),
         removed in prop::collection::btree_set(any_id(), 0..2), term in 0..3_u64,
     ) -> Answer {
-        let consensus = runs.then_some(ConsensusView { leader, term, applied_index: 1, removed });
+        let consensus = runs.then_some(ConsensusView { leader, term, applied_index: 1, removed, desired: None });
         Answer::Described(Box::new(Described { disk, consensus, ..Described::default() }))
     }
 }
@@ -360,7 +360,7 @@ prop_compose! {
     ) -> Facts {
         Facts {
             ordinal, name: name(ordinal), expected,
-            desired: range.map_or(Desired::NotUsed, |(start, size)| Desired::Known { start, size }),
+            desired: range.map_or(Desired::NotUsed, |(start, size)| Desired::Known(OrdinalRange { start, size })),
             may_found_alone: alone, takes_part, ready_for: ready.map(Duration::from_secs),
         }
     }

@@ -19,7 +19,9 @@ use super::disk::Answers;
 use super::founding;
 use super::joining;
 use super::local::{Gate, Lead, Local, Prepared};
+use super::reconcile::Retiring;
 use super::service::{MembershipService, Own};
+use super::size::Size;
 use super::start::{Action, Desired, Facts, decide};
 use super::wait::{Needed, needed};
 use crate::discovery::PeerChannels;
@@ -35,7 +37,11 @@ pub struct StarterConfig {
     /// Number of pods at the first install; 1 for a single node.
     pub expected: u16,
     /// The desired size, as its source says.
-    pub desired: watch::Receiver<Desired>,
+    pub size: watch::Receiver<Size>,
+    /// Told when somebody cannot wait for the next look at the size.
+    pub hurry: Arc<Notify>,
+    /// Who asked to be retired.
+    pub retiring: Arc<Retiring>,
     /// Whether a pod that is alone may found a cluster (see [`Facts::may_found_alone`]).
     pub may_found_alone: bool,
     /// Whether this pod is ready, as its probe says. `None` where nobody starts pods by their readiness.
@@ -80,6 +86,8 @@ pub struct StartState {
     pub needed: Needed,
     /// Some pod that answered knows a leader: for readiness where no consensus runs.
     pub leader_known: bool,
+    /// A leader says that this pod's ordinal is outside the desired range.
+    pub outside: bool,
     /// What the others said.
     pub answers: Answers,
 }
@@ -94,6 +102,7 @@ impl StartState {
             hint: None,
             needed: Needed::default(),
             leader_known: false,
+            outside: false,
             answers: Answers::default(),
         }
     }
@@ -146,7 +155,9 @@ impl Starter {
             own: Arc::clone(&self.own),
             local: Arc::clone(&self.local),
             lead: Arc::clone(&self.lead),
-            desired: self.config.desired.clone(),
+            size: self.config.size.clone(),
+            hurry: Arc::clone(&self.config.hurry),
+            retiring: Arc::clone(&self.config.retiring),
             gate: Arc::clone(&self.gate),
             book: self.config.channels.as_ref().map(|channels| Arc::clone(channels.book())),
             heard: Arc::clone(&self.heard),
@@ -299,12 +310,17 @@ impl Starter {
     }
 
     fn facts(&self, now: Instant) -> Facts {
+        let Size { mut desired, generation } = self.config.size.borrow().clone();
+        // A disk with data knows the size that was seen last.
+        if let (Desired::Unknown(_), Some(recorded)) = (&desired, self.local.recorded()) {
+            desired = Desired::Known(recorded);
+        }
         Facts {
             ordinal: self.own.ordinal,
             name: self.own.name.clone(),
             expected: self.config.expected,
-            desired: self.config.desired.borrow().clone(),
-            may_found_alone: self.config.may_found_alone,
+            desired,
+            may_found_alone: self.config.may_found_alone && generation.is_none_or(|changes| changes == 1),
             takes_part: self.takes_part,
             ready_for: self.first_ready.map(|ready| now.duration_since(ready)),
         }
@@ -322,8 +338,12 @@ impl Starter {
             log(&step, &text, hint.as_deref());
         }
         let leader_known = answers.described().any(|(_, _, described)| described.leader().is_some());
+        let outside = answers.described().any(|(_, _, described)| {
+            let desired = described.consensus.as_ref().and_then(|view| view.desired);
+            desired.is_some_and(|range| Desired::Known(range).excludes(self.own.ordinal))
+        });
         self.state.send_if_modified(|state| {
-            let next = StartState { step, action, text, hint, needed, leader_known, answers };
+            let next = StartState { step, action, text, hint, needed, leader_known, outside, answers };
             let changed = *state != next;
             *state = next;
             changed

@@ -16,6 +16,7 @@ use super::super::plan::{Change, Leading};
 use super::*;
 use crate::discovery::{AddressBook, Directory};
 use crate::env::{Env, Lookup, Names};
+use crate::identity::OrdinalRange;
 use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId, PodFacts};
 use crate::proto::peer;
 use crate::proto::peer::membership_client::MembershipClient;
@@ -92,6 +93,10 @@ impl Lead for Fake {
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>> {
         assert_eq!(applicant.nonce, NONCE);
         Box::pin(async move { Ok(NodeId::new(applicant.ordinal, 50)) })
+    }
+
+    fn record(&self, _: OrdinalRange) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("nothing is recorded here".into()) })
     }
 
     fn change(&self, _: Change) -> BoxFuture<'_, Result<(), String>> {
@@ -186,7 +191,9 @@ fn launch(own: Own, expected: u16, book: Arc<AddressBook>, listener: TcpListener
     let config = StarterConfig {
         own,
         expected,
-        desired: watch::channel(Desired::NotUsed).1,
+        size: watch::channel(Size::default()).1,
+        hurry: Arc::default(),
+        retiring: Arc::default(),
         may_found_alone: true,
         ready: None,
         channels: Some(PeerChannels::new(book)),
@@ -215,6 +222,7 @@ fn env() -> Env {
         network: Arc::new(crate::env::network::Tcp::default()),
         names: Arc::new(crate::env::real_names::Dns::at(&[]).unwrap()),
         tasks: Arc::new(crate::env::tasks::Threads),
+        owner: None,
     }
 }
 
@@ -294,7 +302,9 @@ async fn a_node_alone_founds_at_once() {
     let config = |may_found_alone| StarterConfig {
         own: own.clone(),
         expected: 1,
-        desired: watch::channel(Desired::NotUsed).1,
+        size: watch::channel(Size::default()).1,
+        hurry: Arc::default(),
+        retiring: Arc::default(),
         may_found_alone,
         ready: None,
         channels: None,
@@ -349,8 +359,13 @@ async fn evidence_that_comes_late_still_counts() {
     old.until_step(Step::Hold).await;
     let leader = Fake::member(1, 7, &[1, 2], 90);
     let removed = [NodeId::new(0, 1)].into();
-    *leader.consensus.lock() =
-        Some(ConsensusView { leader: Some(NodeId::new(1, 1)), term: 4, applied_index: 90, removed });
+    *leader.consensus.lock() = Some(ConsensusView {
+        leader: Some(NodeId::new(1, 1)),
+        term: 4,
+        applied_index: 90,
+        removed,
+        desired: None,
+    });
     let _leader = start(1, &list, listeners.next().unwrap(), leader);
     let lost = old.until_step(Step::BecomeLost).await;
     assert!(lost.leader_known);

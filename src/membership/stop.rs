@@ -1,24 +1,9 @@
 //! Stopping is not leaving (rule 4): whether a pod that was told to stop also leaves the cluster. Pure.
 
-use crate::identity::Ordinal;
+use std::fmt;
 
-/// What the pod's own `StatefulSet` looked like when it was asked once, within one second.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observed {
-    /// No access, an error, a time-out, or nothing to ask; why.
-    Unknown(String),
-    /// It does not exist (404).
-    Gone,
-    /// It is being deleted.
-    BeingDeleted,
-    /// It wants `size` pods, from ordinal `start` on.
-    Wants {
-        /// Ordinal of the first pod.
-        start: Ordinal,
-        /// Number of pods.
-        size: u32,
-    },
-}
+use crate::env::owner::Seen;
+use crate::identity::{Ordinal, OrdinalRange};
 
 /// What the stop means for the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +20,24 @@ pub enum Verdict {
 }
 
 /// The stop table of DESIGN section 5.
-pub fn verdict(observed: &Observed, ordinal: Ordinal) -> Verdict {
-    match observed {
-        Observed::Unknown(_) => Verdict::Restart,
-        Observed::Gone | Observed::BeingDeleted => Verdict::Teardown,
-        Observed::Wants { size: 0, .. } => Verdict::Hibernation,
-        Observed::Wants { start, size } => {
-            let (ordinal, start) = (u64::from(ordinal), u64::from(*start));
-            if (start..start + u64::from(*size)).contains(&ordinal) {
-                Verdict::Restart
-            } else {
-                Verdict::Retire
-            }
-        }
+pub fn verdict(seen: &Seen, ordinal: Ordinal) -> Verdict {
+    match *seen {
+        Seen::Unknown(_) => Verdict::Restart,
+        Seen::Gone | Seen::BeingDeleted => Verdict::Teardown,
+        Seen::Wants { size: 0, .. } => Verdict::Hibernation,
+        Seen::Wants { start, size, .. } if OrdinalRange { start, size }.contains(ordinal) => Verdict::Restart,
+        Seen::Wants { .. } => Verdict::Retire,
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Restart => "the pod comes back: the membership stays as it is",
+            Self::Teardown => "the whole set goes: the membership stays as it is",
+            Self::Hibernation => "the whole set sleeps: the membership stays as it is",
+            Self::Retire => "the pod does not come back: its member leaves",
+        })
     }
 }
 
@@ -57,11 +47,11 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table() {
-        let wants = |start, size| Observed::Wants { start, size };
-        for (observed, ordinal, expected) in [
-            (Observed::Unknown("time-out".into()), 2, Verdict::Restart),
-            (Observed::Gone, 2, Verdict::Teardown),
-            (Observed::BeingDeleted, 2, Verdict::Teardown),
+        let wants = |start, size| Seen::Wants { start, size, generation: 3 };
+        for (seen, ordinal, expected) in [
+            (Seen::Unknown("time-out".into()), 2, Verdict::Restart),
+            (Seen::Gone, 2, Verdict::Teardown),
+            (Seen::BeingDeleted, 2, Verdict::Teardown),
             (wants(0, 0), 0, Verdict::Hibernation),
             (wants(0, 0), 9, Verdict::Hibernation),
             (wants(0, 3), 2, Verdict::Restart),
@@ -70,17 +60,17 @@ mod tests {
             (wants(5, 3), 5, Verdict::Restart),
             (wants(5, 3), 7, Verdict::Restart),
             (wants(5, 3), 8, Verdict::Retire),
-            (wants(Ordinal::MAX, u32::MAX), Ordinal::MAX, Verdict::Restart),
+            (wants(Ordinal::MAX, u16::MAX), Ordinal::MAX, Verdict::Restart),
         ] {
-            assert_eq!(verdict(&observed, ordinal), expected, "{observed:?} seen by {ordinal}");
+            assert_eq!(verdict(&seen, ordinal), expected, "{seen:?} seen by {ordinal}");
         }
     }
 
     #[test]
     fn only_a_positive_answer_makes_a_pod_leave() {
         for ordinal in 0..=9 {
-            for observed in [Observed::Unknown(String::new()), Observed::Gone, Observed::BeingDeleted] {
-                assert_ne!(verdict(&observed, ordinal), Verdict::Retire);
+            for seen in [Seen::Unknown(String::new()), Seen::Gone, Seen::BeingDeleted] {
+                assert_ne!(verdict(&seen, ordinal), Verdict::Retire);
             }
         }
     }

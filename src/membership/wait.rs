@@ -155,10 +155,10 @@ fn scale_hint(disk: &Disk, answers: &Answers, facts: &Facts) -> Option<String> {
         .into_iter()
         .filter(|ordinal| answers.of(*ordinal).is_some_and(|asked| asked.answer == Answer::Absent))
         .max()?;
-    let start = match facts.desired {
-        Desired::Known { start, size } if u32::from(highest) >= u32::from(start) + u32::from(size) => start,
-        Desired::Known { .. } => return None,
-        Desired::NotUsed | Desired::Unknown(_) => 0,
+    let start = match facts.desired.range() {
+        Some(range) if range.contains(highest) => return None,
+        Some(range) => range.start,
+        None => 0,
     };
     let least = u32::from(highest).saturating_sub(u32::from(start)) + 1;
     Some(format!("if they are not on their way: scale to at least {least}"))

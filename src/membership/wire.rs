@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admission::Applicant;
 use super::disk::{ConsensusView, Described, Disk, Held, LogId, Vote, What};
 use super::local::Prepared;
-use crate::identity::{Boot, ClusterId, Member, Membership, NodeId, Ordinal};
+use crate::identity::{Boot, ClusterId, Member, Membership, NodeId, Ordinal, OrdinalRange};
 use crate::limits;
 use crate::mvcc::cluster::Mark;
 use crate::proto::peer::description::Kind;
@@ -70,6 +70,9 @@ pub(super) fn consensus(view: &ConsensusView) -> peer::Consensus {
         leader: view.leader.map_or(0, |leader| leader.0),
         term: view.term,
         applied_index: view.applied_index,
+        desired: view
+            .desired
+            .map(|range| log::OrdinalRange { start: u32::from(range.start), size: u32::from(range.size) }),
     }
 }
 
@@ -85,6 +88,7 @@ pub(super) fn described(response: peer::DescribeResponse) -> Result<Described, W
             term: view.term,
             applied_index: view.applied_index,
             removed,
+            desired: view.desired.map(to_range).transpose()?,
         }),
         None if removed.is_empty() => None,
         None => Some(ConsensusView { removed, ..ConsensusView::default() }),
@@ -95,6 +99,16 @@ pub(super) fn described(response: peer::DescribeResponse) -> Result<Described, W
         consensus,
         member_name: response.member_name,
         client_urls: response.client_urls,
+    })
+}
+
+fn to_range(range: log::OrdinalRange) -> Result<OrdinalRange, WireError> {
+    let number = |field, value: u32| {
+        u16::try_from(value).map_err(|_| WireError::Value { field, value: i64::from(value) })
+    };
+    Ok(OrdinalRange {
+        start: number("the first ordinal", range.start)?,
+        size: number("the size", range.size)?,
     })
 }
 

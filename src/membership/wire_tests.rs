@@ -31,6 +31,7 @@ fn full() -> Described {
             term: 5,
             applied_index: 88,
             removed: [NodeId::new(1, 4)].into(),
+            desired: Some(OrdinalRange { start: 2, size: 5 }),
         }),
         member_name: "s-2".into(),
         client_urls: vec!["http://s-2.p:2379".into()],

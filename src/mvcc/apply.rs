@@ -91,6 +91,7 @@ impl State {
                 changes.puts.push(small::admission(*ordinal, admission));
             }
         }
+        changes.puts.extend(self.cluster.desired.filter(|_| touched.desired).map(small::desired));
     }
 }
 

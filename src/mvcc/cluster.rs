@@ -1,10 +1,10 @@
-//! Cluster state that is not a key: marks, and which disk each ordinal was last admitted with (DESIGN section 5). Settings,
-//! alarms and the event log join it here.
+//! Cluster state that is not a key: marks, which disk each ordinal was last admitted with, and the desired size (DESIGN section
+//! 5). Alarms and the event log join it here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Outcome;
-use crate::identity::{NodeId, Ordinal};
+use crate::identity::{NodeId, Ordinal, OrdinalRange};
 
 /// A change to the cluster state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum ClusterCommand {
         /// What the disk calls itself until then; never 0.
         nonce: u64,
     },
+    /// These pods there should be.
+    Resize(OrdinalRange),
 }
 
 /// What one member has acknowledged as durable. A disk that holds less was rolled back.
@@ -87,6 +89,8 @@ pub struct Cluster {
     pub marks: BTreeMap<NodeId, Mark>,
     /// By ordinal.
     pub admissions: BTreeMap<Ordinal, Admission>,
+    /// The pods that there should be, as somebody set them or as a leader last saw them in Kubernetes.
+    pub desired: Option<OrdinalRange>,
 }
 
 /// Which items of the cluster state are others now.
@@ -94,6 +98,7 @@ pub struct Cluster {
 pub(super) struct Touched {
     pub(super) marks: BTreeSet<NodeId>,
     pub(super) admissions: BTreeSet<Ordinal>,
+    pub(super) desired: bool,
 }
 
 impl Cluster {
@@ -108,6 +113,11 @@ impl Cluster {
             }
             ClusterCommand::Admit { ordinal, nonce } => {
                 Outcome::Admitted(self.admit(*ordinal, *nonce, index, touched))
+            }
+            ClusterCommand::Resize(range) => {
+                touched.desired |= self.desired != Some(*range);
+                self.desired = Some(*range);
+                Outcome::Cluster
             }
         }
     }

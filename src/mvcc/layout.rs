@@ -29,6 +29,8 @@ pub const SMALL: u8 = b's';
 pub(super) const COMPACTED: &[u8] = b"sc";
 /// Key of the progress of physical compaction.
 pub(super) const PROGRESS: &[u8] = b"sp";
+/// Key of the desired range.
+pub(super) const DESIRED: &[u8] = b"sd";
 /// Begin of the key of an admission.
 pub(super) const ADMISSION: &[u8] = b"sa";
 /// Begin of the key of a mark.

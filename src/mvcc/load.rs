@@ -100,6 +100,7 @@ impl State {
             Item::Admission(ordinal, admission) => {
                 self.cluster.admissions.insert(ordinal, admission);
             }
+            Item::Desired(range) => self.cluster.desired = Some(range),
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::cluster::{Admission, Mark, Standing};
 use super::compaction::Progress;
 use super::record::{self, Damage, Kind};
 use super::{Revision, layout};
-use crate::identity::{NodeId, Ordinal};
+use crate::identity::{NodeId, Ordinal, OrdinalRange};
 
 /// An item, as it is written.
 pub(super) fn compacted(revision: i64) -> (Bytes, Bytes) {
@@ -29,6 +29,10 @@ pub(super) fn admission(ordinal: Ordinal, admission: &Admission) -> (Bytes, Byte
     item(&layout::admission_key(ordinal), &[id.0, nonce, standing as u64])
 }
 
+pub(super) fn desired(range: OrdinalRange) -> (Bytes, Bytes) {
+    item(layout::DESIRED, &[u64::from(range.start), u64::from(range.size)])
+}
+
 fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
     let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len());
     for number in numbers {
@@ -44,6 +48,7 @@ pub(super) enum Item {
     Progress(Progress),
     Mark(NodeId, Mark),
     Admission(Ordinal, Admission),
+    Desired(OrdinalRange),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -59,6 +64,11 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
         let [done, target, main, sub] = numbers(body)?;
         let cursor = Revision::new(main as i64, sub as i64);
         return Ok(Item::Progress(Progress { done: done as i64, target: target as i64, cursor }));
+    }
+    if key == layout::DESIRED {
+        let [start, size] = numbers(body)?.map(u16::try_from);
+        let number = |number: Result<u16, _>| number.map_err(|_| Damage::Number);
+        return Ok(Item::Desired(OrdinalRange { start: number(start)?, size: number(size)? }));
     }
     if let Some(ordinal) = layout::admission_ordinal(key) {
         let [id, nonce, standing] = numbers(body)?;

@@ -76,10 +76,11 @@ impl State {
 
     /// All small state as it is in the engine. With the records up to [`State::revision`] it is all that a snapshot needs.
     pub fn small_state(&self) -> Vec<(Bytes, Bytes)> {
-        let mut items = Vec::with_capacity(2 + self.cluster.marks.len() + self.cluster.admissions.len());
+        let mut items = Vec::with_capacity(3 + self.cluster.marks.len() + self.cluster.admissions.len());
         if self.compacted != NEVER {
             items.push(small::compacted(self.compacted));
         }
+        items.extend(self.cluster.desired.map(small::desired));
         items.extend(
             self.cluster.admissions.iter().map(|(ordinal, newest)| small::admission(*ordinal, newest)),
         );

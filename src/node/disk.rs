@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
-use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal};
+use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal, OrdinalRange};
 use crate::membership::{
     Admitted, ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What,
 };
@@ -374,7 +374,12 @@ impl Local for LocalDisk {
             term: position.term,
             applied_index: position.applied_index,
             removed: self.consensus.consensus()?.removed(),
+            desired: None,
         })
+    }
+
+    fn recorded(&self) -> Option<OrdinalRange> {
+        self.opened().and_then(|opened| opened.machine.with_state(|state| state.cluster().desired))
     }
 
     fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>> {

@@ -179,7 +179,7 @@ impl Health {
             older_member: membership.ids().into_iter().find(older),
             applied_index: position.applied_index,
             read_index: inner.read_index,
-            retired: false,
+            retired: start.outside,
             needed: start.needed.clone(),
         }
     }

@@ -1,8 +1,11 @@
 //! What `membership` needs of consensus where it leads.
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
-use crate::identity::NodeId;
+use crate::error::Error;
+use crate::identity::{NodeId, OrdinalRange};
+use crate::limits;
 use crate::membership::{AdmitRefusal, Applicant, Change, Lead, Leading};
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{Command, Outcome, Request};
@@ -48,11 +51,29 @@ impl Lead for Leader {
         let MembersSeen { configs, members, committed, answering, caught_up, .. } = seen;
         let admissions = consensus.admissions();
         let id = consensus.mine().node;
-        Some(Leading { id, configs, members, committed, answering, caught_up, admissions })
+        Some(Leading {
+            id,
+            configs,
+            members,
+            committed,
+            answering,
+            caught_up,
+            admissions,
+            ..Leading::default()
+        })
     }
 
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>> {
         Box::pin(self.admit_now(applicant))
+    }
+
+    fn record(&self, range: OrdinalRange) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let Some(consensus) = self.0.consensus() else { return Err("consensus does not run".into()) };
+            let command = Command::Cluster(ClusterCommand::Resize(range));
+            let recorded = consensus.propose(Request::anonymous(command)).await;
+            recorded.map(drop).map_err(|error| error.to_string())
+        })
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>> {
@@ -60,7 +81,13 @@ impl Lead for Leader {
             let Some((consensus, seen)) = self.seen() else { return Err("this member does not lead".into()) };
             let changed = match change {
                 Change::Voters(voters) => consensus.set_voters(voters, &seen).await,
+                Change::Demote(voters) => consensus.demote_others(voters, &seen).await,
                 Change::Remove(ids) => consensus.remove_learners(ids, &seen).await,
+                Change::HandOver(to) => {
+                    let deadline = Instant::now() + limits::HANDOVER_TIMEOUT;
+                    let moved = consensus.hand_over(deadline, |id| to.contains(&id)).await;
+                    moved.then_some(()).ok_or(Error::Invalid("nobody took over leadership in time".into()))
+                }
             };
             changed.map_err(|error| error.to_string())
         })

@@ -9,12 +9,14 @@
 //! * `dial`: connections to peers, for consensus
 //! * `health`: ready, live, and why
 //! * `run`: the task that carries out what the starter decides
+//! * `stop`: the stop, step by step
 
 mod dial;
 mod disk;
 mod health;
 mod lead;
 mod run;
+mod stop;
 mod world;
 
 pub(crate) use world::real as real_world;
@@ -23,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,13 +34,15 @@ use self::disk::LocalDisk;
 use self::health::Health;
 use crate::api::Api;
 use crate::client::Embedded;
-use crate::config::{Cluster, Config, Data, reachable};
+use crate::config::{Cluster, Config, Data, SizeFrom, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
 use crate::env::{Env, Listener};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::limits;
-use crate::membership::{self, Desired, MembershipService, Own, Starter, StarterConfig};
+use crate::membership::{
+    self, MembershipService, Own, Reconciler, SizeKeeper, SizeSource, Starter, StarterConfig,
+};
 use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::{Gate, Service};
@@ -59,6 +63,10 @@ pub struct Node {
     /// The peer and admin ports close, and the starter ends.
     closing: CancellationToken,
     failed: watch::Receiver<Option<Error>>,
+    ordinal: Ordinal,
+    /// Where the desired size comes from.
+    source: SizeSource,
+    channels: Option<PeerChannels>,
 }
 
 /// The ports that a node has bound.
@@ -108,10 +116,15 @@ impl Node {
         let gate = Gate::new("the disk is being opened");
         let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
         let (ready, ready_watch) = watch::channel(false);
+        let source = size_source(&config, &env)?;
+        let (size, size_watch) = watch::channel(source.at_start());
+        let (hurry, retiring) = (Arc::<Notify>::default(), Arc::<membership::Retiring>::default());
         let starter = StarterConfig {
             own: place.own,
             expected: place.expected,
-            desired: watch::channel(Desired::NotUsed).1,
+            size: size_watch.clone(),
+            hurry: hurry.clone(),
+            retiring: retiring.clone(),
             may_found_alone: true,
             // Only a StatefulSet starts pods by their readiness.
             ready: matches!(config.cluster, Cluster::StatefulSet { .. }).then_some(ready_watch),
@@ -127,7 +140,7 @@ impl Node {
             disk: disk.clone(),
             gate: gate.clone(),
             service: Service::new(),
-            channels: place.channels,
+            channels: place.channels.clone(),
             tuning: config.tuning.clone(),
             metrics: metrics.clone(),
             state,
@@ -144,6 +157,9 @@ impl Node {
             refusing: CancellationToken::new(),
             closing: CancellationToken::new(),
             failed,
+            ordinal: place.ordinal,
+            source: source.clone(),
+            channels: place.channels,
         };
         node.serve(ports, starter.service(), runner.service.clone());
         let disk = node.disk.clone();
@@ -153,7 +169,12 @@ impl Node {
         }
         node.tasks.spawn(starter.run(node.closing.clone()));
         node.tasks.spawn(runner.run(node.closing.clone()));
-        node.tasks.spawn(membership::reconcile(leader, node.closing.clone()));
+        let local = node.disk.clone();
+        let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
+        node.tasks.spawn(keeper.run(node.closing.clone()));
+        let max_voters = node.config.max_voters;
+        let reconciler = Reconciler { lead: leader, local, size: size_watch, retiring, max_voters };
+        node.tasks.spawn(reconciler.run(node.closing.clone()));
         Ok(node)
     }
 
@@ -234,65 +255,6 @@ impl Node {
             Err(_) => Error::Stopped,
         }
     }
-
-    /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Changes nothing in
-    /// the membership: stopping is not leaving. Ends within the grace period of the configuration, or soon after `hurry` is
-    /// cancelled; a step that is late then still gets [`limits::STOP_STEP`]. What a stuck disk leaves undone, the next start
-    /// makes good.
-    pub async fn stop(&self, hurry: &CancellationToken) {
-        let deadline = Instant::now() + self.config.grace_period;
-        self.health.drain();
-        tokio::select! {
-            () = tokio::time::sleep(self.config.drain_delay) => {}
-            () = hurry.cancelled() => {}
-        }
-        if let Some(consensus) = self.gate.consensus() {
-            let until = deadline.min(Instant::now() + limits::HANDOVER_TIMEOUT);
-            tokio::select! {
-                moved = consensus.hand_over(until) => {
-                    if !moved {
-                        tracing::info!("there is nobody to hand leadership over to");
-                    }
-                }
-                () = hurry.cancelled() => {}
-            }
-        }
-        self.refusing.cancel();
-        self.closing_time(deadline, hurry).await;
-        self.closing.cancel();
-        let ended = match self.gate.consensus() {
-            Some(consensus) => step("consensus", deadline, hurry, consensus.shutdown()).await,
-            None => true,
-        };
-        self.tasks.close();
-        step("the tasks", deadline, hurry, self.tasks.wait()).await;
-        // A state that may still change must not be marked as closed cleanly.
-        if ended {
-            step("the disk", deadline, hurry, self.disk.close()).await;
-        }
-        tracing::info!("stopped");
-    }
-
-    /// Waits until the client port has answered what was in flight.
-    async fn closing_time(&self, deadline: Instant, hurry: &CancellationToken) {
-        let open = self.metrics.client_connections.clone();
-        let closed = async {
-            let mut looks = tokio::time::interval(Duration::from_millis(10));
-            while open.get() > 0 {
-                looks.tick().await;
-            }
-        };
-        let until = deadline.min(Instant::now() + limits::REQUEST_TIMEOUT);
-        tokio::select! {
-            _ = tokio::time::timeout_at(until, closed) => {}
-            () = hurry.cancelled() => {}
-        }
-    }
-
-    /// [`Node::stop`], without a reason to hurry.
-    pub async fn shutdown(&self) {
-        self.stop(&CancellationToken::new()).await;
-    }
 }
 
 impl Drop for Node {
@@ -310,27 +272,6 @@ impl Drop for Node {
             });
         }
     }
-}
-
-/// Waits for one step of a stop: until the deadline, or shortly once somebody hurries. False if it did not end.
-async fn step(
-    what: &str,
-    deadline: Instant,
-    hurry: &CancellationToken,
-    work: impl Future<Output = ()>,
-) -> bool {
-    let last = deadline.max(Instant::now() + limits::STOP_STEP);
-    let hurried = async {
-        hurry.cancelled().await;
-        tokio::time::sleep(limits::STOP_STEP).await;
-    };
-    tokio::select! {
-        () = work => return true,
-        () = tokio::time::sleep_until(last) => {}
-        () = hurried => {}
-    }
-    tracing::warn!(what, "did not end in time, and is left");
-    false
 }
 
 /// Bound ports.
@@ -369,6 +310,17 @@ impl Ports {
             admin: self.admin.as_deref().map(of).transpose()?,
         })
     }
+}
+
+fn size_source(config: &Config, env: &Env) -> Result<SizeSource, Error> {
+    Ok(match (config.size_from, &env.owner) {
+        (SizeFrom::Fixed, _) => SizeSource::Fixed,
+        (SizeFrom::Setting, _) => SizeSource::Setting,
+        (SizeFrom::StatefulSet, Some(owner)) => SizeSource::Owner(owner.clone()),
+        (SizeFrom::StatefulSet, None) => {
+            return Err(Error::Start("there is no StatefulSet to read the desired size from".into()));
+        }
+    })
 }
 
 fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error> {

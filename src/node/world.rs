@@ -39,6 +39,7 @@ pub(crate) fn real(config: &Config) -> Result<Env, Error> {
         network: Arc::new(Tcp { source: source(config) }),
         names: Arc::new(names),
         tasks: Arc::new(Threads),
+        owner: None,
     })
 }
 

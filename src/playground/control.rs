@@ -187,6 +187,8 @@ mod tests {
                 Response::Error(match request {
                     Request::Kill { ordinal } => CommandError::NoSuchPod { ordinal, replicas: 3 },
                     Request::Restart { ordinal } => CommandError::Terminating { ordinal },
+                    Request::Scale { replicas } => CommandError::TooMany { replicas, most: 50 },
+                    Request::DeleteVolume { ordinal } => CommandError::NoSuchVolume { ordinal },
                     Request::Status => CommandError::Stopping,
                 })
             })

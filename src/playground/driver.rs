@@ -4,7 +4,7 @@
 //! messages. Invariants: actions are carried out in the order given; a pod's name is published before its process
 //! starts; the task never waits for one of its own messages. Called by `mod`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +28,7 @@ use super::status::{CommandError, PodStatus, Status};
 use super::volumes::Volumes;
 use super::zone::Zone;
 use crate::identity::Ordinal;
+use crate::limits::PLAYGROUND_PODS;
 
 /// Where the answer to a command goes.
 pub(super) type Reply = oneshot::Sender<Result<(), CommandError>>;
@@ -41,6 +42,10 @@ pub(super) enum Message {
     Kill(Ordinal, Reply),
     /// Delete a pod; answered when it is terminating.
     Restart(Ordinal, Reply),
+    /// Change the number of pods.
+    Scale(Ordinal, Reply),
+    /// Delete a volume once its pod is gone.
+    DeleteVolume(Ordinal, Reply),
 }
 
 /// How pods are started.
@@ -76,6 +81,8 @@ pub(super) struct Driver {
     pub(super) messages: mpsc::Sender<Message>,
     pub(super) status: watch::Sender<Status>,
     pub(super) kills: Vec<(ContainerId, Reply)>,
+    /// Volumes that are deleted as soon as their pods are gone.
+    pub(super) doomed: BTreeSet<Ordinal>,
     pub(super) serial: u32,
     pub(super) _control: AbortOnDropHandle<()>,
     pub(super) run: RunDirectory,
@@ -121,6 +128,14 @@ impl Driver {
                 // Whoever asked may be gone.
                 drop(reply.send(deletable));
             }
+            Message::Scale(replicas, reply) => {
+                let scaled = self.scalable(replicas);
+                if scaled.is_ok() {
+                    self.step(Event::Scale { replicas });
+                }
+                drop(reply.send(scaled));
+            }
+            Message::DeleteVolume(ordinal, reply) => drop(reply.send(self.delete_volume(ordinal))),
         }
     }
 
@@ -142,6 +157,31 @@ impl Driver {
             return Err(CommandError::Terminating { ordinal });
         }
         Ok(())
+    }
+
+    fn scalable(&self, replicas: Ordinal) -> Result<(), CommandError> {
+        match PLAYGROUND_PODS {
+            _ if self.set.is_ending() => Err(CommandError::Stopping),
+            most if replicas > most => Err(CommandError::TooMany { replicas, most }),
+            _ => Ok(()),
+        }
+    }
+
+    fn delete_volume(&mut self, ordinal: Ordinal) -> Result<(), CommandError> {
+        if !self.volumes.exists(&self.naming.pod(ordinal)) {
+            return Err(CommandError::NoSuchVolume { ordinal });
+        }
+        self.doomed.insert(ordinal);
+        if self.set.pods().contains_key(&ordinal) { Ok(()) } else { self.remove_doomed(ordinal) }
+    }
+
+    /// The pod is gone: its volume goes too, if it was deleted.
+    fn remove_doomed(&mut self, ordinal: Ordinal) -> Result<(), CommandError> {
+        if !self.doomed.remove(&ordinal) {
+            return Ok(());
+        }
+        let removed = self.volumes.remove(&self.naming.pod(ordinal));
+        removed.map_err(|error| CommandError::Volume { ordinal, reason: error.to_string() })
     }
 
     /// One event, and those that follow from it at once (a process that cannot be started has ended).
@@ -194,6 +234,9 @@ impl Driver {
             Action::RemovePod(pod) => {
                 if let Some(address) = self.pods.0.remove(&pod).and_then(|edges| edges.address) {
                     self.subnet.release(address);
+                }
+                if let Err(error) = self.remove_doomed(pod.ordinal) {
+                    tracing::error!(%error, "the next pod of that name gets the old volume");
                 }
                 self.publish();
             }

@@ -39,7 +39,7 @@ mod controller_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -233,6 +233,7 @@ impl Playground {
             messages,
             status,
             kills: Vec::new(),
+            doomed: BTreeSet::new(),
             serial: 0,
             _control: control,
             run,
@@ -278,6 +279,22 @@ impl Playground {
     /// If there is no such pod, or it is terminating already.
     pub async fn restart(&self, ordinal: Ordinal) -> Result<(), CommandError> {
         self.handle.command(|reply| Message::Restart(ordinal, reply)).await
+    }
+
+    /// Changes the number of pods, as `kubectl scale` does. Returns when it is changed.
+    ///
+    /// # Errors
+    /// If there cannot be so many.
+    pub async fn scale(&self, replicas: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(|reply| Message::Scale(replicas, reply)).await
+    }
+
+    /// Deletes a volume. It is kept until its pod is gone, and the next pod of that name has an empty one.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be removed.
+    pub async fn delete_volume(&self, ordinal: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(|reply| Message::DeleteVolume(ordinal, reply)).await
     }
 
     /// Waits until every pod is ready.
@@ -335,6 +352,10 @@ impl Handle {
             Request::Status => Ok(()),
             Request::Kill { ordinal } => self.command(|reply| Message::Kill(ordinal, reply)).await,
             Request::Restart { ordinal } => self.command(|reply| Message::Restart(ordinal, reply)).await,
+            Request::Scale { replicas } => self.command(|reply| Message::Scale(replicas, reply)).await,
+            Request::DeleteVolume { ordinal } => {
+                self.command(|reply| Message::DeleteVolume(ordinal, reply)).await
+            }
         };
         match done {
             Ok(()) => Response::Status(Box::new(self.status.borrow().clone())),

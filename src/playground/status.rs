@@ -114,6 +114,16 @@ pub enum Request {
         /// Whose.
         ordinal: Ordinal,
     },
+    /// Change `spec.replicas`. Answered when it is changed.
+    Scale {
+        /// How many pods there ought to be.
+        replicas: Ordinal,
+    },
+    /// Delete a volume. As in Kubernetes, it is kept until its pod is gone.
+    DeleteVolume {
+        /// Whose.
+        ordinal: Ordinal,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -151,6 +161,28 @@ pub enum CommandError {
     Terminating {
         /// What was asked for.
         ordinal: Ordinal,
+    },
+    /// More pods than there can be.
+    #[error("{replicas} pods are too many; {most} is the most")]
+    TooMany {
+        /// What was asked for.
+        replicas: Ordinal,
+        /// What is possible.
+        most: Ordinal,
+    },
+    /// There is no volume of that ordinal.
+    #[error("there is no volume for ordinal {ordinal}")]
+    NoSuchVolume {
+        /// What was asked for.
+        ordinal: Ordinal,
+    },
+    /// The volume could not be removed.
+    #[error("the volume for ordinal {ordinal} could not be removed: {reason}")]
+    Volume {
+        /// What was asked for.
+        ordinal: Ordinal,
+        /// Why not.
+        reason: String,
     },
     /// The playground ends, or has ended.
     #[error("the playground is stopping")]

@@ -88,6 +88,20 @@ impl Volumes {
         Ok(path)
     }
 
+    /// Whether a pod has a volume.
+    pub fn exists(&self, pod: &str) -> bool {
+        self.root.join(pod).is_dir()
+    }
+
+    /// Removes the volume of a pod, which must be gone.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn remove(&self, pod: &str) -> Result<(), VolumeError> {
+        let path = self.root.join(pod);
+        fs::remove_dir_all(&path).map_err(failed("remove", &path))
+    }
+
     /// Where a pod's output goes.
     pub fn log(&self, pod: &str) -> PathBuf {
         self.root.join(format!("{pod}.log"))

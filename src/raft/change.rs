@@ -68,7 +68,7 @@ impl Consensus {
         if seen.members.contains(&id) {
             return Ok(());
         }
-        self.change(ChangeMembers::AddNodes([(id, node)].into()), seen).await
+        self.change(ChangeMembers::AddNodes([(id, node)].into()), false, seen).await
     }
 
     /// Lets these vote, and no others, by a joint change. Whoever votes no more is no member any more.
@@ -76,7 +76,15 @@ impl Consensus {
     /// # Errors
     /// As [`Consensus::add_learner`].
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>, seen: &MembersSeen) -> Result<(), Error> {
-        self.change(ChangeMembers::ReplaceAllVoters(voters), seen).await
+        self.change(ChangeMembers::ReplaceAllVoters(voters), false, seen).await
+    }
+
+    /// Lets these vote, and no others, by a joint change. Whoever votes no more stays as a learner.
+    ///
+    /// # Errors
+    /// As [`Consensus::add_learner`].
+    pub async fn demote_others(&self, voters: BTreeSet<NodeId>, seen: &MembersSeen) -> Result<(), Error> {
+        self.change(ChangeMembers::ReplaceAllVoters(voters), true, seen).await
     }
 
     /// Ends the membership of some that do not vote.
@@ -84,12 +92,17 @@ impl Consensus {
     /// # Errors
     /// As [`Consensus::add_learner`].
     pub async fn remove_learners(&self, ids: BTreeSet<NodeId>, seen: &MembersSeen) -> Result<(), Error> {
-        self.change(ChangeMembers::RemoveNodes(ids), seen).await
+        self.change(ChangeMembers::RemoveNodes(ids), false, seen).await
     }
 
-    async fn change(&self, change: ChangeMembers<NodeId, PeerNode>, seen: &MembersSeen) -> Result<(), Error> {
+    async fn change(
+        &self,
+        change: ChangeMembers<NodeId, PeerNode>,
+        retain: bool,
+        seen: &MembersSeen,
+    ) -> Result<(), Error> {
         let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: seen.at };
-        match self.inner.raft.change_membership_if(change, false, [unchanged]).await {
+        match self.inner.raft.change_membership_if(change, retain, [unchanged]).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(error)) => Err(not_changed(&error)),
             Err(RaftError::Fatal(_)) => Err(Error::Stopped),

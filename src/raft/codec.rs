@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
-use crate::identity::NodeId;
+use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::cluster::{ClusterCommand, Mark};
 use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
@@ -190,6 +190,9 @@ fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
         ClusterCommand::Admit { ordinal, nonce } => {
             Log::Admit(log::Admit { ordinal: u32::from(*ordinal), nonce: *nonce })
         }
+        ClusterCommand::Resize(range) => {
+            Log::Resize(log::OrdinalRange { start: u32::from(range.start), size: u32::from(range.size) })
+        }
     };
     log::ClusterCommand { command: Some(command) }
 }
@@ -198,13 +201,18 @@ fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, Code
     use log::cluster_command::Command as Log;
     Ok(match command.command.ok_or(CodecError::Missing("cluster command"))? {
         Log::Marks(marks) => ClusterCommand::Marks(marks.marks.iter().map(mark_from_log).collect()),
-        Log::Admit(log::Admit { ordinal, nonce }) => ClusterCommand::Admit {
-            ordinal: ordinal
-                .try_into()
-                .map_err(|_| CodecError::Unknown { what: "an ordinal", value: ordinal })?,
-            nonce,
-        },
+        Log::Admit(log::Admit { ordinal, nonce }) => {
+            ClusterCommand::Admit { ordinal: small_number("an ordinal", ordinal)?, nonce }
+        }
+        Log::Resize(log::OrdinalRange { start, size }) => ClusterCommand::Resize(OrdinalRange {
+            start: small_number("an ordinal", start)?,
+            size: small_number("a number of pods", size)?,
+        }),
     })
+}
+
+fn small_number(what: &'static str, value: u32) -> Result<u16, CodecError> {
+    value.try_into().map_err(|_| CodecError::Unknown { what, value })
 }
 
 pub(crate) fn mark_to_log(id: NodeId, mark: &Mark) -> log::Mark {

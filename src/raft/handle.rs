@@ -386,10 +386,11 @@ impl Consensus {
         self.failure().unwrap_or_else(|| "consensus has ended".into())
     }
 
-    /// Hands leadership to the most caught-up voter, if this member leads. Returns when another leads, or at the deadline.
-    pub async fn hand_over(&self, deadline: Instant) -> bool {
+    /// Hands leadership to the most caught-up voter among those that `may` lead, if this member leads. Returns when another leads,
+    /// or at the deadline.
+    pub async fn hand_over(&self, deadline: Instant, may: impl Fn(NodeId) -> bool) -> bool {
         while self.is_leader() {
-            let Some(to) = self.best_successor() else { return false };
+            let Some(to) = self.best_successor(&may) else { return false };
             if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
                 return false;
             }
@@ -405,14 +406,14 @@ impl Consensus {
         true
     }
 
-    fn best_successor(&self) -> Option<NodeId> {
+    fn best_successor(&self, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         metrics
             .membership_config
             .voter_ids()
-            .filter(|id| *id != self.inner.mine.node)
+            .filter(|id| *id != self.inner.mine.node && may(*id))
             .filter_map(|id| Some((replication.get(&id)?.as_ref()?.index, id)))
             .max()
             .map(|(_, id)| id)

@@ -67,7 +67,11 @@ async fn read_index(raft: &Raft, mine: NodeId, peers: &PeerChannels) -> Result<L
             Some(leader) => tokio::select! {
                 index = peers.read_index(leader) => return index,
                 // It may be silent until the deadline, and all readers wait for this round: the new one is asked.
-                _ = wait_for_leader(raft, |now| now != Some(leader)) => {}
+                changed = wait_for_leader(raft, |now| now != Some(leader)) => {
+                    if !changed {
+                        return Err(Error::Stopped);
+                    }
+                }
             },
             None => return Err(Error::NoLeader),
         }

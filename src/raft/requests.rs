@@ -40,23 +40,31 @@ impl Consensus {
                 result => return result,
             }
             // Nothing was proposed. Whoever leads next is asked next.
-            self.wait_for_another_leader(leader, deadline).await;
-            if Instant::now() >= deadline {
-                return Err(Error::NoLeader);
-            }
-            if let Some(reason) = self.failure() {
-                return Err(Error::Storage(reason));
-            }
+            self.wait_for_another_leader(leader, deadline, Error::NoLeader).await?;
         }
     }
 
     /// Waits until another leads than `leader`, or until it may be worth asking the same one again.
-    async fn wait_for_another_leader(&self, leader: Option<NodeId>, deadline: Instant) {
+    ///
+    /// # Errors
+    /// `late` after the deadline; why there will be no leader here any more.
+    async fn wait_for_another_leader(
+        &self,
+        leader: Option<NodeId>,
+        deadline: Instant,
+        late: Error,
+    ) -> Result<(), Error> {
         let once = Instant::now() + limits::HEARTBEAT;
         let until = if leader.is_some() { once.min(deadline) } else { deadline };
-        tokio::select! {
-            _ = tokio::time::timeout_at(until, self.another_leads_than(leader)) => {}
-            () = self.inner.cancel.cancelled() => {}
+        let runs = tokio::select! {
+            changed = tokio::time::timeout_at(until, self.another_leads_than(leader)) => changed.unwrap_or(true),
+            () = self.inner.cancel.cancelled() => false,
+        };
+        match self.failure() {
+            Some(reason) => Err(Error::Storage(reason)),
+            None if !runs => Err(Error::Stopped),
+            None if Instant::now() >= deadline => Err(late),
+            None => Ok(()),
         }
     }
 
@@ -79,13 +87,7 @@ impl Consensus {
                 result => return result,
             };
             // A read can always be tried again.
-            self.wait_for_another_leader(leader, deadline).await;
-            if Instant::now() >= deadline || self.inner.cancel.is_cancelled() {
-                return Err(error);
-            }
-            if let Some(reason) = self.failure() {
-                return Err(Error::Storage(reason));
-            }
+            self.wait_for_another_leader(leader, deadline, error).await?;
         }
     }
 

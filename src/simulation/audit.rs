@@ -32,7 +32,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     let rolled_back = shared.may_wait.borrow().first().copied();
     let may_not = |member: &u16| rolled_back == Some(*member) || shared.must_wait.borrow().contains(member);
     let serving: Vec<u16> = serving.into_iter().filter(|member| !may_not(member)).collect();
-    let newest = compare(&caller, &shared, &serving).await;
+    let newest = compare(&mut caller, &shared, &serving).await;
     read_history(&caller, &shared, &serving, newest).await;
     for member in (0..shared.plan.size).filter(|member| !serving.contains(member)) {
         if rolled_back == Some(member) && serves_the_same(&mut caller, &shared, member, &serving).await {
@@ -44,7 +44,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
             shared.count("disks replaced");
             caller.forget(usize::from(member));
             let all: Vec<u16> = serving.iter().copied().chain([member]).collect();
-            compare(&caller, &shared, &all).await;
+            compare(&mut caller, &shared, &all).await;
         } else {
             waits(&mut caller, &shared, member).await;
         }
@@ -114,6 +114,9 @@ async fn settle(caller: &mut Caller, shared: &Shared) -> Vec<u16> {
 
 /// Whether a pod has a reason not to serve: its disk, or that of a pod which must be ready before it is created.
 fn need_not_serve(shared: &Shared, member: u16) -> bool {
+    if shared.plan.follows {
+        return false;
+    }
     let invariants = shared.invariants.borrow();
     let ordered = shared.plan.spec.management == PodManagement::OrderedReady;
     let absent = !shared.places.borrow().contains_key(&member);
@@ -131,11 +134,11 @@ fn gave_up(shared: &Shared, member: u16) -> bool {
 }
 
 /// All members have equal stores; returns the newest revision.
-async fn compare(caller: &Caller, shared: &Shared, serving: &[u16]) -> i64 {
+async fn compare(caller: &mut Caller, shared: &Shared, serving: &[u16]) -> i64 {
     let mut newest = 0;
     for member in serving {
         shared.waiting_for.replace(format!("a linearizable read through member {member}"));
-        newest = newest.max(again(async || caller.newest(usize::from(*member)).await.ok()).await);
+        newest = newest.max(newest_of(caller, usize::from(*member)).await);
     }
     // Nobody writes any more, but what was of unknown outcome may still come: all are asked at one revision, and again if one
     // has compacted meanwhile.
@@ -228,6 +231,17 @@ async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
     caller.forget(usize::from(member));
     if caller.newest(usize::from(member)).await.is_ok() {
         shared.complain(format!("pod {member} says that it does not serve, and does"));
+    }
+}
+
+/// The newest revision that a member knows. A connection may lead to another, whose address its name had in a cache.
+async fn newest_of(caller: &mut Caller, member: usize) -> i64 {
+    loop {
+        match caller.newest(member).await {
+            Ok(revision) => return revision,
+            Err(_) => caller.forget(member),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

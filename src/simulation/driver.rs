@@ -147,7 +147,7 @@ impl<'a> Driver<'a> {
                 self.kubelet.event(&mut self.sim, Event::DeletePod { ordinal: pod });
             }
             Fault::Scale { replicas, time } => {
-                self.kubelet.event(&mut self.sim, Event::Scale { replicas });
+                self.scale(replicas);
                 self.later(now + time, Step::Scaled);
             }
             Fault::Engine { pod, back } => self.kubelet.restart(pod, back),
@@ -375,11 +375,17 @@ impl<'a> Driver<'a> {
             Step::Names => self.shared.zone.fail(false),
             Step::Speaks => self.shared.zone.silence(false),
             Step::Published => self.shared.publish_all(),
-            Step::Scaled => {
-                let replicas = self.shared.plan.size;
-                self.kubelet.event(&mut self.sim, Event::Scale { replicas });
-            }
+            Step::Scaled => self.scale(self.shared.plan.size),
         }
+    }
+
+    fn scale(&mut self, replicas: u16) {
+        self.shared.owner.scale(replicas);
+        if self.shared.plan.follows && replicas > 0 {
+            let mut invariants = self.shared.invariants.borrow_mut();
+            (replicas..self.shared.plan.size).for_each(|ordinal| invariants.dismiss(ordinal));
+        }
+        self.kubelet.event(&mut self.sim, Event::Scale { replicas });
     }
 
     /// Everything is well again.

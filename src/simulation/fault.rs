@@ -43,7 +43,7 @@ pub enum Fault {
     Kill { pods: Vec<u16> },
     /// A pod is deleted: it stops in order, and another one takes its place, at another address.
     DeletePod { pod: u16 },
-    /// The set is scaled, and back. Membership does not follow yet: pods are only away.
+    /// The set is scaled, and back. Membership follows it, or the pods are only away ([`super::plan::Plan::follows`]).
     Scale { replicas: u16, time: u64 },
     /// Nothing passes between these pods and the others.
     Partition { pods: Vec<u16>, time: u64 },

@@ -19,6 +19,8 @@ use crate::identity::NodeId;
 pub struct Invariants {
     /// Voters; 0: nobody knows how many.
     voters: usize,
+    /// Ordinals that were outside the desired range.
+    dismissed: BTreeSet<u16>,
     leaders: BTreeMap<u64, u64>,
     /// By term and index: the digest of the entry.
     logged: BTreeMap<EntryId, u64>,
@@ -63,6 +65,11 @@ impl Invariants {
     /// A process begins: its state starts wherever its disk says.
     pub fn started(&mut self, ordinal: u16) {
         self.positions.retain(|node, _| NodeId(*node).ordinal() != ordinal);
+    }
+
+    /// The pod is outside the desired range: its member may be removed, and its disk then is lost.
+    pub fn dismiss(&mut self, ordinal: u16) {
+        self.dismissed.insert(ordinal);
     }
 
     /// Something is done to a disk: it need not hold what it acknowledged any more.
@@ -140,7 +147,8 @@ impl Invariants {
                 return false;
             }
             Seen::Lost { node } => {
-                if !self.is_tampered(NodeId(node).ordinal()) {
+                let ordinal = NodeId(node).ordinal();
+                if !self.is_tampered(ordinal) && !self.dismissed.contains(&ordinal) {
                     self.complain(format!(
                         "the disk of {} is lost, it says, and nobody did anything to it",
                         NodeId(node)

@@ -38,6 +38,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::env::simulated::{Bug, Seen, Simulating, mix};
@@ -49,7 +50,7 @@ use plan::Plan;
 use shared::{Phase, Shared, Simulation};
 use trace::Trace;
 use workload::Caller;
-use world::{Now, Pod};
+use world::{Now, Pod, SimulatedOwner};
 
 /// Time that the audit waits for one answer.
 const AUDIT: Duration = Duration::from_secs(5);
@@ -100,7 +101,7 @@ fn run_here(seed: u64, options: Options) -> Report {
     let now = Now::default();
     let trace = Rc::new(Trace::new(now.clone(), options.echo));
     let plan = Plan::of(seed);
-    let invariants = Rc::new(RefCell::new(Invariants::of(plan.size)));
+    let invariants = Rc::new(RefCell::new(Invariants::of(if plan.follows { 1 } else { plan.size })));
     let sink = {
         let (trace, invariants) = (trace.clone(), invariants.clone());
         Box::new(move |seen: Seen| {
@@ -126,6 +127,7 @@ fn run_here(seed: u64, options: Options) -> Report {
         // The archivist is one of them.
         calling: Cell::new(plan.clients + 1),
         states: RefCell::default(),
+        owner: Arc::new(SimulatedOwner::new(plan.size, plan.seed)),
         must_wait: RefCell::default(),
         may_wait: RefCell::default(),
         other_clusters: RefCell::default(),

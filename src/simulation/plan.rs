@@ -66,6 +66,9 @@ pub struct Plan {
     pub heal: u64,
     /// The pod that gets an old copy of its volume once all is well.
     pub rollback: Option<Rollback>,
+    /// The members ask for the size of the `StatefulSet`, and membership follows it. A set that was scaled down can lose fewer
+    /// disks, so nothing is done to them then.
+    pub follows: bool,
 }
 
 impl Plan {
@@ -97,6 +100,20 @@ impl Plan {
             let made = dice.within(begin, heal);
             Rollback { pod: dice.below(u64::from(size)) as u16, made: dice.chance(50).then_some(made) }
         });
+        let untouched = tampered.is_empty() && rollback.is_none();
+        // A pod that is alone founds no cluster once its set was changed.
+        let may_follow = size > 1 && mode == Mode::StatefulSet && untouched;
+        // Dice of its own: the other plans stay what they are.
+        let scaling = Dice::new(mix(seed) ^ 0x7363_616c);
+        let follows = may_follow && scaling.chance(60);
+        if follows {
+            for _ in 0..scaling.within(1, 3) {
+                let replicas = scaling.below(u64::from(size)) as u16;
+                let fault = Fault::Scale { replicas, time: scaling.within(1_000, 10_000) };
+                faults.push((scaling.within(begin, heal), fault));
+            }
+            faults.sort_by_key(|(at, _)| *at);
+        }
         Self {
             seed,
             size,
@@ -113,6 +130,7 @@ impl Plan {
             faults,
             heal,
             rollback,
+            follows,
         }
     }
 }
@@ -215,12 +233,16 @@ mod tests {
     fn a_thousand_seeds_plan_everything() {
         let mut seen = BTreeSet::new();
         let mut sizes = BTreeSet::new();
+        let mut followed = 0;
         for plan in (0..1_000).map(Plan::of) {
             sizes.insert(plan.size);
             let tampered: BTreeSet<u16> =
                 plan.faults.iter().flat_map(|(_, fault)| fault.tampers_with()).collect();
             assert!(tampered.len() <= usize::from((plan.size - 1) / 2), "{plan:?}");
             assert!(plan.rollback.is_none() || tampered.is_empty(), "{plan:?}");
+            followed += usize::from(
+                plan.follows && plan.faults.iter().any(|(_, fault)| fault.name() == "scaled and back"),
+            );
             seen.extend(plan.faults.iter().map(|(_, fault)| fault.name()));
             seen.extend(
                 plan.rollback.map(|old| if old.made.is_some() { "rollback" } else { "young rollback" }),
@@ -228,6 +250,7 @@ mod tests {
             let begin = plan.faults.first().map_or(plan.heal, |(at, _)| *at);
             assert!(plan.heal - begin <= FAULTS_MILLIS, "{plan:?}");
         }
+        assert!(followed > 50, "{followed} of 1000 change their size");
         assert_eq!(sizes, (1..=7).collect());
         assert_eq!(seen.len(), 37, "{seen:?}");
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::shared::{Heard, Process, Report, Shared};
 use super::volumes;
 use super::world::Pod;
+use crate::env::Env;
 use crate::identity::NodeId;
 use crate::node::Node;
 
@@ -33,7 +34,7 @@ pub(super) async fn run(shared: Shared, address: IpAddr) -> turmoil::Result {
 /// Lives until something ends it; says what.
 async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
     let ordinal = process.container.pod.ordinal;
-    let env = pod.env(&shared.now, &shared.zone);
+    let env = Env { owner: Some(shared.owner.clone()), ..pod.env(&shared.now, &shared.zone) };
     tokio::time::sleep(Duration::from_millis(env.random.next_u64() % BEGIN_MILLIS)).await;
     shared.invariants.borrow_mut().started(ordinal);
     knows_that_it_is_a_member(shared, pod);

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use super::invariants::Invariants;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
-use super::world::{Now, Pod};
-use crate::config::{Cluster, Config, Data};
+use super::world::{Now, Pod, SimulatedOwner};
+use crate::config::{Cluster, Config, Data, SizeFrom};
 use crate::env::Lookup;
 use crate::identity::{ClusterId, NodeId, PodFacts};
 use crate::playground::pod::ContainerId;
@@ -78,6 +79,8 @@ pub(super) struct Simulation {
     pub(super) calling: Cell<u16>,
     /// The state at every revision, as somebody read it.
     pub(super) states: RefCell<BTreeMap<i64, State>>,
+    /// The size of the `StatefulSet`, as its members can ask for it.
+    pub(super) owner: Arc<SimulatedOwner>,
     /// Pods whose disk is such that they must not serve any more.
     pub(super) must_wait: RefCell<BTreeSet<u16>>,
     /// Pods whose disk is such that they may serve, if they have what the others have, or say that it is lost.
@@ -142,6 +145,7 @@ impl Simulation {
             listen_peer: ([0, 0, 0, 0], 2380).into(),
             advertise_client: vec![format!("http://{}:2379", facts.fqdn())],
             tuning: self.plan.tuning.clone(),
+            size_from: if self.plan.follows { SizeFrom::StatefulSet } else { SizeFrom::Fixed },
             // SIGKILL comes a little later.
             grace_period: self.plan.spec.grace.saturating_sub(Duration::from_millis(100)),
             ..Config::in_memory(&facts.pod_name)

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::network::{SimulatedNetwork, Zone};
 use crate::env::files::{File, Files, Lock, Open, Space};
+use crate::env::owner::{Owner, Seen};
 use crate::env::simulated::{self, Bug, mix};
 use crate::env::simulated_files::SimulatedFiles;
 use crate::env::{Clock, Env, Random, Tasks, Work};
@@ -224,6 +226,38 @@ pub struct Pod {
     dice: Dice,
 }
 
+/// The `StatefulSet`, as members ask for it: now and then there is no answer.
+pub struct SimulatedOwner {
+    /// Size and generation.
+    spec: Mutex<(u16, i64)>,
+    dice: Dice,
+}
+
+impl SimulatedOwner {
+    /// A set that was just created.
+    pub fn new(size: u16, seed: u64) -> Self {
+        Self { spec: Mutex::new((size, 1)), dice: Dice::new(mix(seed) ^ 0x6f77_6e65) }
+    }
+
+    /// Changes the size.
+    pub fn scale(&self, size: u16) {
+        let mut spec = self.spec.lock();
+        *spec = (size, spec.1 + 1);
+    }
+}
+
+impl Owner for SimulatedOwner {
+    fn look(&self) -> BoxFuture<'_, Seen> {
+        let (size, generation) = *self.spec.lock();
+        let seen = if self.dice.chance(10) {
+            Seen::Unknown("the API server does not answer".into())
+        } else {
+            Seen::Wants { start: 0, size, generation }
+        };
+        Box::pin(std::future::ready(seen))
+    }
+}
+
 impl Pod {
     /// A pod with an empty volume.
     pub fn new(ordinal: u16, seed: u64) -> Self {
@@ -247,6 +281,7 @@ impl Pod {
             network: Arc::new(self.network.clone()),
             names: Arc::new(zone.clone()),
             tasks: Arc::new(self.tasks.clone()),
+            owner: None,
         }
     }
 }

@@ -102,6 +102,7 @@ fn env(files: Arc<dyn Files>, tasks: Arc<dyn Tasks>) -> Env {
         network: Arc::new(Tcp::default()),
         names: Arc::new(NoNames),
         tasks,
+        owner: None,
     }
 }
 

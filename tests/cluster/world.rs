@@ -178,7 +178,8 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        for ordinal in 0..3 {
+        let exists = |ordinal: &Ordinal| self.file(&format!("setstone-{ordinal}.log")).exists();
+        for ordinal in (0..).take_while(exists) {
             let log = self.log_of(ordinal);
             let lines: Vec<&str> = log.lines().collect();
             println!("--- the end of the log of pod {ordinal}");

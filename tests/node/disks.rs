@@ -339,6 +339,7 @@ pub fn world(files: &SimulatedFiles) -> Env {
         network: Arc::new(Tcp::default()),
         names: Arc::new(Dns::at(&[([127, 0, 0, 1], 53).into()]).unwrap()),
         tasks: Arc::new(Threads),
+        owner: None,
     }
 }
 

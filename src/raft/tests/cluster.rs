@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::harness::*;
+use crate::env::simulated_files::SimulatedFiles;
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::command::{Command, Compact, Request};
@@ -130,7 +131,7 @@ async fn leadership_is_handed_over_and_nothing_is_lost() {
     }
     let leader = cluster.leader().await;
     let started = Instant::now();
-    assert!(cluster.members[leader].consensus.hand_over(started + limits::HANDOVER_TIMEOUT).await);
+    assert!(cluster.members[leader].consensus.hand_over(started + limits::HANDOVER_TIMEOUT, |_| true).await);
     assert!(started.elapsed() < limits::HANDOVER_TIMEOUT);
     let next = cluster.leader().await;
     assert_ne!(next, leader);
@@ -150,7 +151,7 @@ async fn requests_under_way_at_a_leader_that_hands_over_are_answered() {
             tokio::spawn(async move { follower.propose(put(&format!("k{number}"), "v")).await })
         })
         .collect();
-    cluster.members[leader].consensus.hand_over(Instant::now() + limits::HANDOVER_TIMEOUT).await;
+    cluster.members[leader].consensus.hand_over(Instant::now() + limits::HANDOVER_TIMEOUT, |_| true).await;
     let mut done = 0;
     for writer in writers {
         match writer.await.unwrap() {
@@ -191,6 +192,30 @@ async fn shutdown_answers_what_waits_and_leaves_nothing() {
     // Its port is free.
     tokio::net::TcpListener::bind(cluster.members[leader].address).await.unwrap();
     cluster.members.remove(leader);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_for_a_leader_are_answered_at_shutdown() {
+    let mut cluster = Cluster::start(3).await;
+    let alone = (cluster.leader().await + 1) % 3;
+    cluster.isolate(alone, true);
+    // With an empty disk it has never heard of a leader.
+    cluster.members[alone].stop().await;
+    cluster.members[alone].files.replace(&SimulatedFiles::new(99));
+    cluster.members[alone].restart().await;
+    let consensus = cluster.members[alone].consensus.clone();
+    assert_eq!(consensus.leader(), None);
+    let mut read = std::pin::pin!(consensus.barrier());
+    let mut write = std::pin::pin!(consensus.propose(put("k", "v")));
+    assert!(futures::poll!(&mut read).is_pending() && futures::poll!(&mut write).is_pending());
+    let started = Instant::now();
+    cluster.members[alone].stop().await;
+    for answer in [read.await.map(drop), write.await.map(drop)] {
+        assert!(matches!(answer, Err(Error::Stopped | Error::Storage(_))), "{answer:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    cluster.members.remove(alone);
     cluster.stop().await;
 }
 

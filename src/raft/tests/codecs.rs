@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::error::Error;
-use crate::identity::NodeId;
+use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
 use crate::mvcc::cluster::{ClusterCommand, Mark};
 use crate::mvcc::command::*;
@@ -123,7 +123,10 @@ fn a_request() -> impl Strategy<Value = Request> {
             .prop_map(|(revision, physical)| Command::Compact(Compact { revision, physical })),
         vec(a_mark(), 0..4).prop_map(|marks| Command::Cluster(ClusterCommand::Marks(marks))),
         any::<(u16, u64)>()
-            .prop_map(|(ordinal, nonce)| Command::Cluster(ClusterCommand::Admit { ordinal, nonce }))
+            .prop_map(|(ordinal, nonce)| Command::Cluster(ClusterCommand::Admit { ordinal, nonce })),
+        any::<(u16, u16)>().prop_map(|(start, size)| {
+            Command::Cluster(ClusterCommand::Resize(OrdinalRange { start, size }))
+        }),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,

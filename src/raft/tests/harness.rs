@@ -52,6 +52,7 @@ pub fn env(files: SimulatedFiles, tasks: Arc<dyn Tasks>) -> Env {
         network: Arc::new(network::Tcp::default()),
         names: Arc::new(NoNames),
         tasks,
+        owner: None,
     }
 }
 

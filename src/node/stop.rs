@@ -1,0 +1,125 @@
+//! The stop of a member, in order: not ready, drain, decide, hand over, leave if the pod does not come back, finish what is in
+//! flight, consensus, log and state. Each step has a time of its own, and all end within the grace period.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Node;
+use crate::limits;
+use crate::membership::{self, Local as _, Verdict, verdict};
+
+/// What is left of the grace period when the client port closes: for requests in flight, consensus and the disk.
+const CLOSING: Duration = Duration::from_secs(3);
+
+impl Node {
+    /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Stopping is not leaving: the
+    /// membership changes only if the desired size says that this pod does not come back. Ends within the grace period of the
+    /// configuration, or soon after `hurry` is cancelled; a step that is late then still gets [`limits::STOP_STEP`]. What a stuck disk
+    /// leaves undone, the next start makes good.
+    pub async fn stop(&self, hurry: &CancellationToken) {
+        let deadline = Instant::now() + self.config.grace_period;
+        self.health.drain();
+        tokio::select! {
+            () = tokio::time::sleep(self.config.drain_delay) => {}
+            () = hurry.cancelled() => {}
+        }
+        let left = tokio::select! {
+            left = self.depart(deadline) => left,
+            () = hurry.cancelled() => false,
+        };
+        self.refusing.cancel();
+        self.closing_time(deadline, hurry).await;
+        self.closing.cancel();
+        let ended = match self.gate.consensus() {
+            Some(consensus) => step("consensus", deadline, hurry, consensus.shutdown()).await,
+            None => true,
+        };
+        self.tasks.close();
+        step("the tasks", deadline, hurry, self.tasks.wait()).await;
+        if left && let Err(error) = self.disk.lose("the pod was scaled away, and its member was removed") {
+            tracing::warn!(%error, "that this member was removed is not on its disk; its next start finds out");
+        }
+        // A state that may still change must not be marked as closed cleanly.
+        if ended {
+            step("the disk", deadline, hurry, self.disk.close()).await;
+        }
+        tracing::info!("stopped");
+    }
+
+    /// Decides whether the pod comes back, hands leadership over, and leaves if it does not. True if this disk is no member any more.
+    async fn depart(&self, deadline: Instant) -> bool {
+        let Some(consensus) = self.gate.consensus() else { return false };
+        let seen = self.source.look(self.disk.recorded()).await;
+        let verdict = verdict(&seen, self.ordinal);
+        tracing::info!(?seen, decided = %verdict, "stopping");
+        let desired = membership::Size::from(seen).desired;
+        let until = deadline.min(Instant::now() + limits::HANDOVER_TIMEOUT);
+        if !consensus.hand_over(until, |id| !desired.excludes(id.ordinal())).await {
+            tracing::info!("there is nobody to hand leadership over to");
+        }
+        let (Verdict::Retire, Some(channels)) = (verdict, &self.channels) else { return false };
+        match membership::leave(
+            self.disk.clone(),
+            channels,
+            deadline - CLOSING.min(deadline - Instant::now()),
+        )
+        .await
+        {
+            Ok(()) => {
+                tracing::info!("this member was removed");
+                true
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    reason,
+                    "this member was not removed in time; the leader does it when it is silent"
+                );
+                false
+            }
+        }
+    }
+
+    /// Waits until the client port has answered what was in flight.
+    async fn closing_time(&self, deadline: Instant, hurry: &CancellationToken) {
+        let open = self.metrics.client_connections.clone();
+        let closed = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(10));
+            while open.get() > 0 {
+                looks.tick().await;
+            }
+        };
+        let until = deadline.min(Instant::now() + limits::REQUEST_TIMEOUT);
+        tokio::select! {
+            _ = tokio::time::timeout_at(until, closed) => {}
+            () = hurry.cancelled() => {}
+        }
+    }
+
+    /// [`Node::stop`], without a reason to hurry.
+    pub async fn shutdown(&self) {
+        self.stop(&CancellationToken::new()).await;
+    }
+}
+
+/// Waits for one step of a stop: until the deadline, or shortly once somebody hurries. False if it did not end.
+async fn step(
+    what: &str,
+    deadline: Instant,
+    hurry: &CancellationToken,
+    work: impl Future<Output = ()>,
+) -> bool {
+    let last = deadline.max(Instant::now() + limits::STOP_STEP);
+    let hurried = async {
+        hurry.cancelled().await;
+        tokio::time::sleep(limits::STOP_STEP).await;
+    };
+    tokio::select! {
+        () = work => return true,
+        () = tokio::time::sleep_until(last) => {}
+        () = hurried => {}
+    }
+    tracing::warn!(what, "did not end in time, and is left");
+    false
+}

@@ -1,0 +1,80 @@
+//! Membership follows the size of the set, under load: nothing acknowledged is lost, and no step takes long.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use setstone::client::{self, Client, Remote};
+use setstone::identity::{NodeId, Ordinal};
+use tokio::time::Instant;
+
+use super::load::Load;
+use super::world::{World, until};
+
+/// From the change of the size to the end of what follows from it.
+const STEP: Duration = Duration::from_secs(30);
+
+/// The members, by ordinal, each with whether it votes.
+async fn members(at: &impl Client) -> Option<BTreeMap<Ordinal, (NodeId, bool)>> {
+    let members = at.members().await.ok()?.value;
+    Some(members.into_iter().map(|member| (member.id.ordinal(), (member.id, !member.is_learner))).collect())
+}
+
+/// Sets the size, scales, and waits until there are as many pods and members, so many of which vote.
+async fn scale(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
+    let begin = Instant::now();
+    let first = world.member(0);
+    until("the size is set", async || first.resize(size).await.ok()).await;
+    world.playground.scale(size).await.unwrap();
+    let done = until(&format!("{size} members, of which {voters} vote"), async || {
+        let members = members(first).await?;
+        let right = members.len() == usize::from(size)
+            && members.values().filter(|(_, votes)| *votes).count() == voters;
+        (right && world.playground.status().is_ready()).then_some(members)
+    })
+    .await;
+    println!("{size} pods, {voters} voters after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < STEP, "{:?}", begin.elapsed());
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn membership_follows_the_size_under_load() {
+    let world = World::start(&[]).await;
+    // At the pod that stays: others lose their disks meanwhile, and what they show may go back.
+    let endpoint = world.playground.endpoints().pods[0].clone();
+    let load = Load::start_at(Remote::new(&endpoint, &client::Options::default()).unwrap(), "load");
+    load.more(200).await;
+
+    scale(&world, 4, 3).await;
+    scale(&world, 5, 5).await;
+    load.more(200).await;
+    let before = scale(&world, 3, 3).await;
+    load.more(200).await;
+    scale(&world, 1, 1).await;
+    load.more(200).await;
+    // The volumes of the others are stale now. They come back as other disks.
+    let after = scale(&world, 3, 3).await;
+    assert_eq!(after[&0], before[&0]);
+    for ordinal in [1, 2] {
+        assert_ne!(after[&ordinal].0, before[&ordinal].0, "a removed disk never comes back under its old id");
+    }
+    load.more(200).await;
+
+    // A lost volume is replaced.
+    let begin = Instant::now();
+    world.playground.delete_volume(1).await.unwrap();
+    world.playground.restart(1).await.unwrap();
+    until("the disk of pod 1 is replaced", async || {
+        let members = members(world.member(0)).await?;
+        (members[&1].0 != after[&1].0 && members.len() == 3 && members[&1].1).then_some(())
+    })
+    .await;
+    println!("a lost volume was replaced after {:?}", begin.elapsed());
+    world.ready().await;
+    load.more(200).await;
+
+    let history = load.stop().await;
+    let (pairs, _) = world.agreed().await;
+    history.check(&world, &pairs).await;
+    world.stop().await;
+}
