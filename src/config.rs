@@ -29,6 +29,8 @@ pub struct Config {
     pub tuning: Tuning,
     /// Where the desired number of pods comes from.
     pub size_from: SizeFrom,
+    /// URL of an API server that wants no credentials, instead of the one that every pod is told of.
+    pub api_server: Option<String>,
     /// At most so many members vote; the others are spares.
     pub max_voters: usize,
     /// Time between SIGTERM and the first refusal, for load balancers to notice.
@@ -51,6 +53,7 @@ impl Config {
             dns_server: None,
             tuning: Tuning::default(),
             size_from: SizeFrom::Fixed,
+            api_server: None,
             max_voters: limits::MAX_VOTERS,
             drain_delay: Duration::ZERO,
             grace_period: Duration::from_secs(10),
@@ -96,7 +99,7 @@ pub enum SizeFrom {
     Fixed,
     /// From the replicated setting, which `setstone members resize` makes. Until it is made, no member is one too many.
     Setting,
-    /// From the pod's own `StatefulSet`.
+    /// From the pod's own `StatefulSet`, as the Kubernetes API server tells it (feature `kubernetes`).
     StatefulSet,
 }
 

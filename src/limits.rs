@@ -272,6 +272,8 @@ pub const PLAYGROUND_LOG_BYTES: u64 = 16 << 20;
 pub const PLAYGROUND_PROXY_CONNECTIONS: usize = 32_768;
 /// Messages that may wait for a playground's driver: some probes and exits of each pod. Senders wait when it is full.
 pub const PLAYGROUND_MESSAGES: usize = 256;
+/// Connections to a playground's API server: some of each pod.
+pub const PLAYGROUND_API_CONNECTIONS: usize = 256;
 /// Connections to a playground's control socket.
 pub const PLAYGROUND_CONTROL_CONNECTIONS: usize = 16;
 /// Bytes of one request on a playground's control socket; the longest that means anything has some 40.

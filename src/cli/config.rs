@@ -92,7 +92,13 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
     } else {
         Duration::ZERO
     });
-    let default_size = if facts.is_some() { SizeFrom::Setting } else { SizeFrom::Fixed };
+    let api_server = texts.get("api-server", url)?;
+    let kubernetes = api_server.is_some() || (world.variables)("KUBERNETES_SERVICE_HOST").is_some();
+    let default_size = match facts {
+        Some(_) if kubernetes && cfg!(feature = "kubernetes") => SizeFrom::StatefulSet,
+        Some(_) => SizeFrom::Setting,
+        None => SizeFrom::Fixed,
+    };
     let cluster = with_ports(cluster, listen_client, listen_peer);
     let config = Config {
         data: data(&texts, &name)?,
@@ -105,6 +111,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
+        api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),
         drain_delay,
         grace_period: texts.get("grace-period", duration::parse)?.unwrap_or(GRACE_PERIOD),
@@ -267,11 +274,19 @@ fn urls(text: &str) -> Result<Vec<String>, String> {
     Ok(list.iter().map(|endpoint| format!("http://{}", endpoint.authority())).collect())
 }
 
+fn url(text: &str) -> Result<String, String> {
+    match text.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme().is_some() && uri.host().is_some() => Ok(text.to_owned()),
+        _ => Err("is no URL".into()),
+    }
+}
+
 fn size_from(text: &str) -> Result<SizeFrom, String> {
     match text {
+        "kubernetes" => Ok(SizeFrom::StatefulSet),
         "setting" => Ok(SizeFrom::Setting),
         "fixed" => Ok(SizeFrom::Fixed),
-        _ => Err("is no source of the size; setting and fixed are".into()),
+        _ => Err("is no source of the size; kubernetes, setting and fixed are".into()),
     }
 }
 

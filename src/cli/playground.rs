@@ -81,6 +81,14 @@ enum Command {
         #[command(flatten)]
         chosen: Chosen,
     },
+    /// Let the API server answer, or not.
+    ApiServer {
+        /// What it is from now on.
+        #[arg(value_parser = ["up", "down"])]
+        state: String,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
     /// Delete the volume of a pod. It is kept until the pod is gone, too: `restart` deletes that.
     DeleteVolume {
         /// Of which pod, as in 2 for setstone-2.
@@ -113,6 +121,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Scale { replicas, chosen }) => {
             show(&ask(chosen, Request::Scale { replicas }).await?, false)
+        }
+        Some(Command::ApiServer { state, chosen }) => {
+            show(&ask(chosen, Request::ApiServer { up: state == "up" }).await?, false)
         }
         Some(Command::DeleteVolume { ordinal, chosen }) => {
             show(&ask(chosen, Request::DeleteVolume { ordinal }).await?, false)
@@ -218,7 +229,7 @@ fn introduction(status: &Status) -> String {
          when it is ready:\n\
          \x20 etcdctl --endpoints={} put a 1\n\
          in a second terminal:\n\
-         \x20 setstone playground status | kill N | restart N | scale N | delete-volume N\n",
+         \x20 setstone playground status | kill N | restart N | scale N | delete-volume N | api-server up|down\n",
         status.namespace,
         status.name,
         status.replicas,
@@ -419,6 +430,8 @@ mod tests {
             stopping: false,
             service: ([127, 70, 80, 2], 2379).into(),
             dns: ([127, 70, 80, 53], 5300).into(),
+            api_server: "http://127.70.80.2:6443".to_owned(),
+            api_server_up: true,
             headless_service: "setstone-peers.default.svc.playground.local".to_owned(),
             data: "/tmp/x".into(),
             temporary: true,
@@ -463,7 +476,7 @@ mod tests {
             "127.70.80.53:5300",
             "/tmp/x (removed at the end)",
             "/tmp/y",
-            "setstone playground status | kill N | restart N | scale N | delete-volume N",
+            "setstone playground status | kill N | restart N | scale N | delete-volume N | api-server up|down",
         ] {
             assert!(text.contains(needed), "{needed:?} is missing in\n{text}");
         }

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 28] = [
+pub(super) const SETTINGS: [Setting; 29] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -56,8 +56,14 @@ pub(super) const SETTINGS: [Setting; 28] = [
     setting(
         "size-from",
         "SETSTONE_SIZE_FROM",
-        "setting|fixed",
-        "Where the desired number of pods comes from: what `members resize` set, or nowhere (default: in a pod setting, else fixed)",
+        "kubernetes|setting|fixed",
+        "Where the desired number of pods comes from: the pod's StatefulSet, what `members resize` set, or nowhere (default: in a pod of Kubernetes kubernetes, in any other pod setting, else fixed)",
+    ),
+    setting(
+        "api-server",
+        "SETSTONE_API_SERVER",
+        "URL",
+        "API server that wants no credentials, as a playground has (default: the one that Kubernetes names, with the pod's token)",
     ),
     setting(
         "max-voters",

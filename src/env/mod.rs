@@ -9,7 +9,7 @@
 //! * `network`: sockets
 //! * `names`: DNS; `real_names` asks name servers
 //! * `tasks`: work that blocks
-//! * `owner`: the `StatefulSet` that a pod belongs to
+//! * `owner`: the `StatefulSet` that a pod belongs to; `real_owner` asks Kubernetes
 //! * `simulated`: hooks of a simulation into a node; empty without the feature
 
 pub mod clock;
@@ -20,6 +20,8 @@ pub mod owner;
 pub mod random;
 pub mod real_files;
 pub mod real_names;
+#[cfg(feature = "kubernetes")]
+pub mod real_owner;
 pub mod simulated;
 pub mod simulated_files;
 pub mod tasks;

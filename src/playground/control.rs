@@ -189,7 +189,7 @@ mod tests {
                     Request::Restart { ordinal } => CommandError::Terminating { ordinal },
                     Request::Scale { replicas } => CommandError::TooMany { replicas, most: 50 },
                     Request::DeleteVolume { ordinal } => CommandError::NoSuchVolume { ordinal },
-                    Request::Status => CommandError::Stopping,
+                    Request::Status | Request::ApiServer { .. } => CommandError::Stopping,
                 })
             })
         })

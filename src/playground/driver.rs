@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::addresses::Subnet;
+use super::api_server::ApiServer;
 use super::controller::{Action, Event, StatefulSet};
 use super::dns::NameServer;
 use super::environment::Facts;
@@ -46,6 +47,8 @@ pub(super) enum Message {
     Scale(Ordinal, Reply),
     /// Delete a volume once its pod is gone.
     DeleteVolume(Ordinal, Reply),
+    /// Whether the API server answers.
+    ApiServer(bool, Reply),
 }
 
 /// How pods are started.
@@ -76,6 +79,7 @@ pub(super) struct Driver {
     pub(super) program: Program,
     pub(super) subnet: Subnet,
     pub(super) dns: NameServer,
+    pub(super) api: ApiServer,
     pub(super) service: Proxy,
     pub(super) clients: BTreeMap<Ordinal, Proxy>,
     pub(super) messages: mpsc::Sender<Message>,
@@ -112,7 +116,12 @@ impl Driver {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(event) => self.step(event),
+            Message::Event(event) => {
+                if matches!(event, Event::TearDown | Event::Hurry) {
+                    self.api.delete();
+                }
+                self.step(event);
+            }
             Message::Kill(ordinal, reply) => match self.killable(ordinal) {
                 Ok(container) => {
                     self.kills.push((container, reply));
@@ -131,9 +140,15 @@ impl Driver {
             Message::Scale(replicas, reply) => {
                 let scaled = self.scalable(replicas);
                 if scaled.is_ok() {
+                    self.api.scale(replicas);
                     self.step(Event::Scale { replicas });
                 }
                 drop(reply.send(scaled));
+            }
+            Message::ApiServer(up, reply) => {
+                self.api.set_up(up);
+                self.refresh();
+                drop(reply.send(Ok(())));
             }
             Message::DeleteVolume(ordinal, reply) => drop(reply.send(self.delete_volume(ordinal))),
         }
@@ -267,6 +282,7 @@ impl Driver {
             address,
             client_address: self.subnet.client(ordinal).ok_or("no client address is left")?,
             dns: self.dns.address(),
+            api_server: &self.api.url(),
             volume: &volume,
         };
         let mut environment: Vec<(OsString, OsString)> =
@@ -366,6 +382,8 @@ impl Driver {
             stopping: self.set.is_ending(),
             service: self.service.address(),
             dns: self.dns.address(),
+            api_server: self.api.url(),
+            api_server_up: self.api.is_up(),
             headless_service: self.naming.headless_fqdn(),
             data: self.volumes.root().to_owned(),
             temporary: self.volumes.is_temporary(),

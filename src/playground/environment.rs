@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub client_address: Ipv4Addr,
     /// The playground's name server.
     pub dns: SocketAddr,
+    /// URL of the playground's API server.
+    pub api_server: &'a str,
     /// Its volume.
     pub volume: &'a Path,
 }
@@ -42,6 +44,7 @@ impl Facts<'_> {
             ("SETSTONE_CLUSTER_DOMAIN", CLUSTER_DOMAIN.to_owned()),
             ("SETSTONE_POD_IP", self.address.to_string()),
             ("SETSTONE_DNS_SERVER", self.dns.to_string()),
+            ("SETSTONE_API_SERVER", self.api_server.to_owned()),
             ("SETSTONE_EXPECTED", self.expected.to_string()),
             ("SETSTONE_DATA_DIR", self.volume.display().to_string()),
             ("SETSTONE_ADVERTISE_CLIENT_URL", format!("http://{}:{CLIENT_PORT}", self.client_address)),
@@ -67,6 +70,7 @@ mod tests {
             address: Ipv4Addr::new(127, 70, 80, 10),
             client_address: Ipv4Addr::new(127, 70, 80, 201),
             dns: SocketAddr::from(([127, 70, 80, 53], 5300)),
+            api_server: "http://127.70.80.2:6443",
             volume: Path::new("/data/setstone-1"),
         };
         let text: Vec<String> =
@@ -81,6 +85,7 @@ mod tests {
                 "SETSTONE_CLUSTER_DOMAIN=playground.local",
                 "SETSTONE_POD_IP=127.70.80.10",
                 "SETSTONE_DNS_SERVER=127.70.80.53:5300",
+                "SETSTONE_API_SERVER=http://127.70.80.2:6443",
                 "SETSTONE_EXPECTED=3",
                 "SETSTONE_DATA_DIR=/data/setstone-1",
                 "SETSTONE_ADVERTISE_CLIENT_URL=http://127.70.80.201:2379",

@@ -10,7 +10,7 @@
 //! | `naming`, `environment`, `zone` | names, what a pod is told, what DNS says (pure) |
 //! | `status` | what a playground tells, what can be asked of it |
 //! | `driver` | carries out what the controller says |
-//! | `addresses`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
+//! | `addresses`, `api_server`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
 
 // The playground starts processes, proxies and name servers of its own; no node runs in it.
 #![allow(clippy::disallowed_methods)]
@@ -18,6 +18,7 @@
 #![allow(clippy::doc_markdown)]
 
 pub mod addresses;
+mod api_server;
 pub mod control;
 pub mod controller;
 pub mod dns;
@@ -51,10 +52,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::addresses::{AddressError, Subnet};
+use self::api_server::{ApiServer, Object};
 use self::controller::{Event, Spec, StatefulSet};
 use self::dns::NameServer;
 use self::driver::{Driver, Message, Pods, Program, Reply};
-use self::naming::{CLIENT_PORT, InvalidName, Naming};
+use self::naming::{API_PORT, CLIENT_PORT, InvalidName, Naming};
 use self::proxy::Proxy;
 use self::run_directory::{RunDirectory, RunError};
 use self::volumes::{VolumeError, Volumes};
@@ -191,6 +193,9 @@ impl Playground {
         let (subnet, sockets) = Subnet::reserve()?;
         let dns = NameServer::start(sockets, Zone::of(&naming, 0, subnet.service(), []))
             .map_err(serving("the name server"))?;
+        let object = Object { replicas: options.replicas, generation: 1, deleted: false };
+        let api = ApiServer::start(SocketAddr::from((subnet.service(), API_PORT)), &naming, object)
+            .map_err(serving("the API server"))?;
         let spec = Spec {
             management: options.management,
             grace: options.grace,
@@ -206,6 +211,8 @@ impl Playground {
             stopping: false,
             service: service.address(),
             dns: dns.address(),
+            api_server: api.url(),
+            api_server_up: true,
             headless_service: naming.headless_fqdn(),
             data: volumes.root().to_owned(),
             temporary: volumes.is_temporary(),
@@ -228,6 +235,7 @@ impl Playground {
             },
             subnet,
             dns,
+            api,
             service,
             clients: BTreeMap::new(),
             messages,
@@ -287,6 +295,14 @@ impl Playground {
     /// If there cannot be so many.
     pub async fn scale(&self, replicas: Ordinal) -> Result<(), CommandError> {
         self.handle.command(|reply| Message::Scale(replicas, reply)).await
+    }
+
+    /// Lets the API server answer, or not.
+    ///
+    /// # Errors
+    /// If the playground is stopping.
+    pub async fn set_api_server(&self, up: bool) -> Result<(), CommandError> {
+        self.handle.command(|reply| Message::ApiServer(up, reply)).await
     }
 
     /// Deletes a volume. It is kept until its pod is gone, and the next pod of that name has an empty one.
@@ -353,6 +369,7 @@ impl Handle {
             Request::Kill { ordinal } => self.command(|reply| Message::Kill(ordinal, reply)).await,
             Request::Restart { ordinal } => self.command(|reply| Message::Restart(ordinal, reply)).await,
             Request::Scale { replicas } => self.command(|reply| Message::Scale(replicas, reply)).await,
+            Request::ApiServer { up } => self.command(|reply| Message::ApiServer(up, reply)).await,
             Request::DeleteVolume { ordinal } => {
                 self.command(|reply| Message::DeleteVolume(ordinal, reply)).await
             }

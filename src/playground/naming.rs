@@ -13,6 +13,8 @@ pub const CLIENT_PORT: u16 = 2379;
 pub const PEER_PORT: u16 = 2380;
 /// Port of probes and metrics.
 pub const ADMIN_PORT: u16 = 2381;
+/// Port of the API server: Kubernetes'.
+pub const API_PORT: u16 = 6443;
 
 /// Longest name of a StatefulSet, so that those of its pods and services, with `-peers` or an ordinal, are labels too.
 const NAME_BYTES: usize = 52;

@@ -25,6 +25,10 @@ pub struct Status {
     pub service: SocketAddr,
     /// Its name server.
     pub dns: SocketAddr,
+    /// URL of its API server.
+    pub api_server: String,
+    /// Whether that answers.
+    pub api_server_up: bool,
     /// FQDN of the headless service.
     pub headless_service: String,
     /// Where volumes and logs are.
@@ -118,6 +122,11 @@ pub enum Request {
     Scale {
         /// How many pods there ought to be.
         replicas: Ordinal,
+    },
+    /// Let the API server answer, or not.
+    ApiServer {
+        /// Whether it answers from now on.
+        up: bool,
     },
     /// Delete a volume. As in Kubernetes, it is kept until its pod is gone.
     DeleteVolume {

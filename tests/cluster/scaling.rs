@@ -8,7 +8,7 @@ use setstone::identity::{NodeId, Ordinal};
 use tokio::time::Instant;
 
 use super::load::Load;
-use super::world::{World, until};
+use super::world::{DEADLINE, World, http_get, until};
 
 /// From the change of the size to the end of what follows from it.
 const STEP: Duration = Duration::from_secs(30);
@@ -19,12 +19,14 @@ async fn members(at: &impl Client) -> Option<BTreeMap<Ordinal, (NodeId, bool)>> 
     Some(members.into_iter().map(|member| (member.id.ordinal(), (member.id, !member.is_learner))).collect())
 }
 
-/// Sets the size, scales, and waits until there are as many pods and members, so many of which vote.
+/// Scales, and waits until there are as many pods and members, so many of which vote.
 async fn scale(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
-    let begin = Instant::now();
-    let first = world.member(0);
-    until("the size is set", async || first.resize(size).await.ok()).await;
     world.playground.scale(size).await.unwrap();
+    settled(world, size, voters).await
+}
+
+async fn settled(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
+    let (begin, first) = (Instant::now(), world.member(0));
     let done = until(&format!("{size} members, of which {voters} vote"), async || {
         let members = members(first).await?;
         let right = members.len() == usize::from(size)
@@ -38,7 +40,7 @@ async fn scale(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn membership_follows_the_size_under_load() {
+async fn membership_follows_the_stateful_set_under_load() {
     let world = World::start(&[]).await;
     // At the pod that stays: others lose their disks meanwhile, and what they show may go back.
     let endpoint = world.playground.endpoints().pods[0].clone();
@@ -73,8 +75,44 @@ async fn membership_follows_the_size_under_load() {
     world.ready().await;
     load.more(200).await;
 
+    // Without the API server pods come and go, and nobody is removed for it.
+    world.playground.set_api_server(false).await.unwrap();
+    world.playground.scale(2).await.unwrap();
+    world.playground.wait_until(DEADLINE, |status| status.pods.len() == 2).await.unwrap();
+    load.more(400).await;
+    assert_eq!(members(world.member(0)).await.unwrap().len(), 3);
+    // It comes back: the member that is silent is removed.
+    world.playground.set_api_server(true).await.unwrap();
+    settled(&world, 2, 2).await;
+    scale(&world, 3, 3).await;
+
     let history = load.stop().await;
     let (pairs, _) = world.agreed().await;
     history.check(&world, &pairs).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn membership_follows_the_setting() {
+    let world = World::start(&["--size-from", "setting"]).await;
+    let first = world.member(0);
+    let resize = async |size| until("the size is set", async || first.resize(size).await.ok()).await;
+    // Nothing was set: whoever comes is welcome, and nobody leaves.
+    scale(&world, 4, 3).await;
+    resize(3).await;
+    scale(&world, 3, 3).await;
+    // The pod is not wanted, and says so.
+    world.playground.scale(4).await.unwrap();
+    until("pod 3 says that it is outside", async || {
+        let status = http_get(world.pod(3).address?, "/status").await.ok()?;
+        status.contains("outside the desired range").then_some(())
+    })
+    .await;
+    assert_eq!(members(first).await.unwrap().len(), 3);
+    resize(4).await;
+    settled(&world, 4, 3).await;
+    world.playground.scale(3).await.unwrap();
+    world.playground.wait_until(DEADLINE, |status| status.pods.len() == 3).await.unwrap();
+    assert_eq!(members(first).await.unwrap().len(), 4, "stopping is not leaving");
     world.stop().await;
 }

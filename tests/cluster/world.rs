@@ -220,7 +220,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// One request to an admin port.
-async fn http_get(address: Ipv4Addr, path: &str) -> std::io::Result<String> {
+pub async fn http_get(address: Ipv4Addr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(SocketAddr::from((address, 2381))).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
