@@ -110,25 +110,18 @@ struct Chosen {
 /// # Errors
 /// If the playground does not start, or none answers.
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    match arguments.command {
-        None => start(arguments.start).await,
-        Some(Command::Status { chosen, json }) => show(&ask(chosen, Request::Status).await?, json),
-        Some(Command::Kill { ordinal, chosen }) => {
-            show(&ask(chosen, Request::Kill { ordinal }).await?, false)
-        }
-        Some(Command::Restart { ordinal, chosen }) => {
-            show(&ask(chosen, Request::Restart { ordinal }).await?, false)
-        }
-        Some(Command::Scale { replicas, chosen }) => {
-            show(&ask(chosen, Request::Scale { replicas }).await?, false)
-        }
+    let (chosen, request, json) = match arguments.command {
+        None => return start(arguments.start).await,
+        Some(Command::Status { chosen, json }) => (chosen, Request::Status, json),
+        Some(Command::Kill { ordinal, chosen }) => (chosen, Request::Kill { ordinal }, false),
+        Some(Command::Restart { ordinal, chosen }) => (chosen, Request::Restart { ordinal }, false),
+        Some(Command::Scale { replicas, chosen }) => (chosen, Request::Scale { replicas }, false),
         Some(Command::ApiServer { state, chosen }) => {
-            show(&ask(chosen, Request::ApiServer { up: state == "up" }).await?, false)
+            (chosen, Request::ApiServer { up: state == "up" }, false)
         }
-        Some(Command::DeleteVolume { ordinal, chosen }) => {
-            show(&ask(chosen, Request::DeleteVolume { ordinal }).await?, false)
-        }
-    }
+        Some(Command::DeleteVolume { ordinal, chosen }) => (chosen, Request::DeleteVolume { ordinal }, false),
+    };
+    show(&ask(chosen, request).await?, json)
 }
 
 async fn ask(chosen: Chosen, request: Request) -> Result<Status, Failure> {

@@ -5,8 +5,7 @@
 
 use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, StoreHash};
 use crate::error::Error;
-use crate::identity::OrdinalRange;
-use crate::limits::{PEERS, REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
+use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::check;
 use crate::mvcc::cluster::ClusterCommand;
@@ -159,12 +158,9 @@ impl Client for Embedded {
 
     fn resize(&self, size: u16) -> Call<'_, ()> {
         Box::pin(async move {
-            if usize::from(size) > PEERS {
-                return Err(Error::Invalid(format!("{size} pods are too many; {PEERS} is the most")));
-            }
-            let range = OrdinalRange { start: 0, size };
-            let resize = Request::anonymous(Command::Cluster(ClusterCommand::Resize(range)));
-            self.store.propose(resize).await?;
+            let resize =
+                ClusterCommand::resize(u32::from(size)).map_err(|error| Error::Invalid(error.to_string()))?;
+            self.store.propose(Request::anonymous(Command::Cluster(resize))).await?;
             Ok(self.answer_now(()))
         })
     }

@@ -144,10 +144,10 @@ impl Membership for MembershipService {
         self.hello(request.get_ref());
         self.loaded()?;
         let mut consensus = self.local.consensus();
-        if let Some(view) = consensus.as_mut().filter(|_| self.lead.leading().is_some()) {
+        let mut disk = self.local.disk();
+        if let Some(view) = consensus.as_mut().filter(|view| view.leader == Some(disk.node_id)) {
             view.desired = self.size.borrow().desired.range();
         }
-        let mut disk = self.local.disk();
         if !disk.has_identity() {
             disk.ordinal = self.own.ordinal;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Outcome;
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
+use crate::limits::PEERS;
 
 /// A change to the cluster state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,23 @@ pub enum ClusterCommand {
     },
     /// These pods there should be.
     Resize(OrdinalRange),
+}
+
+/// More pods than a cluster can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} pods are too many; {PEERS} is the most")]
+pub struct TooManyPods(u32);
+
+impl ClusterCommand {
+    /// There should be so many pods, from ordinal 0 on.
+    ///
+    /// # Errors
+    /// If they are more than [`PEERS`].
+    pub fn resize(size: u32) -> Result<Self, TooManyPods> {
+        let fits = u16::try_from(size).ok().filter(|size| usize::from(*size) <= PEERS);
+        let size = fits.ok_or(TooManyPods(size))?;
+        Ok(Self::Resize(OrdinalRange { start: 0, size }))
+    }
 }
 
 /// What one member has acknowledged as durable. A disk that holds less was rolled back.

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -16,16 +15,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::accept;
 use super::naming::Naming;
 use crate::identity::Ordinal;
 use crate::limits::PLAYGROUND_API_CONNECTIONS;
-
-/// Wait after an accept that failed.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// What there is to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,24 +158,11 @@ fn failure(code: u16, reason: &str, message: &str) -> Value {
 }
 
 async fn accept(listener: TcpListener, served: Arc<Served>) {
-    let permits = Arc::new(Semaphore::new(PLAYGROUND_API_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let served = Arc::clone(&served);
-                connections.spawn(async move {
-                    let _permit = permit;
-                    serve(stream, served).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the API server cannot accept, trying again");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
+    let accepted = futures::stream::unfold(listener, |listener| async {
+        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+    });
+    let serve = |stream| serve(stream, Arc::clone(&served));
+    accept::accept("the API server", PLAYGROUND_API_CONNECTIONS, accepted, serve).await;
 }
 
 async fn serve(stream: TcpStream, served: Arc<Served>) {

@@ -13,10 +13,9 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::accept;
 use super::run_directory::{RunError, sockets};
 use super::status::{CommandError, Request, Response};
 use crate::limits::{
@@ -24,8 +23,6 @@ use crate::limits::{
     PLAYGROUND_CONTROL_RESPONSE_BYTES as RESPONSE_BYTES,
 };
 
-/// Wait after an accept that failed.
-const RETRY: Duration = Duration::from_millis(50);
 /// Time for an answer: a container that is killed is gone long before.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a connection may stay silent: nobody types requests by hand.
@@ -71,26 +68,18 @@ pub fn serve(socket: &Path, handler: Handler) -> io::Result<AbortOnDropHandle<()
 }
 
 async fn accept(listener: UnixListener, handler: Handler) {
-    let permits = Arc::new(Semaphore::new(PLAYGROUND_CONTROL_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let handler = Arc::clone(&handler);
-                connections.spawn(async move {
-                    let _permit = permit;
-                    if let Err(error) = answer(stream, handler).await {
-                        tracing::debug!(%error, "a control connection failed");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket cannot accept, trying again");
-                tokio::time::sleep(RETRY).await;
+    let accepted = futures::stream::unfold(listener, |listener| async {
+        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+    });
+    let serve = |stream| {
+        let answered = answer(stream, Arc::clone(&handler));
+        async move {
+            if let Err(error) = answered.await {
+                tracing::debug!(%error, "a control connection failed");
             }
         }
-        while connections.try_join_next().is_some() {}
-    }
+    };
+    accept::accept("the control socket", PLAYGROUND_CONTROL_CONNECTIONS, accepted, serve).await;
 }
 
 async fn answer(mut stream: UnixStream, handler: Handler) -> io::Result<()> {

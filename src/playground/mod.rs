@@ -10,13 +10,14 @@
 //! | `naming`, `environment`, `zone` | names, what a pod is told, what DNS says (pure) |
 //! | `status` | what a playground tells, what can be asked of it |
 //! | `driver` | carries out what the controller says |
-//! | `addresses`, `api_server`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
+//! | `accept`, `addresses`, `api_server`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
 
 // The playground starts processes, proxies and name servers of its own; no node runs in it.
 #![allow(clippy::disallowed_methods)]
 // Kubernetes' words (StatefulSet) stand here as words, not as items of this crate.
 #![allow(clippy::doc_markdown)]
 
+mod accept;
 pub mod addresses;
 mod api_server;
 pub mod control;
