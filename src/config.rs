@@ -178,9 +178,10 @@ impl Config {
                 return Err(format!("the {one} and the {other} listener are both at {address}"));
             }
         }
-        if self.grace_period <= self.drain_delay {
+        let least = self.stop_takes();
+        if self.grace_period < least || self.grace_period <= self.drain_delay {
             return Err(format!(
-                "the grace period, {:?}, must be longer than the drain delay, {:?}",
+                "the grace period, {:?}, is too short for a stop: the drain delay of {:?} and what follows may take {least:?}",
                 self.grace_period, self.drain_delay
             ));
         }
@@ -203,6 +204,23 @@ impl Cluster {
                 peers.len()
             )),
             Self::Single | Self::StatefulSet { .. } | Self::Fixed { .. } => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// Longest time of a stop that is in order, for the steps that have a time of their own. A pod that leaves waits for that between
+    /// them, as long as the grace period lasts.
+    fn stop_takes(&self) -> Duration {
+        match self.cluster {
+            Cluster::StatefulSet { .. } => {
+                self.drain_delay
+                    + limits::OWNER_TIMEOUT
+                    + limits::EVENT_AT_STOP
+                    + limits::HANDOVER_TIMEOUT
+                    + limits::STOP_CLOSING
+            }
+            Cluster::Single | Cluster::Fixed { .. } => self.drain_delay,
         }
     }
 }
@@ -263,6 +281,20 @@ mod tests {
         assert_eq!(told.client_urls(address("0.0.0.0:9")), ["http://x:1"]);
     }
 
+    fn pod() -> crate::identity::PodFacts {
+        crate::identity::PodFacts {
+            pod_name: "s-0".into(),
+            namespace: "default".into(),
+            ordinal: 0,
+            service: "s".into(),
+            cluster_domain: "cluster.local".into(),
+            zone: None,
+            pod_ip: None,
+            peer_port: 2380,
+            client_port: 2379,
+        }
+    }
+
     #[test]
     fn what_does_not_go_together_is_said() {
         let good = || Config::in_memory("alone");
@@ -271,6 +303,7 @@ mod tests {
         let default = Tuning::default;
         let at = Some(address("127.0.0.1:9"));
         let fixed = |ordinal| Cluster::Fixed { ordinal, peers: vec!["a:1".into()] };
+        let (pod, seconds) = (Cluster::StatefulSet { pod: pod(), expected: 3 }, Duration::from_secs);
         for (config, words) in [
             (Config { name: String::new(), ..good() }, "the name is empty"),
             (Config { cluster: fixed(1), ..good() }, "ordinal 1 is not in the list of 1 peers"),
@@ -278,7 +311,11 @@ mod tests {
                 Config { listen_client: address("127.0.0.1:9"), listen_admin: at, ..good() },
                 "the admin and the client listener are both at 127.0.0.1:9",
             ),
-            (Config { grace_period: Duration::ZERO, ..good() }, "must be longer than the drain delay"),
+            (Config { grace_period: Duration::ZERO, ..good() }, "is too short for a stop"),
+            (
+                Config { cluster: pod, drain_delay: seconds(3), grace_period: seconds(10), ..good() },
+                "the drain delay of 3s and what follows may take 10.3s",
+            ),
             (tuned(Tuning { heartbeat: Duration::ZERO, ..default() }), "is too often"),
             (tuned(Tuning { election_min: limits::HEARTBEAT, ..default() }), "at least three heartbeats"),
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),

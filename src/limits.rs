@@ -128,6 +128,9 @@ pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Time for a leader that stops to hand over: several tries of one election time-out each.
 pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What is left of the grace period when the client port closes: for requests in flight, consensus and the disk.
+pub const STOP_CLOSING: Duration = Duration::from_secs(3);
+
 /// Time for one step of a stop when the grace period is over or somebody hurries: ample unless the disk is stuck, and little
 /// enough that three of them end before Kubernetes kills the process.
 pub const STOP_STEP: Duration = Duration::from_secs(1);
@@ -216,6 +219,8 @@ pub const LEADERLESS_PATIENCE: Duration = Duration::from_secs(15);
 pub const HELLO_INTERVAL: Duration = Duration::from_millis(250);
 /// Time between two rounds of asking the members once this pod takes part: it only looks for evidence against its own disk.
 pub const HELLO_INTERVAL_RUNNING: Duration = Duration::from_secs(10);
+/// The same while no leader is known: then somebody may hold evidence, or a human may have asked for something.
+pub const HELLO_INTERVAL_LEADERLESS: Duration = Duration::from_secs(1);
 /// Time between two looks behind the headless service.
 pub const SERVICE_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest message of the service that answers before consensus exists, in bytes: a description of the most members.
@@ -244,6 +249,21 @@ pub const OWNER_INTERVAL: Duration = Duration::from_secs(2);
 pub const OWNER_INTERVAL_FOLLOWER: Duration = Duration::from_secs(15);
 /// How many members vote at most, where nothing else is said: more make every write slower, and five survive two losses.
 pub const MAX_VOTERS: usize = 5;
+/// By how much a recovery raises the revision: more than any client can have seen of what was lost, as etcd's guide for a restored
+/// store has it.
+pub const RECOVERY_REVISIONS: u32 = 1_000_000_000;
+/// Bytes of a human's request in the data directory: names of the most pods.
+pub const REQUEST_FILE_BYTES: usize = 64 << 10;
+/// Events that the cluster keeps; the oldest make room. Some weeks of a quiet cluster, and all of a bad night.
+pub const EVENTS: usize = 256;
+/// Bytes of the text of an event, and of the name of the pod that tells it.
+pub const EVENT_BYTES: usize = 512;
+/// Events that a member holds back until the cluster takes them; what comes on top is only logged.
+pub const EVENTS_WAITING: usize = 64;
+/// Pause before an event that was not taken is told again.
+pub const EVENT_RETRY: Duration = Duration::from_secs(1);
+/// Time that a member which stops spends on telling why.
+pub const EVENT_AT_STOP: Duration = Duration::from_millis(300);
 /// Time for a change of the membership to be committed; after it the leader looks again.
 pub const MEMBERSHIP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entries that a member may lack and still count as caught up: they arrive within one heartbeat.

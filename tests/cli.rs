@@ -156,6 +156,7 @@ fn a_tour_of_the_client_commands() {
     assert!(stderr(&compacted).contains("required revision has been compacted"), "{}", stderr(&compacted));
     assert!(stdout(&member.run(&["status"])).contains("leader"));
     assert!(stdout(&member.run(&["members"])).contains("setstone-0"));
+    assert!(stdout(&member.run(&["events", "--last", "3"])).contains("founded cluster"));
     let admin = output(&["status", "--admin", &member.admin]);
     assert_eq!(code(&admin), 0, "{}", stderr(&admin));
     assert!(stdout(&admin).contains("[+]"), "{}", stdout(&admin));

@@ -1,7 +1,7 @@
 //! Three real pods with real sockets and volumes, under load, while they are killed, stopped, paused and moved.
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw; `cluster/scaling.rs` changes how
-//! many pods there are.
+//! many pods there are, `cluster/operating.rs` is what a human does.
 
 #![allow(clippy::pedantic, clippy::type_complexity)]
 #![allow(
@@ -14,6 +14,8 @@
 
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/operating.rs"]
+mod operating;
 #[path = "cluster/scaling.rs"]
 mod scaling;
 #[path = "cluster/world.rs"]

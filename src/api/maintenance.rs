@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{SERVER_VERSION, STORAGE_VERSION, Shared, texts};
+use crate::identity::NodeId;
 use crate::proto::etcdserverpb as pb;
 use crate::transport::{Failure, grpc};
 
@@ -32,6 +33,19 @@ pub(super) fn status(api: &Shared) -> Bytes {
         downgrade_info: Some(pb::DowngradeInfo::default()),
         header: Some(header),
     })
+}
+
+/// Hands leadership to a voter.
+pub(super) async fn move_leader(api: &Shared, request: pb::MoveLeaderRequest) -> Result<Bytes, Failure> {
+    match api.operator.move_leader(NodeId(request.target_id)).await {
+        None => Err(texts::NOT_LEADER.into()),
+        Some(Err(_)) => Err(texts::BAD_TRANSFEREE.into()),
+        Some(Ok(false)) => Err(texts::TRANSFER_TIMED_OUT.into()),
+        Some(Ok(true)) => {
+            let header = api.headers.at(&api.store.position(), 0, 0);
+            Ok(grpc::encode(&pb::MoveLeaderResponse { header: Some(header) }))
+        }
+    }
 }
 
 /// Hashes this member's store at a revision.

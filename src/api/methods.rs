@@ -14,7 +14,7 @@ use super::health::HealthService;
 use super::probe::Probe;
 use super::{Shared, cluster, kv, maintenance, texts};
 use crate::metrics::{MethodMetrics, Metrics};
-use crate::proto::{self, etcdserverpb as pb};
+use crate::proto::{self, client, etcdserverpb as pb};
 use crate::transport::answers::Answers;
 use crate::transport::body::until;
 use crate::transport::{AnswerBody, Failure, grpc};
@@ -44,10 +44,16 @@ unary_methods! {
     DeleteRange = "etcdserverpb.KV" "DeleteRange";
     Txn = "etcdserverpb.KV" "Txn";
     Compact = "etcdserverpb.KV" "Compact";
+    MemberAdd = "etcdserverpb.Cluster" "MemberAdd";
+    MemberRemove = "etcdserverpb.Cluster" "MemberRemove";
+    MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate";
     MemberList = "etcdserverpb.Cluster" "MemberList";
+    MemberPromote = "etcdserverpb.Cluster" "MemberPromote";
     Status = "etcdserverpb.Maintenance" "Status";
     HashKv = "etcdserverpb.Maintenance" "HashKV";
+    MoveLeader = "etcdserverpb.Maintenance" "MoveLeader";
     Resize = "setstone.v1.Members" "Resize";
+    Events = "setstone.v1.Members" "Events";
 }
 
 /// Services that tonic serves.
@@ -137,6 +143,11 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
             kv::txn(api, answers, request, size).await
         }
         Unary::Compact => kv::compact(api, answers, received(api, body).await?.0).await,
+        Unary::MemberAdd => cluster::member_add(&received(api, body).await?.0),
+        Unary::MemberRemove => cluster::member_remove(api, received(api, body).await?.0).await,
+        Unary::MemberUpdate => cluster::member_update(api, received(api, body).await?.0).await,
+        Unary::MemberPromote => cluster::member_promote(api, received(api, body).await?.0).await,
+        Unary::MoveLeader => maintenance::move_leader(api, received(api, body).await?.0).await,
         Unary::MemberList => cluster::member_list(api, received(api, body).await?.0).await,
         Unary::Status => {
             let _: (pb::StatusRequest, _) = received(api, body).await?;
@@ -144,6 +155,10 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
         }
         Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
         Unary::Resize => cluster::resize(api, received(api, body).await?.0).await,
+        Unary::Events => {
+            let _: (client::EventsRequest, _) = received(api, body).await?;
+            Ok(cluster::events(api))
+        }
     }
 }
 

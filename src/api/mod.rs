@@ -1,7 +1,7 @@
 //! etcd's v3 API. The only place that names the client protobufs, status codes and etcd's error texts.
 //!
-//! It knows the store as [`SharedStore`] and the member's readiness as [`Probe`]; it may not know openraft, the engine or
-//! membership. `node` builds one [`Api`] and has it serve the client port and the admin port.
+//! It knows the store as [`SharedStore`], changes of the membership as [`Operate`] and the member's readiness as [`Probe`]; it may
+//! not know openraft or the engine. `node` builds one [`Api`] and has it serve the client port and the admin port.
 //!
 //! * `texts`: the one table of error texts and codes
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
@@ -38,6 +38,7 @@ use self::methods::Methods;
 pub use self::probe::{Clause, Probe, Report};
 use crate::env::Listener;
 use crate::limits;
+use crate::membership::Operate;
 use crate::metrics::Metrics;
 use crate::raft::store::SharedStore;
 use crate::transport::answers::{AllAnswers, Answers};
@@ -57,6 +58,7 @@ pub struct Api(Arc<Shared>);
 /// What all calls share.
 struct Shared {
     store: SharedStore,
+    operator: Arc<dyn Operate>,
     probe: Arc<dyn Probe>,
     metrics: Metrics,
     headers: Headers,
@@ -81,6 +83,7 @@ impl Api {
     /// The API over `store`. Calls that arrive after `stopping` are refused with "server stopped", streams end.
     pub fn new(
         store: SharedStore,
+        operator: Arc<dyn Operate>,
         probe: Arc<dyn Probe>,
         metrics: Metrics,
         quota_bytes: i64,
@@ -92,6 +95,7 @@ impl Api {
             streams: methods::streams(Arc::clone(&probe)),
             headers: Headers::default(),
             store,
+            operator,
             probe,
             metrics,
             quota_bytes,

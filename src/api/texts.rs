@@ -67,6 +67,20 @@ texts! {
     LEASE_NOT_FOUND = NotFound "requested lease not found";
     /// The member is not there.
     MEMBER_NOT_FOUND = NotFound "member not found";
+    /// It votes already.
+    MEMBER_NOT_LEARNER = FailedPrecondition "can only promote a learner member";
+    /// It does not answer, or lacks too much.
+    LEARNER_NOT_READY = FailedPrecondition "can only promote a learner member which is in sync with leader";
+    /// What would be left could not commit anything.
+    NOT_ENOUGH_STARTED = FailedPrecondition "re-configuration failed due to not enough started members";
+    /// No peer URL, or one that is none.
+    MEMBER_BAD_URLS = InvalidArgument "given member URLs are invalid";
+    /// Only the leader does this.
+    NOT_LEADER = FailedPrecondition "not leader";
+    /// It cannot lead: it is no voter.
+    BAD_TRANSFEREE = FailedPrecondition "bad leader transferee";
+    /// Nobody took over in time.
+    TRANSFER_TIMED_OUT = Unavailable "request timed out, leader transfer took too long";
     /// No leader is known.
     NO_LEADER = Unavailable "no leader";
     /// The leader changed meanwhile.

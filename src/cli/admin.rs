@@ -29,12 +29,69 @@ pub(super) async fn run(address: &str, global: &Global, out: &mut dyn Write) -> 
         output::print_json(out, &json!({ "status": status, "ready": is_ready, "checks": checks }))?;
     } else {
         match serde_json::from_str::<Value>(&status) {
-            Ok(value) => writeln!(out, "{value:#}")?,
+            Ok(value) => print(&value, out)?,
             Err(_) => writeln!(out, "{}", status.trim_end())?,
         }
         writeln!(out, "{}", ready.trim_end())?;
     }
     Ok(if is_ready { Exit::Ok } else { Exit::Failed })
+}
+
+/// Whether somebody listens at `address`: the member of this pod.
+pub(super) async fn is_there(address: &str) -> bool {
+    let connected = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await;
+    matches!(connected, Ok(Ok(_)))
+}
+
+/// What a member says of itself, for people: what is, what was decided, what is waited for.
+fn print(status: &Value, out: &mut dyn Write) -> Result<(), Failure> {
+    let text = |pointer: &str| match status.pointer(pointer) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let yes = |pointer: &str| status.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
+    let no = |holds: bool| if holds { "" } else { "not " };
+    writeln!(out, "{}: {}ready, {}serving", text("/name"), no(yes("/ready")), no(yes("/serving")))?;
+    let mut line = |name: &str, value: String| -> Result<(), Failure> {
+        if !value.is_empty() {
+            writeln!(out, "{name:<10} {value}")?;
+        }
+        Ok(())
+    };
+    line("start", text("/start/decided"))?;
+    line("", text("/start/hint"))?;
+    if status.pointer("/lastStop").is_some_and(|stop| !stop.is_null()) {
+        line("last stop", format!("of start {}: {}", text("/lastStop/start"), text("/lastStop/decided")))?;
+    }
+    line(
+        "disk",
+        format!(
+            "{}; cluster {}, node {}, start {}",
+            text("/disk/is"),
+            text("/disk/cluster"),
+            text("/disk/node"),
+            text("/disk/boot")
+        ),
+    )?;
+    let leader = text("/consensus/leader");
+    line(
+        "consensus",
+        format!(
+            "{}, term {}, applied {} of {}, revision {}",
+            if leader.is_empty() { "no leader".into() } else { format!("leader {leader}") },
+            text("/consensus/term"),
+            text("/consensus/appliedIndex"),
+            text("/consensus/lastIndex"),
+            text("/consensus/revision")
+        ),
+    )?;
+    line("failure", text("/consensus/failure"))?;
+    for (place, seen) in status["scale"].as_array().into_iter().flatten().enumerate() {
+        let name = if place == 0 { "members" } else { "" };
+        line(name, seen.as_str().unwrap_or_default().to_owned())?;
+    }
+    Ok(())
 }
 
 /// One GET on a connection of its own. Errors: no answer within `limit`, or none that is text.
@@ -83,6 +140,30 @@ mod tests {
             let _ = stream.write_all(answer).await;
         });
         endpoint
+    }
+
+    #[test]
+    fn a_member_explains_itself_to_people() {
+        let status = json!({
+            "name": "setstone-2", "ready": true, "serving": false,
+            "start": { "decided": "held, waiting for a quorum", "hint": "if it is gone: setstone recover" },
+            "lastStop": { "start": 4, "decided": "the pod comes back" },
+            "disk": { "is": "a member", "cluster": "0000000000000abc", "node": "2#1841", "boot": 5 },
+            "consensus": { "leader": null, "term": 3, "appliedIndex": 40, "lastIndex": 41, "revision": 17 },
+            "scale": ["3 pods are desired, from ordinal 0 on", "nothing to change"],
+        });
+        let mut out = Vec::new();
+        print(&status, &mut out).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        setstone-2: ready, not serving
+        start      held, waiting for a quorum
+                   if it is gone: setstone recover
+        last stop  of start 4: the pod comes back
+        disk       a member; cluster 0000000000000abc, node 2#1841, start 5
+        consensus  no leader, term 3, applied 40 of 41, revision 17
+        members    3 pods are desired, from ordinal 0 on
+                   nothing to change
+        ");
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ fn identity(state: DiskState) -> Identity {
         ordinal: 2,
         state,
         boot: 3,
+        last_stop: None,
     }
 }
 

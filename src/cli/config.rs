@@ -13,7 +13,7 @@ use crate::limits;
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
-const ADMIN_PORT: u16 = 2381;
+pub(super) const ADMIN_PORT: u16 = 2381;
 /// Time between SIGTERM and the first refusal in a pod: endpoints are taken out of services within about that time.
 const POD_DRAIN_DELAY: Duration = Duration::from_secs(3);
 /// Below Kubernetes' default grace period of 30 s.

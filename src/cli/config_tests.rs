@@ -198,7 +198,11 @@ fn what_is_wrong_is_named_with_its_place_and_value() {
             &[],
             "the peer and the client listener are both at 127.0.0.1:5",
         ),
-        (&["--drain-delay", "30s"], &[], "the grace period, 25s, must be longer than the drain delay, 30s"),
+        (
+            &["--drain-delay", "30s"],
+            &[],
+            "the grace period, 25s, is too short for a stop: the drain delay of 30s and what follows may take 30s",
+        ),
         (
             &["--election-max", "300ms"],
             &[],

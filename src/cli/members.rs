@@ -9,13 +9,16 @@ use super::Global;
 use super::exit::{Exit, Failure};
 use super::output::{self, header_json};
 use crate::client::{Answer, Client, MemberInfo};
+use crate::identity::NodeId;
 
-/// Lists the members of the cluster, or sets how many there should be
+/// Lists the members of the cluster, sets how many there should be, or changes them
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   setstone members
   setstone members resize 3
+  setstone members remove 1000000000001
+  setstone members lead 2000000000001
   setstone members --json | jq -r '.members[].client_urls[]'")]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -34,6 +37,28 @@ Examples:
         /// Number of pods; 0: all of them sleep, and nobody leaves
         size: u16,
     },
+    /// Ends the membership of one; inside the desired range its pod joins again, as new
+    Remove {
+        /// Its id, as `setstone members` shows it
+        #[arg(value_parser = member_id)]
+        id: NodeId,
+    },
+    /// Lets a member vote that does not yet
+    Promote {
+        /// Its id, as `setstone members` shows it
+        #[arg(value_parser = member_id)]
+        id: NodeId,
+    },
+    /// Hands leadership to a voter
+    Lead {
+        /// Its id, as `setstone members` shows it
+        #[arg(value_parser = member_id)]
+        id: NodeId,
+    },
+}
+
+fn member_id(text: &str) -> Result<NodeId, String> {
+    u64::from_str_radix(text, 16).map(NodeId).map_err(|error| error.to_string())
 }
 
 pub(super) async fn run(
@@ -42,7 +67,7 @@ pub(super) async fn run(
     out: &mut dyn Write,
 ) -> Result<Exit, Failure> {
     let client = global.client()?;
-    match arguments.command {
+    match arguments.command.clone() {
         None => print(&client.members().await?, global.json, out)?,
         Some(Action::Resize { size }) => {
             let answer = client.resize(size).await?;
@@ -50,6 +75,17 @@ pub(super) async fn run(
                 output::print_json(out, &json!({ "header": header_json(&answer.header), "size": size }))?;
             } else {
                 writeln!(out, "there should be {size} pods")?;
+            }
+        }
+        Some(Action::Remove { id }) => print(&client.remove_member(id).await?, global.json, out)?,
+        Some(Action::Promote { id }) => print(&client.promote_member(id).await?, global.json, out)?,
+        Some(Action::Lead { id }) => {
+            let answer = client.move_leader(id).await?;
+            if global.json {
+                let leader = output::id(id.0);
+                output::print_json(out, &json!({ "header": header_json(&answer.header), "leader": leader }))?;
+            } else {
+                writeln!(out, "{} leads", output::id(id.0))?;
             }
         }
     }

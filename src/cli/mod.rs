@@ -5,9 +5,10 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members`: clients
+//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members` `events`: clients
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
+//! * `recover`: what a human asks a pod for
 //! * `playground`: a StatefulSet on this machine
 //! * `simulate`: seeds of the simulator (feature `simulation`)
 //! * `completion`: for shells
@@ -26,6 +27,7 @@ mod completion;
 mod config;
 mod del;
 mod duration;
+mod events;
 pub mod exit;
 mod get;
 mod members;
@@ -33,6 +35,7 @@ mod output;
 #[cfg(feature = "playground")]
 mod playground;
 mod put;
+mod recover;
 mod serve;
 mod settings;
 mod signals;
@@ -62,6 +65,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where commands find a cluster, unless they are told.
+const DEFAULT_ENDPOINTS: &str = "127.0.0.1:2379";
+
 /// Options of every command that talks to a cluster.
 #[derive(Args, Clone, Debug)]
 struct Global {
@@ -71,7 +77,7 @@ struct Global {
         global = true,
         value_name = "LIST",
         env = "SETSTONE_ENDPOINTS",
-        default_value = "127.0.0.1:2379",
+        default_value = DEFAULT_ENDPOINTS,
         help_heading = "Client options"
     )]
     endpoints: String,
@@ -109,8 +115,11 @@ enum Command {
     Compact(compact::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
+    Events(events::Arguments),
     Bench(bench::Arguments),
     Check(check::Arguments),
+    Recover(recover::RecoverArguments),
+    Bootstrap(recover::BootstrapArguments),
     #[cfg(feature = "playground")]
     Playground(Box<playground::Arguments>),
     #[cfg(feature = "simulation")]
@@ -145,6 +154,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, global, out),
         Command::Check(arguments) => check::run(&arguments, global, out),
+        Command::Recover(arguments) => recover::recover(arguments, global, out),
+        Command::Bootstrap(arguments) => recover::bootstrap(&arguments, global, out),
         #[cfg(feature = "simulation")]
         Command::Simulate(arguments) => simulate::run(&arguments, out),
         Command::Completion(arguments) => completion::run(&arguments, out),
@@ -161,6 +172,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Txn(arguments) => wait(txn::run(arguments, global, out)),
         Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
+        Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),
     }
 }

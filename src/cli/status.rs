@@ -1,11 +1,13 @@
 //! `setstone status`: how each member is.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Args;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::config::ADMIN_PORT;
 use super::exit::{Exit, Failure};
 use super::output::{self, header_json};
 use super::{Global, admin};
@@ -17,7 +19,8 @@ use crate::error::Error;
 #[command(after_help = "\
 Examples:
   setstone status --endpoints a:2379,b:2379,c:2379
-  setstone status --admin 127.0.0.1:2381        why this member is, or is not, ready
+  setstone status --admin 127.0.0.1:2381        why this member is, or is not, ready, and what it waits for
+  kubectl exec setstone-0 -- setstone status    the same of the pod's own member
 
 Exits with 1 if a member does not answer.")]
 pub(super) struct Arguments {
@@ -26,12 +29,28 @@ pub(super) struct Arguments {
     pub admin: Option<String>,
 }
 
+/// Where the member of this pod listens for people, as its environment says.
+fn own_admin(listen: Option<&str>) -> String {
+    let at = listen.and_then(|listen| listen.parse::<SocketAddr>().ok());
+    let mut at = at.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, ADMIN_PORT)));
+    if at.ip().is_unspecified() {
+        at.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    at.to_string()
+}
+
 /// What one endpoint answered.
 pub(super) type Row = (String, Result<Answer<Status>, Error>);
 
 pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     if let Some(address) = &arguments.admin {
         return admin::run(address, global, out).await;
+    }
+    if global.endpoints == super::DEFAULT_ENDPOINTS {
+        let own = own_admin(std::env::var("SETSTONE_LISTEN_ADMIN").ok().as_deref());
+        if admin::is_there(&own).await {
+            return admin::run(&own, global, out).await;
+        }
     }
     let remote = global.client()?;
     let rows: Vec<Row> = join_all(

@@ -9,18 +9,22 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus};
 
 use super::failure::{self, Kind};
-use super::{Answer, Call, Client, Consistency, Endpoint, MemberInfo, Status, StoreHash, wire};
+use super::{Answer, Call, Client, Consistency, Endpoint, EventInfo, MemberInfo, Status, StoreHash, wire};
 use crate::env::Env;
 use crate::error::Error;
+use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::KeyValue;
 use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
-use crate::proto::client::ResizeRequest;
 use crate::proto::client::members_client::MembersClient;
+use crate::proto::client::{EventsRequest, ResizeRequest};
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use crate::proto::etcdserverpb::{HashKvRequest, MemberListRequest, StatusRequest};
+use crate::proto::etcdserverpb::{
+    HashKvRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
+    StatusRequest,
+};
 use crate::transport;
 
 /// How a client connects and how long it waits.
@@ -71,7 +75,7 @@ pub struct Connection {
     kv: KvClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
-    resizing: MembersClient<Channel>,
+    own: MembersClient<Channel>,
 }
 
 impl fmt::Debug for Connection {
@@ -102,7 +106,7 @@ impl Connection {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
-            resizing: MembersClient::new(channel),
+            own: MembersClient::new(channel),
         }
     }
 
@@ -173,14 +177,61 @@ impl Connection {
     pub(super) async fn members_within(mut self, limit: Duration) -> Result<Answer<Vec<MemberInfo>>, Error> {
         let request = timed(MemberListRequest { linearizable: true }, limit);
         let response = attempt(Kind::Read, limit, &self.endpoint, self.cluster.member_list(request)).await?;
-        let members = response.members.into_iter().map(wire::member).collect();
-        Ok(wire::answer(response.header.as_ref(), members))
+        Ok(wire::answer(response.header.as_ref(), wire::members(response.members)))
     }
 
     pub(super) async fn resize_within(mut self, size: u16, limit: Duration) -> Result<Answer<()>, Error> {
         let request = timed(ResizeRequest { size: u32::from(size) }, limit);
-        let response = attempt(Kind::Write, limit, &self.endpoint, self.resizing.resize(request)).await?;
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.own.resize(request)).await?;
         Ok(wire::answer(response.header.as_ref(), ()))
+    }
+
+    pub(super) async fn remove_member_within(
+        mut self,
+        id: NodeId,
+        limit: Duration,
+    ) -> Result<Answer<Vec<MemberInfo>>, Error> {
+        let request = timed(MemberRemoveRequest { id: id.0 }, limit);
+        let call = self.cluster.member_remove(request);
+        let response = attempt(Kind::Write, limit, &self.endpoint, call).await?;
+        Ok(wire::answer(response.header.as_ref(), wire::members(response.members)))
+    }
+
+    pub(super) async fn promote_member_within(
+        mut self,
+        id: NodeId,
+        limit: Duration,
+    ) -> Result<Answer<Vec<MemberInfo>>, Error> {
+        let request = timed(MemberPromoteRequest { id: id.0 }, limit);
+        let call = self.cluster.member_promote(request);
+        let response = attempt(Kind::Write, limit, &self.endpoint, call).await?;
+        Ok(wire::answer(response.header.as_ref(), wire::members(response.members)))
+    }
+
+    /// As [`super::Remote::remove_member`], at this endpoint.
+    pub async fn remove_member(&self, id: NodeId) -> Result<Answer<Vec<MemberInfo>>, Error> {
+        self.clone().remove_member_within(id, self.timeout).await
+    }
+
+    /// As [`super::Remote::promote_member`], at this endpoint.
+    pub async fn promote_member(&self, id: NodeId) -> Result<Answer<Vec<MemberInfo>>, Error> {
+        self.clone().promote_member_within(id, self.timeout).await
+    }
+
+    /// Hands leadership to a voter, if this is the leader's endpoint.
+    pub async fn move_leader(&self, to: NodeId) -> Result<Answer<()>, Error> {
+        let mut connection = self.clone();
+        let request = timed(MoveLeaderRequest { target_id: to.0 }, self.timeout);
+        let call = connection.maintenance.move_leader(request);
+        let response = attempt(Kind::Write, self.timeout, &self.endpoint, call).await?;
+        Ok(wire::answer(response.header.as_ref(), ()))
+    }
+
+    pub(super) async fn events_within(mut self, limit: Duration) -> Result<Answer<Vec<EventInfo>>, Error> {
+        let request = timed(EventsRequest {}, limit);
+        let response = attempt(Kind::Read, limit, &self.endpoint, self.own.events(request)).await?;
+        let events = response.events.into_iter().map(wire::event).collect();
+        Ok(wire::answer(response.header.as_ref(), events))
     }
 
     pub(super) async fn hash_within(
@@ -223,6 +274,9 @@ impl Client for Connection {
     }
     fn resize(&self, size: u16) -> Call<'_, ()> {
         Box::pin(self.clone().resize_within(size, self.timeout))
+    }
+    fn events(&self) -> Call<'_, Vec<EventInfo>> {
+        Box::pin(self.clone().events_within(self.timeout))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.clone().hash_within(revision, self.timeout))

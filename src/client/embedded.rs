@@ -3,7 +3,7 @@
 //! What `api` checks for remote callers is checked here for local ones, before anything is proposed. As a remote client tries
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
-use super::{Answer, Call, Client, Consistency, Header, MemberInfo, Status, StoreHash};
+use super::{Answer, Call, Client, Consistency, EventInfo, Header, MemberInfo, Status, StoreHash};
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
@@ -163,6 +163,10 @@ impl Client for Embedded {
             self.store.propose(Request::anonymous(Command::Cluster(resize))).await?;
             Ok(self.answer_now(()))
         })
+    }
+
+    fn events(&self) -> Call<'_, Vec<EventInfo>> {
+        Box::pin(async move { Ok(self.answer_now(self.store.events())) })
     }
 
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {

@@ -30,7 +30,7 @@ mod wire;
 use futures::future::BoxFuture;
 
 pub use crate::mvcc::KeyValue;
-pub use crate::raft::store::{MemberInfo, StoreHash};
+pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
 pub use connection::{Connection, Dial, Options};
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
@@ -126,6 +126,8 @@ pub trait Client: Send + Sync {
     /// Sets the number of pods that there should be, where the members take it from this setting
     /// ([`crate::config::SizeFrom::Setting`]). At most [`crate::limits::PEERS`].
     fn resize(&self, size: u16) -> Call<'_, ()>;
+    /// What the members decided lately, as the member that answers knows it; the oldest first.
+    fn events(&self) -> Call<'_, Vec<EventInfo>>;
     /// Hashes the answering member's store at a revision; 0: the newest.
     fn hash(&self, revision: i64) -> Call<'_, StoreHash>;
 }

@@ -11,11 +11,13 @@ use tokio::time::Instant;
 
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Connection, Consistency, Endpoint, MemberInfo, Options, Status, StoreHash, retry,
+    Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, MemberInfo, Options, Status,
+    StoreHash, retry,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;
 use crate::error::Error;
+use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::KeyValue;
 use crate::mvcc::command::{Compact, DeleteRange, Deleted, Put, Range, RangeResult, Txn, TxnResult};
@@ -138,6 +140,34 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Ends the membership of one; returns who is left. Where the membership follows a desired size that has room for it, its pod
+    /// joins again, as new. Tried once more, it is answered as if there was none.
+    pub fn remove_member(&self, id: NodeId) -> Call<'_, Vec<MemberInfo>> {
+        Box::pin(self.run(Kind::Write, move |on, limit| on.remove_member_within(id, limit)))
+    }
+
+    /// Lets a member vote that does not yet; returns all members.
+    pub fn promote_member(&self, id: NodeId) -> Call<'_, Vec<MemberInfo>> {
+        Box::pin(self.run(Kind::Write, move |on, limit| on.promote_member_within(id, limit)))
+    }
+
+    /// Hands leadership to a voter.
+    pub async fn move_leader(&self, to: NodeId) -> Result<Answer<()>, Error> {
+        let mut answer = Err(Error::NoLeader);
+        for connection in self.connections() {
+            answer = connection.move_leader(to).await;
+            // Only the leader takes it.
+            let elsewhere = matches!(&answer, Err(Error::Remote { text, .. }) if text.ends_with("not leader"))
+                || matches!(&answer, Err(error) if !matches!(error, Error::Remote { .. }));
+            if !elsewhere {
+                break;
+            }
+        }
+        answer
+    }
+}
+
 impl Client for Remote {
     fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
         Box::pin(self.run(Kind::Read, move |on, limit| on.get_within(range.clone(), consistency, limit)))
@@ -162,6 +192,9 @@ impl Client for Remote {
     }
     fn resize(&self, size: u16) -> Call<'_, ()> {
         Box::pin(self.run(Kind::Write, move |on, limit| on.resize_within(size, limit)))
+    }
+    fn events(&self) -> Call<'_, Vec<EventInfo>> {
+        Box::pin(self.run(Kind::Read, super::connection::Connection::events_within))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.run(Kind::Read, move |on, limit| on.hash_within(revision, limit)))

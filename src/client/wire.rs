@@ -1,7 +1,7 @@
 //! Values to etcd's messages and back. Whatever a server answers becomes a value or a typed error.
 
 use super::failure::{Kind, malformed};
-use super::{Answer, Consistency, Header, MemberInfo, Status};
+use super::{Answer, Consistency, EventInfo, Header, MemberInfo, Status};
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
 use crate::mvcc::KeyValue;
@@ -9,6 +9,7 @@ use crate::mvcc::command::{
     Compact, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
     SortOrder, SortTarget, Txn, TxnOp, TxnResult,
 };
+use crate::proto::client;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::mvccpb;
 use pb::compare::TargetUnion;
@@ -164,7 +165,16 @@ pub(super) fn status(response: pb::StatusResponse) -> Status {
     }
 }
 
-pub(super) fn member(member: pb::Member) -> MemberInfo {
+pub(super) fn event(event: client::Event) -> EventInfo {
+    let client::Event { number, at_millis, source, text } = event;
+    EventInfo { number, at_millis, source, text }
+}
+
+pub(super) fn members(members: Vec<pb::Member>) -> Vec<MemberInfo> {
+    members.into_iter().map(member).collect()
+}
+
+fn member(member: pb::Member) -> MemberInfo {
     MemberInfo {
         id: NodeId(member.id),
         name: member.name,

@@ -58,6 +58,13 @@ impl Membership for Mirror {
         Err(Status::unimplemented(""))
     }
 
+    async fn change(
+        &self,
+        _: Request<peer::ChangeRequest>,
+    ) -> Result<Response<peer::ChangeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn admit(&self, _: Request<peer::AdmitRequest>) -> Result<Response<peer::AdmitResponse>, Status> {
         Err(Status::unimplemented(""))
     }

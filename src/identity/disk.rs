@@ -1,6 +1,6 @@
 //! What the identity file says. What the disk *is* also depends on its log; `membership::start` puts the two together.
 
-use super::{ClusterId, Membership, NodeId, Ordinal};
+use super::{ClusterId, Lineage, Membership, NodeId, Ordinal};
 
 /// One start of one process on one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,17 @@ pub struct Identity {
     pub state: DiskState,
     /// Number of the last start.
     pub boot: u64,
+    /// The last stop that was in order.
+    pub last_stop: Option<LastStop>,
+}
+
+/// What was decided when a process stopped, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastStop {
+    /// Number of the start that it ended.
+    pub boot: u64,
+    /// What was decided.
+    pub decided: String,
 }
 
 impl Identity {
@@ -62,6 +73,11 @@ impl Identity {
             }
             _ => None,
         }
+    }
+
+    /// Its cluster and those that this one replaced.
+    pub fn lineage(&self) -> Lineage {
+        Lineage { cluster: self.cluster, supersedes: self.supersedes.clone() }
     }
 
     /// The identity to store when the disk is lost. The first reason stays.

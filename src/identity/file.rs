@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{Boot, ClusterId, DiskState, Identity, Member, Membership, NodeId};
+use super::{Boot, ClusterId, DiskState, Identity, LastStop, Member, Membership, NodeId};
 use crate::env::files::Open;
 use crate::env::simulated::{self, Bug};
 use crate::env::{Files, Random};
@@ -239,6 +239,10 @@ fn to_wire(identity: &Identity) -> wire::Identity {
         node_id: identity.node_id.0,
         ordinal: u32::from(identity.ordinal),
         boot: identity.boot,
+        last_stop: identity
+            .last_stop
+            .as_ref()
+            .map(|stop| wire::LastStop { boot: stop.boot, decided: stop.decided.clone() }),
         state: Some(state),
     }
 }
@@ -275,6 +279,7 @@ fn from_wire(identity: wire::Identity) -> Result<Identity, &'static str> {
         ordinal: identity.ordinal.try_into().map_err(|_| "its ordinal is above 65535")?,
         state,
         boot: identity.boot,
+        last_stop: identity.last_stop.map(|stop| LastStop { boot: stop.boot, decided: stop.decided }),
     })
 }
 
@@ -295,6 +300,16 @@ mod wire {
         pub(super) boot: u64,
         #[prost(oneof = "State", tags = "6, 7, 8, 9")]
         pub(super) state: Option<State>,
+        #[prost(message, optional, tag = "10")]
+        pub(super) last_stop: Option<LastStop>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct LastStop {
+        #[prost(uint64, tag = "1")]
+        pub(super) boot: u64,
+        #[prost(string, tag = "2")]
+        pub(super) decided: String,
     }
 
     /// What the disk is.

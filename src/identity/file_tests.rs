@@ -110,6 +110,7 @@ fn prepared() -> Identity {
             }]),
         },
         boot: 5,
+        last_stop: None,
     }
 }
 

@@ -287,6 +287,7 @@ mod tests {
                 ordinal: 0,
                 state,
                 boot: 1,
+                last_stop: None,
             };
             let disk = Disk::from_identity(&identity, Boot::default(), held, None);
             assert_eq!(disk.what, what, "{identity:?} {held:?}");

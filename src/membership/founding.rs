@@ -41,12 +41,7 @@ impl Attempt {
         for founder in founders {
             let node_id = NodeId::new(founder.ordinal, NodeId::FIRST_INCARNATION);
             if founder.ordinal == own.ordinal {
-                members.push(Member {
-                    node_id,
-                    name: own.member_name.clone(),
-                    peer_address: own.peer_address.clone(),
-                    client_urls: own.client_urls.clone(),
-                });
+                members.push(Member { node_id, ..own.member() });
                 continue;
             }
             let described = answers.pods.get(&founder.name).and_then(|asked| asked.described());

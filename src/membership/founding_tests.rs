@@ -38,6 +38,7 @@ impl Local for Fake {
             ordinal: given.node_id.ordinal(),
             state: DiskState::Prepared { voters: given.voters },
             boot: 1,
+            last_stop: None,
         };
         *self.0.lock() = Disk::from_identity(&identity, Boot { number: 1, random: 1 }, Held::default(), None);
         futures::future::ready(Ok(())).boxed()

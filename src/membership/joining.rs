@@ -9,7 +9,7 @@ use super::local::{Admitted, Local};
 use super::service::Own;
 use super::wire;
 use crate::discovery::{Path, Peer, PeerChannels};
-use crate::identity::{ClusterId, Member, NodeId};
+use crate::identity::{ClusterId, NodeId};
 use crate::limits;
 use crate::proto::peer::admit_response;
 use crate::proto::peer::membership_client::MembershipClient;
@@ -40,17 +40,8 @@ impl Attempt<'_> {
     }
 
     async fn ask(&self, nonce: u64, channels: &PeerChannels) -> Result<NodeId, String> {
-        let applicant = Applicant {
-            cluster: self.cluster,
-            nonce,
-            ordinal: self.own.ordinal,
-            member: Member {
-                node_id: NodeId::default(),
-                name: self.own.member_name.clone(),
-                peer_address: self.own.peer_address.clone(),
-                client_urls: self.own.client_urls.clone(),
-            },
-        };
+        let applicant =
+            Applicant { cluster: self.cluster, nonce, ordinal: self.own.ordinal, member: self.own.member() };
         let (name, peer) = &self.leader;
         let mut client = MembershipClient::new(channels.channel(peer, Path::Data))
             .max_decoding_message_size(limits::HELLO_BYTES);

@@ -3,7 +3,8 @@
 use futures::future::BoxFuture;
 
 use super::{AdmitRefusal, Applicant, Change, ConsensusView, Disk, Leading};
-use crate::identity::{ClusterId, Membership, NodeId, OrdinalRange};
+use crate::identity::{ClusterId, Membership, NodeId, OrdinalRange, Request};
+use crate::mvcc::cluster::ClusterEvent;
 
 /// The identity that a first bootstrap gives to a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,12 @@ pub trait Local: Send + Sync {
     fn recorded(&self) -> Option<OrdinalRange> {
         None
     }
+    /// What a human asks for through the data directory.
+    fn request(&self) -> Option<Request> {
+        None
+    }
+    /// Forgets what was asked for, because it is not done; why.
+    fn drop_request(&self, _why: &str) {}
     /// Gives the disk the identity of a first bootstrap: creates an empty log, then the identity, and fsyncs both, before it
     /// returns. Replaces the identity of a bootstrap that broke off. Refuses, and changes nothing, if the log has a vote or an
     /// entry, or if the disk is anything but blank or prepared. Called by one at a time, and never once the [`Gate`] is closed.
@@ -77,6 +84,8 @@ pub trait Lead: Send + Sync {
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<NodeId, AdmitRefusal>>;
     /// Commits that these pods there should be.
     fn record(&self, range: OrdinalRange) -> BoxFuture<'_, Result<(), String>>;
+    /// Commits that this is kept in the event log, wherever the leader is. Told twice, it is kept once.
+    fn note(&self, event: ClusterEvent) -> BoxFuture<'_, Result<(), String>>;
     /// Commits a change that was planned on the membership that [`Lead::leading`] shows now.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>>;
 }

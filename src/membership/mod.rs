@@ -8,30 +8,38 @@
 //! * `admission`: whether a disk may join
 //! * `plan`, `scale`: which change of the membership comes next
 //! * `resume`: when a member's disk may take part again
+//! * `recovery`: a majority of the disks is gone for good
 //! * `wait`: what a pod waits for, in words, and which command helps
 //! * `ready`: the answers to the probes
 //! * `stop`: whether stopping is leaving
+//! * `explain`: what the leader's plan sees, does and waits for, in words
 //!
 //! At the edge:
 //! * `wire`: the same values in protobuf
 //! * `service`: the gRPC service that answers before consensus exists
 //! * `joining`: a disk asks the leader to be admitted
 //! * `size`: the desired size, from its source
+//! * `operator`: changes that a client asks for (its decision is pure)
 //! * `reconcile`: carries out the plan on the leader
+//! * `journal`: what this pod decided, told to the cluster's event log
 //! * `leave`: a member whose pod does not come back asks to be retired
 //! * `starter`: asks the others, decides again with every answer, and founds the first cluster
 
 mod admission;
 mod asking;
 mod disk;
+mod explain;
 mod founding;
 mod joining;
+mod journal;
 mod leave;
 mod local;
 mod marks;
+mod operator;
 mod plan;
 pub mod ready;
 mod reconcile;
+mod recovery;
 mod resume;
 mod scale;
 mod service;
@@ -39,17 +47,21 @@ mod size;
 mod start;
 mod starter;
 mod stop;
+#[cfg(test)]
+mod transcripts;
 mod wait;
 mod wire;
 
 pub use admission::{AdmitRefusal, Applicant, may_join};
 pub use disk::{Answer, Answers, Asked, ConsensusView, Described, Disk, Held, LogId, Service, Vote, What};
+pub use journal::{Journal, JournalKeeper};
 pub use leave::leave;
 pub use local::{Admitted, Gate, Lead, Local, PrepareRefusal, Prepared};
 pub use marks::below_mark;
+pub use operator::{Operate, Operator, Wish, WishRefusal};
 pub use plan::{Change, Leading, plan};
 pub use ready::{Readiness, readiness};
-pub use reconcile::{Reconciler, Retiring};
+pub use reconcile::{Outlook, Reconciler, Retiring};
 pub use service::{MembershipService, Own};
 pub use size::{Size, SizeKeeper, SizeSource};
 pub use start::{Action, Desired, Facts, Founder, decide, whom_to_ask};

@@ -8,6 +8,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::explain::{self, Ages};
+use super::journal::Journal;
 use super::local::{Lead, Local};
 use super::plan::{Leading, plan};
 use super::size::Size;
@@ -57,18 +59,52 @@ impl Silent {
     }
 }
 
+/// Since when members that do not vote are seen.
+#[derive(Default)]
+struct Learners(BTreeMap<NodeId, Instant>);
+
+impl Learners {
+    fn look(&mut self, view: &Leading) -> Ages {
+        let learner = |id: &NodeId| !view.configs.iter().any(|voters| voters.contains(id));
+        self.0.retain(|id, _| view.members.contains(id) && learner(id));
+        for id in view.members.iter().filter(|id| learner(id)) {
+            self.0.entry(*id).or_insert_with(Instant::now);
+        }
+        self.0.iter().map(|(id, since)| (*id, since.elapsed())).collect()
+    }
+}
+
+/// What a leader's plan goes by, beside what consensus shows it.
+#[derive(Clone)]
+pub struct Outlook {
+    /// The desired size.
+    pub size: watch::Receiver<Size>,
+    /// At most so many vote.
+    pub max_voters: usize,
+}
+
+impl Outlook {
+    /// What this member sees, if it leads.
+    pub(super) fn of(&self, lead: &dyn Lead) -> Option<Leading> {
+        let desired = self.size.borrow().desired.clone();
+        Some(Leading { desired, max_voters: self.max_voters, ..lead.leading()? })
+    }
+}
+
 /// The loop. See the module.
 pub struct Reconciler {
     /// Consensus, where this member leads.
     pub lead: Arc<dyn Lead>,
     /// What the applied state holds.
     pub local: Arc<dyn Local>,
-    /// The desired size.
-    pub size: watch::Receiver<Size>,
+    /// What the plan goes by.
+    pub outlook: Outlook,
     /// Who asked to be retired.
     pub retiring: Arc<Retiring>,
-    /// At most so many vote.
-    pub max_voters: usize,
+    /// What was done is told here.
+    pub journal: Journal,
+    /// What this member sees and waits for, if it leads; nothing, if it does not.
+    pub seen: watch::Sender<Vec<String>>,
 }
 
 impl Reconciler {
@@ -77,6 +113,7 @@ impl Reconciler {
         let mut looks = interval(limits::RECONCILE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = Silent::default();
+        let mut learners = Learners::default();
         let mut told = None;
         loop {
             tokio::select! {
@@ -84,10 +121,17 @@ impl Reconciler {
                 () = self.retiring.news.notified() => {}
                 () = cancel.cancelled() => return,
             }
-            let Some(view) = self.look(&mut silent) else { continue };
+            let Some(view) = self.look(&mut silent) else {
+                learners = Learners::default();
+                self.publish(Vec::new());
+                continue;
+            };
+            let ages = learners.look(&view);
+            let change = plan(&view);
+            self.publish(explain::view(&view, change.as_ref()));
             let work = async {
                 self.record().await;
-                let change = plan(&view)?;
+                let change = change?;
                 Some((
                     change.clone(),
                     timeout(limits::MEMBERSHIP_CHANGE_TIMEOUT, self.lead.change(change)).await,
@@ -99,7 +143,11 @@ impl Reconciler {
             };
             let Some((change, outcome)) = done else { continue };
             match outcome {
-                Ok(Ok(())) => tracing::info!(?change, "the membership was changed"),
+                Ok(Ok(())) => {
+                    let text = explain::change(&view, &change, &ages);
+                    tracing::info!("{text}");
+                    self.journal.tell(&text);
+                }
                 Ok(Err(reason)) => {
                     if told.as_ref() != Some(&reason) {
                         tracing::warn!(?change, reason, "the membership was not changed; trying again");
@@ -111,13 +159,19 @@ impl Reconciler {
         }
     }
 
+    fn publish(&self, lines: Vec<String>) {
+        self.seen.send_if_modified(|seen| {
+            let changed = *seen != lines;
+            *seen = lines;
+            changed
+        });
+    }
+
     fn look(&self, silent: &mut Silent) -> Option<Leading> {
-        let Some(mut view) = self.lead.leading() else {
+        let Some(mut view) = self.outlook.of(self.lead.as_ref()) else {
             *silent = Silent::default();
             return None;
         };
-        view.desired = self.size.borrow().desired.clone();
-        view.max_voters = self.max_voters;
         silent.look(&view);
         view.leaving = &self.retiring.now() | &silent.for_long();
         Some(view)
@@ -126,12 +180,16 @@ impl Reconciler {
     /// A size that was seen outside is kept in the state, for a start at which it cannot be read. What was set is there already, and
     /// may be newer than what was seen of it.
     async fn record(&self) {
-        let Size { desired, generation } = self.size.borrow().clone();
+        let Size { desired, generation } = self.outlook.size.borrow().clone();
         let is_news = |range: &OrdinalRange| generation.is_some() && self.local.recorded() != Some(*range);
         let Some(range) = desired.range().filter(is_news) else { return };
+        let before = self.local.recorded();
         if let Err(reason) = self.lead.record(range).await {
             tracing::debug!(reason, "the desired size was not recorded; trying again");
+            return;
         }
+        let was = before.map_or_else(String::new, |before| format!("; it was {before}"));
+        self.journal.tell(&format!("the StatefulSet wants {range}{was}"));
     }
 }
 

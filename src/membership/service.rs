@@ -4,17 +4,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 use super::admission::may_join;
+use super::journal::Journal;
 use super::local::{Gate, Lead, Local, PrepareRefusal, Prepared};
-use super::reconcile::Retiring;
-use super::size::Size;
+use super::operator::{self, Wish};
+use super::reconcile::{Outlook, Retiring};
 use super::start::Desired;
 use super::wire;
 use crate::discovery::{AddressBook, Directory};
-use crate::identity::{NodeId, Ordinal};
+use crate::identity::{Member, NodeId, Ordinal};
 use crate::proto::peer;
 use crate::proto::peer::membership_server::Membership;
 
@@ -36,6 +37,16 @@ pub struct Own {
 }
 
 impl Own {
+    /// What it is called as a member, and where it is reached; without an id.
+    pub(super) fn member(&self) -> Member {
+        Member {
+            node_id: NodeId::default(),
+            name: self.member_name.clone(),
+            peer_address: self.peer_address.clone(),
+            client_urls: self.client_urls.clone(),
+        }
+    }
+
     /// This node of a directory. Where the environment says the pod's address, that is what is lent to others.
     pub fn new(directory: &Directory, client_urls: Vec<String>) -> Self {
         let own = directory.own();
@@ -54,17 +65,18 @@ impl Own {
     }
 }
 
-/// Describe, Prepare, Admit and Retire.
+/// Describe, Prepare, Admit, Retire and Change.
 pub struct MembershipService {
     pub(super) own: Arc<Own>,
     pub(super) local: Arc<dyn Local>,
     pub(super) lead: Arc<dyn Lead>,
-    pub(super) size: watch::Receiver<Size>,
+    pub(super) outlook: Outlook,
     pub(super) hurry: Arc<Notify>,
     pub(super) retiring: Arc<Retiring>,
     pub(super) gate: Arc<Gate>,
     pub(super) book: Option<Arc<AddressBook>>,
     pub(super) heard: Arc<Notify>,
+    pub(super) journal: Journal,
 }
 
 impl MembershipService {
@@ -95,6 +107,15 @@ impl MembershipService {
         if asked == self.own.name { Ok(()) } else { Err(format!("this is {}, not {asked}", self.own.name)) }
     }
 
+    fn same_cluster(&self, id: u64) -> Result<(), Status> {
+        let cluster = self.local.disk().cluster;
+        if cluster.0 == id {
+            Ok(())
+        } else {
+            Err(Status::failed_precondition(format!("this is cluster {cluster}")))
+        }
+    }
+
     /// Whether `id` is in no committed uniform membership any more; else it is noted that it wants to go.
     fn retire_now(&self, id: NodeId) -> Result<(), String> {
         let view = self.lead.leading().ok_or("this member does not lead")?;
@@ -105,7 +126,7 @@ impl MembershipService {
             self.retiring.ask(id);
             self.hurry.notify_one();
         }
-        match &self.size.borrow().desired {
+        match &self.outlook.size.borrow().desired {
             desired if desired.excludes(id.ordinal()) => Err("its removal is not committed yet".into()),
             Desired::Known(range) => {
                 Err(format!("there are to be {range}, ordinal {} included", id.ordinal()))
@@ -146,7 +167,7 @@ impl Membership for MembershipService {
         let mut consensus = self.local.consensus();
         let mut disk = self.local.disk();
         if let Some(view) = consensus.as_mut().filter(|view| view.leader == Some(disk.node_id)) {
-            view.desired = self.size.borrow().desired.range();
+            view.desired = self.outlook.size.borrow().desired.range();
         }
         if !disk.has_identity() {
             disk.ordinal = self.own.ordinal;
@@ -195,7 +216,7 @@ impl Membership for MembershipService {
         let applicant =
             wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let view = self.lead.leading();
-        let desired = self.size.borrow().desired.clone();
+        let desired = self.outlook.size.borrow().desired.clone();
         let admitted = match may_join(self.local.disk().cluster, view.as_ref(), &desired, &applicant) {
             Ok(()) => self.lead.admit(applicant).await,
             Err(refusal) => Err(refusal),
@@ -214,14 +235,32 @@ impl Membership for MembershipService {
         self.loaded()?;
         let peer::RetireRequest { asked, cluster_id, node_id } = request.into_inner();
         self.addressed(&asked).map_err(Status::failed_precondition)?;
-        let cluster = self.local.disk().cluster;
-        if cluster.0 != cluster_id {
-            return Err(Status::failed_precondition(format!("this is cluster {cluster}")));
-        }
+        self.same_cluster(cluster_id)?;
         let outcome = match self.retire_now(NodeId(node_id)) {
             Ok(()) => peer::retire_response::Outcome::Retired(peer::Blank {}),
             Err(reason) => peer::retire_response::Outcome::Pending(reason),
         };
         Ok(Response::new(peer::RetireResponse { outcome: Some(outcome) }))
+    }
+
+    async fn change(
+        &self,
+        request: Request<peer::ChangeRequest>,
+    ) -> Result<Response<peer::ChangeResponse>, Status> {
+        self.loaded()?;
+        let peer::ChangeRequest { asked, cluster_id, wish } = request.into_inner();
+        self.addressed(&asked).map_err(Status::failed_precondition)?;
+        self.same_cluster(cluster_id)?;
+        let wish = match wish.ok_or_else(|| Status::invalid_argument("it wants nothing"))? {
+            peer::change_request::Wish::Remove(id) => Wish::Remove(NodeId(id)),
+            peer::change_request::Wish::Promote(id) => Wish::Promote(NodeId(id)),
+        };
+        let outcome = match self.outlook.of(self.lead.as_ref()) {
+            Some(view) => {
+                operator::to_wire(operator::step(self.lead.as_ref(), &self.journal, view, wish).await)
+            }
+            None => peer::change_response::Outcome::Again("this member does not lead".into()),
+        };
+        Ok(Response::new(peer::ChangeResponse { outcome: Some(outcome) }))
     }
 }

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::disk::{Answers, Described, Disk, Service, What};
+use super::recovery::may_recover;
 use super::{below_mark, resume, wait};
 use crate::env::simulated::{self, Bug};
-use crate::identity::{ClusterId, NodeId, Ordinal, OrdinalRange};
+use crate::identity::{ClusterId, NodeId, Ordinal, OrdinalRange, Recovery};
 use crate::limits;
 
 /// The desired size of the `StatefulSet`.
@@ -53,6 +54,8 @@ pub struct Facts {
     /// Whether a pod that is alone may found a cluster. On a persistent volume that a `StatefulSet` may have replaced, only while
     /// its `metadata.generation` is 1, or after `setstone bootstrap`.
     pub may_found_alone: bool,
+    /// A human asks that this disk goes on alone, because a majority of its cluster's disks is gone for good.
+    pub recovery: Option<Recovery>,
     /// Whether this process already takes part: it was released, or initialised.
     pub takes_part: bool,
     /// Time since this pod was first ready; where nobody starts pods by their readiness, time since it began to ask.
@@ -109,6 +112,11 @@ pub enum Action {
     },
     /// Row 6, second step: take part.
     Release,
+    /// Whatever row 3 and the rest would say: a human decided that this disk goes on as the only member of a new cluster.
+    Recover {
+        /// The cluster that is replaced.
+        cluster: ClusterId,
+    },
     /// Row 7: be admitted anew; the old directory is set aside only once the leader has admitted the successor.
     Rejoin {
         /// The cluster.
@@ -159,6 +167,17 @@ pub fn decide(disk: &Disk, answers: &Answers, facts: &Facts) -> Action {
             disk.ordinal, disk.node_id, disk.cluster, facts.name, facts.ordinal
         );
         return Action::Refuse { reason };
+    }
+    if let Some(asked) = &facts.recovery
+        && may_recover(asked, disk, answers).is_ok()
+    {
+        return if facts.takes_part {
+            Action::Stop {
+                reason: "a recovery was asked for, and consensus runs: starting anew for it".into(),
+            }
+        } else {
+            Action::Recover { cluster: disk.cluster }
+        };
     }
     match disk.what {
         What::Member => as_member(disk, answers, facts),

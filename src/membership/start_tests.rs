@@ -1,16 +1,16 @@
 //! The start table. Transcripts in `tests/transcripts/start` for every row and interleaving, and properties that hold for all disks
 //! and answers.
 //!
-//! A transcript sets the disk, the facts and the answers line by line, as they would change in one process; each `=>` line is what
-//! the table says then. `SETSTONE_TRANSCRIPTS=write cargo test` writes those lines anew; the diff is for review.
+//! A transcript sets the disk, the facts and the answers line by line, as they would change in one process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use proptest::prelude::*;
 
 use super::super::disk::{Answer, Asked, ConsensusView, Held, LogId, Vote};
+use super::super::recovery::advice;
+use super::super::transcripts::{self, id, ids, replay_all};
 use super::super::wait::needed;
 use super::*;
 use crate::identity::{Boot, Member, Membership};
@@ -26,14 +26,15 @@ fn name(ordinal: Ordinal) -> String {
     format!("s-{ordinal}")
 }
 
-impl Scene {
-    fn new() -> Self {
+impl Default for Scene {
+    fn default() -> Self {
         let facts = Facts { name: name(0), expected: 3, may_found_alone: true, ..Facts::default() };
         Self { disk: Disk::blank(1), answers: Answers::default(), facts }
     }
+}
 
-    fn line(&mut self, line: &str) {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+impl transcripts::Scene for Scene {
+    fn line(&mut self, word: &str, rest: &str) {
         match word {
             "me" => {
                 self.facts.ordinal = rest.parse().unwrap();
@@ -41,6 +42,14 @@ impl Scene {
             }
             "expected" => self.facts.expected = rest.parse().unwrap(),
             "alone" => self.facts.may_found_alone = yes(rest),
+            // `recover a1 0#1 s-2`: cluster, disk, pods that are said to be gone.
+            "recover" => {
+                let mut words = rest.split(' ');
+                let cluster = cluster(words.next().unwrap());
+                let node = id(words.next().unwrap());
+                let gone = words.map(str::to_owned).collect();
+                self.facts.recovery = Some(Recovery { cluster, node, gone });
+            }
             "takes-part" => self.facts.takes_part = yes(rest),
             "ready-for" => self.facts.ready_for = Some(seconds(rest)),
             "desired" => {
@@ -68,13 +77,16 @@ impl Scene {
             "gone" => {
                 self.answers.pods.remove(&name(rest.parse().unwrap()));
             }
-            _ => panic!("what is {line:?}?"),
+            _ => panic!("what is {word:?}?"),
         }
     }
 
     fn outcome(&self) -> String {
         let action = decide(&self.disk, &self.answers, &self.facts);
         let mut text = format!("=> {}\n", words(&action));
+        if let Some(advice) = advice(&self.disk, &self.answers, &self.facts) {
+            writeln!(text, "=>   advice: {advice}").unwrap();
+        }
         let needed = needed(&self.disk, &self.answers, &self.facts);
         if !needed.absent.is_empty() && action != Action::Release {
             let doing = if needed.cannot_do_without { "cannot do without" } else { "can do without" };
@@ -109,15 +121,6 @@ fn pod(ordinal: Ordinal, text: &str) -> (Ordinal, Asked) {
         _ => (Answer::Described(Box::new(disk(ordinal, text))), Duration::ZERO),
     };
     (ordinal, Asked { ordinal, answer, asked_for })
-}
-
-fn id(text: &str) -> NodeId {
-    let (ordinal, incarnation) = text.split_once('#').unwrap();
-    NodeId::new(ordinal.parse().unwrap(), incarnation.parse().unwrap())
-}
-
-fn ids(text: &str) -> Vec<NodeId> {
-    text.split(',').map(id).collect()
 }
 
 fn pair(text: &str) -> (u64, u64) {
@@ -170,7 +173,7 @@ fn disk(ordinal: Ordinal, text: &str) -> Described {
             "supersedes" => disk.supersedes = value.split(',').map(cluster).collect(),
             "leader" => consensus.get_or_insert_default().leader = Some(id(value)),
             "term" => consensus.get_or_insert_default().term = value.parse().unwrap(),
-            "removed" => consensus.get_or_insert_default().removed = ids(value).into_iter().collect(),
+            "removed" => consensus.get_or_insert_default().removed = ids(value),
             "seen" => {
                 let (of, boot) = value.split_once('@').unwrap();
                 let (number, random) = pair(boot);
@@ -202,6 +205,7 @@ fn words(action: &Action) -> String {
         Action::Stop { reason } => format!("stop: {reason}"),
         Action::HoldResume { waiting_for } => format!("hold, waiting for {waiting_for}"),
         Action::Release => "release".into(),
+        Action::Recover { cluster } => format!("recover, in place of {cluster}"),
         Action::Rejoin { cluster, leader } => format!("rejoin {cluster} through {leader}"),
         Action::Join { cluster, leader } => format!("join {cluster} through {leader}"),
         Action::Bootstrap { coordinator, founders } => {
@@ -216,48 +220,9 @@ fn words(action: &Action) -> String {
     }
 }
 
-fn replay(text: &str) -> String {
-    let mut scene = Scene::new();
-    let mut out = String::new();
-    let mut decided = false;
-    for line in text.lines() {
-        if line.starts_with("=>") {
-            if !decided {
-                out += &scene.outcome();
-            }
-            decided = true;
-            continue;
-        }
-        decided = false;
-        if line == "---" {
-            scene = Scene::new();
-        } else if !line.is_empty() && !line.starts_with('#') {
-            scene.line(line);
-        }
-        out += line;
-        out.push('\n');
-    }
-    out
-}
-
 #[test]
 fn transcripts() {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts/start");
-    let mut files: Vec<_> =
-        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let mut decisions = 0;
-    for path in files {
-        let expected = std::fs::read_to_string(&path).unwrap();
-        let actual = replay(&expected);
-        decisions +=
-            actual.lines().filter(|line| line.starts_with("=> ") && !line.starts_with("=>  ")).count();
-        if std::env::var("SETSTONE_TRANSCRIPTS").as_deref() == Ok("write") {
-            std::fs::write(&path, &actual).unwrap();
-        } else {
-            assert_eq!(actual, expected, "{}", path.display());
-        }
-    }
+    let decisions = replay_all::<Scene>("start");
     assert!(decisions >= 60, "only {decisions} decisions were looked at");
 }
 
@@ -361,7 +326,7 @@ prop_compose! {
         Facts {
             ordinal, name: name(ordinal), expected,
             desired: range.map_or(Desired::NotUsed, |(start, size)| Desired::Known(OrdinalRange { start, size })),
-            may_found_alone: alone, takes_part, ready_for: ready.map(Duration::from_secs),
+            may_found_alone: alone, recovery: None, takes_part, ready_for: ready.map(Duration::from_secs),
         }
     }
 }
@@ -433,6 +398,27 @@ proptest! {
             let evidence = answers.described().any(|(_, _, of)| of.disk.has_identity()
                 && (of.disk.cluster == disk.cluster || of.disk.supersedes.contains(&disk.cluster)));
             prop_assert!(evidence);
+        }
+    }
+
+    /// A disk goes on alone only when it was asked to, while nobody of its cluster leads, and never beside a majority.
+    #[test]
+    fn a_recovery_takes_a_human(disk in any_disk(), facts in any_facts(),
+        answers in any_answers(prop_oneof![any_silence(), any_description()]), other in any::<bool>())
+    {
+        let asked = Recovery { cluster: disk.cluster, node: disk.node_id, gone: (0..5).map(name).collect() };
+        let recovery = if other { Recovery { cluster: ClusterId(9), ..asked } } else { asked };
+        let facts = Facts { recovery: Some(recovery), ..facts };
+        if let Action::Recover { cluster } = decide(&disk, &answers, &facts) {
+            prop_assert!(!other && !facts.takes_part && cluster == disk.cluster && disk.ordinal == facts.ordinal);
+            let was_member = matches!(disk.what, What::Member | What::Lost { .. });
+            prop_assert!(was_member);
+            for (_, _, of) in answers.described().filter(|(_, _, of)| of.disk.cluster == disk.cluster) {
+                prop_assert_eq!(of.leader(), None);
+                prop_assert!(!disk.membership.voters().any(|id| id == of.disk.node_id)
+                    || of.disk.held.last <= disk.held.last || of.disk.node_id.ordinal() == disk.ordinal
+                    || !of.disk.has_identity());
+            }
         }
     }
 

@@ -15,18 +15,20 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Outcome};
-use super::disk::Answers;
+use super::disk::{Answers, Disk, What};
 use super::founding;
 use super::joining;
+use super::journal::Journal;
 use super::local::{Gate, Lead, Local, Prepared};
-use super::reconcile::Retiring;
+use super::reconcile::{Outlook, Retiring};
+use super::recovery;
 use super::service::{MembershipService, Own};
 use super::size::Size;
 use super::start::{Action, Desired, Facts, decide};
-use super::wait::{Needed, needed};
+use super::wait::{Needed, list, needed};
 use crate::discovery::PeerChannels;
 use crate::env::Random;
-use crate::identity::{ClusterId, NodeId};
+use crate::identity::{ClusterId, Member, NodeId, Request};
 use crate::limits;
 use crate::proto::peer::membership_server::MembershipServer;
 
@@ -36,8 +38,8 @@ pub struct StarterConfig {
     pub own: Own,
     /// Number of pods at the first install; 1 for a single node.
     pub expected: u16,
-    /// The desired size, as its source says.
-    pub size: watch::Receiver<Size>,
+    /// The desired size, as its source says, and what else the leader's plan goes by.
+    pub outlook: Outlook,
     /// Told when somebody cannot wait for the next look at the size.
     pub hurry: Arc<Notify>,
     /// Who asked to be retired.
@@ -48,6 +50,8 @@ pub struct StarterConfig {
     pub ready: Option<watch::Receiver<bool>>,
     /// Channels to the others; `None` for a node that is alone.
     pub channels: Option<PeerChannels>,
+    /// What was decided is told here.
+    pub journal: Journal,
     /// Random numbers, for the id of a new cluster.
     pub random: Arc<dyn Random>,
 }
@@ -65,6 +69,8 @@ pub enum Step {
     Stop,
     /// The disk has this identity, and so have all the others: start consensus and initialise it with these voters. Not held.
     Initialise(Prepared),
+    /// The disk becomes the only member of a new cluster, as this; then end the process: a restart begins with it.
+    Recover(Member),
     /// Start consensus if it does not run, held: it takes no entry, grants no vote and does not campaign.
     Hold,
     /// Start consensus if it does not run, and let it take part.
@@ -104,6 +110,27 @@ impl StartState {
             leader_known: false,
             outside: false,
             answers: Answers::default(),
+        }
+    }
+}
+
+/// What is said beside the decision.
+#[derive(Default)]
+struct Said {
+    needed: Needed,
+    /// Which command makes a cluster go on that has lost its majority.
+    advice: Option<String>,
+    /// Why the recovery that was asked for is not done.
+    refused: Option<String>,
+}
+
+impl Said {
+    fn of(disk: &Disk, answers: &Answers, facts: &Facts, led: bool) -> Self {
+        let asked = facts.recovery.as_ref();
+        Self {
+            needed: needed(disk, answers, facts),
+            advice: if led { None } else { recovery::advice(disk, answers, facts) },
+            refused: asked.and_then(|asked| recovery::may_recover(asked, disk, answers).err()),
         }
     }
 }
@@ -155,12 +182,13 @@ impl Starter {
             own: Arc::clone(&self.own),
             local: Arc::clone(&self.local),
             lead: Arc::clone(&self.lead),
-            size: self.config.size.clone(),
+            outlook: self.config.outlook.clone(),
             hurry: Arc::clone(&self.config.hurry),
             retiring: Arc::clone(&self.config.retiring),
             gate: Arc::clone(&self.gate),
             book: self.config.channels.as_ref().map(|channels| Arc::clone(channels.book())),
             heard: Arc::clone(&self.heard),
+            journal: self.config.journal.clone(),
         })
         .max_decoding_message_size(limits::HELLO_BYTES)
         .max_encoding_message_size(limits::HELLO_BYTES)
@@ -195,7 +223,8 @@ impl Starter {
         if self.first_ready.is_none() && self.config.ready.as_ref().is_some_and(|ready| *ready.borrow()) {
             self.first_ready = Some(now);
         }
-        let facts = self.facts(now);
+        let request = self.request();
+        let facts = self.facts(now, request.as_ref());
         let gate = Arc::clone(&self.gate);
         // Held still from the look at the disk to what follows from it: no identity is taken meanwhile.
         let mut still = gate.hold().await;
@@ -214,7 +243,11 @@ impl Starter {
             }
             Action::Release => {
                 still.close();
-                self.takes_part = true;
+                if !std::mem::replace(&mut self.takes_part, true) {
+                    let text =
+                        format!("started, and takes part as {} (start {})", disk.node_id, disk.boot.number);
+                    self.config.journal.tell(&text);
+                }
                 // What initialised stays so: the newest step must tell it all.
                 match self.state.borrow().step.clone() {
                     initialise @ Step::Initialise(_) => initialise,
@@ -222,11 +255,16 @@ impl Starter {
                 }
             }
             Action::Bootstrap { .. } if still.is_closed() => Step::Stop,
+            Action::Recover { .. } => {
+                still.close();
+                Step::Recover(self.own.member())
+            }
             Action::Rejoin { .. } | Action::Join { .. } | Action::Bootstrap { .. } | Action::Wait { .. } => {
                 Step::Wait
             }
         };
-        self.publish(step, action.clone(), needed(&disk, &answers, &facts), answers.clone());
+        let said = Said::of(&disk, &answers, &facts, self.is_led());
+        self.publish(step, action.clone(), said, answers.clone());
         drop(still);
         if self.state.borrow().step == Step::Wait && now >= self.no_attempt_before {
             match &action {
@@ -252,9 +290,14 @@ impl Starter {
         let peer = name.and_then(|name| Some((name.clone(), asking.peer(name)?)));
         let (Some(leader), Some(channels)) = (peer, &self.config.channels) else { return };
         let attempt = joining::Attempt { own: &self.own, cluster, leader, answers };
+        let was = match self.local.disk().what {
+            What::Lost { reason } => format!("the volume was lost ({reason})"),
+            What::Blank | What::Prepared | What::Joining | What::Member => "the volume was empty".to_owned(),
+        };
         match attempt.join(self.local.as_ref(), channels).await {
             Ok(node_id) => {
                 tracing::info!(%cluster, %node_id, "admitted");
+                self.config.journal.tell(&format!("{was}; admitted as {node_id}"));
                 self.gate.hold().await.close();
                 self.takes_part = true;
                 self.broke_off = None;
@@ -271,7 +314,11 @@ impl Starter {
 
     /// Time between two rounds.
     fn interval(&self) -> Duration {
-        if self.takes_part { limits::HELLO_INTERVAL_RUNNING } else { limits::HELLO_INTERVAL }
+        match self.takes_part {
+            true if self.is_led() => limits::HELLO_INTERVAL_RUNNING,
+            true => limits::HELLO_INTERVAL_LEADERLESS,
+            false => limits::HELLO_INTERVAL,
+        }
     }
 
     /// One attempt at a first bootstrap. One that breaks off is replaced by the next, under another id.
@@ -297,7 +344,9 @@ impl Starter {
                 still.close();
                 self.takes_part = true;
                 tracing::info!(cluster = %prepared.cluster, voters = founders.len(), "founding a cluster");
-                self.publish(Step::Initialise(prepared), action, Needed::default(), answers.clone());
+                let names: Vec<_> = founders.iter().map(|founder| &founder.name).collect();
+                self.config.journal.tell(&format!("founded cluster {} of {}", prepared.cluster, list(names)));
+                self.publish(Step::Initialise(prepared), action, Said::default(), answers.clone());
             }
             Err(reason) => {
                 if self.broke_off.as_ref() != Some(&reason) {
@@ -309,8 +358,24 @@ impl Starter {
         }
     }
 
-    fn facts(&self, now: Instant) -> Facts {
-        let Size { mut desired, generation } = self.config.size.borrow().clone();
+    /// Whether this pod's own consensus knows a leader.
+    fn is_led(&self) -> bool {
+        self.local.consensus().is_some_and(|consensus| consensus.leader.is_some())
+    }
+
+    /// What a human asks for. While somebody leads, nobody needs it, and it must not be left for later.
+    fn request(&self) -> Option<Request> {
+        let led = self.is_led() || self.state.borrow().leader_known;
+        let request = self.local.request()?;
+        if led {
+            self.local.drop_request("the cluster has a leader");
+            return None;
+        }
+        Some(request)
+    }
+
+    fn facts(&self, now: Instant, request: Option<&Request>) -> Facts {
+        let Size { mut desired, generation } = self.config.outlook.size.borrow().clone();
         // A disk with data knows the size that was seen last.
         if let (Desired::Unknown(_), Some(recorded)) = (&desired, self.local.recorded()) {
             desired = Desired::Known(recorded);
@@ -320,14 +385,24 @@ impl Starter {
             name: self.own.name.clone(),
             expected: self.config.expected,
             desired,
-            may_found_alone: self.config.may_found_alone && generation.is_none_or(|changes| changes == 1),
+            may_found_alone: matches!(request, Some(Request::Bootstrap {}))
+                || self.config.may_found_alone && generation.is_none_or(|changes| changes == 1),
+            recovery: match request {
+                Some(Request::Recover(recovery)) => Some(recovery.clone()),
+                Some(Request::Bootstrap {}) | None => None,
+            },
             takes_part: self.takes_part,
             ready_for: self.first_ready.map(|ready| now.duration_since(ready)),
         }
     }
 
-    fn publish(&self, step: Step, action: Action, needed: Needed, answers: Answers) {
+    fn publish(&self, step: Step, action: Action, said: Said, answers: Answers) {
         let (mut text, hint) = words(&step, &action, self.own.ordinal);
+        let Said { needed, advice, refused } = said;
+        let hint = advice.or(hint);
+        if let Some(reason) = refused {
+            text = format!("{text}; the recovery that was asked for is refused: {reason}");
+        }
         let attempted =
             matches!(action, Action::Bootstrap { .. } | Action::Join { .. } | Action::Rejoin { .. });
         if let (Step::Wait, true, Some(reason)) = (&step, attempted, &self.broke_off) {
@@ -336,6 +411,9 @@ impl Starter {
         let news = self.state.borrow().text != text;
         if news {
             log(&step, &text, hint.as_deref());
+            if step == Step::BecomeLost {
+                self.config.journal.tell(&text);
+            }
         }
         let leader_known = answers.described().any(|(_, _, described)| described.leader().is_some());
         let outside = answers.described().any(|(_, _, described)| {
@@ -361,6 +439,9 @@ fn words(step: &Step, action: &Action, own: u16) -> (String, Option<String>) {
         Action::Stop { reason } => (format!("stopping: {reason}"), None),
         Action::HoldResume { waiting_for } => (format!("held, waiting for {waiting_for}"), None),
         Action::Release => ("taking part".into(), None),
+        Action::Recover { cluster } => {
+            (format!("going on alone, in a new cluster that replaces {cluster}, as somebody asked"), None)
+        }
         Action::Rejoin { cluster, leader } => {
             (format!("waiting to be admitted anew to cluster {cluster}, whose leader is {leader}"), None)
         }

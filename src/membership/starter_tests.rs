@@ -15,9 +15,12 @@ use super::super::local::{Admitted, PrepareRefusal};
 use super::super::plan::{Change, Leading};
 use super::*;
 use crate::discovery::{AddressBook, Directory};
+use crate::env::clock::SystemClock;
+use crate::env::random::SystemRandom;
 use crate::env::{Env, Lookup, Names};
 use crate::identity::OrdinalRange;
 use crate::identity::{Boot, ClusterId, DiskState, Identity, Membership, NodeId, PodFacts};
+use crate::mvcc::cluster::ClusterEvent;
 use crate::proto::peer;
 use crate::proto::peer::membership_client::MembershipClient;
 
@@ -51,6 +54,7 @@ impl Local for Fake {
             ordinal: identity.node_id.ordinal(),
             state: DiskState::Prepared { voters: identity.voters },
             boot: 1,
+            last_stop: None,
         };
         *disk = Disk::from_identity(&stored, Boot { number: 1, random }, Held::default(), None);
         Box::pin(async { Ok(()) })
@@ -95,6 +99,10 @@ impl Lead for Fake {
         Box::pin(async move { Ok(NodeId::new(applicant.ordinal, 50)) })
     }
 
+    fn note(&self, _: ClusterEvent) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("nothing is noted here".into()) })
+    }
+
     fn record(&self, _: OrdinalRange) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Err("nothing is recorded here".into()) })
     }
@@ -102,6 +110,12 @@ impl Lead for Fake {
     fn change(&self, _: Change) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Err("nothing changes here".into()) })
     }
+}
+
+/// Nobody takes what is told to it.
+fn journal(lead: &Arc<Fake>) -> Journal {
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    Journal::new("s-0", clock, random, Arc::clone(lead) as _).0
 }
 
 impl Fake {
@@ -191,12 +205,13 @@ fn launch(own: Own, expected: u16, book: Arc<AddressBook>, listener: TcpListener
     let config = StarterConfig {
         own,
         expected,
-        size: watch::channel(Size::default()).1,
+        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5 },
         hurry: Arc::default(),
         retiring: Arc::default(),
         may_found_alone: true,
         ready: None,
         channels: Some(PeerChannels::new(book)),
+        journal: journal(&local),
         random: Arc::new(crate::env::random::SystemRandom),
     };
     let (starter, state) = Starter::new(config, Arc::clone(&local) as _, Arc::clone(&local) as _);
@@ -302,12 +317,13 @@ async fn a_node_alone_founds_at_once() {
     let config = |may_found_alone| StarterConfig {
         own: own.clone(),
         expected: 1,
-        size: watch::channel(Size::default()).1,
+        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5 },
         hurry: Arc::default(),
         retiring: Arc::default(),
         may_found_alone,
         ready: None,
         channels: None,
+        journal: journal(&Fake::blank()),
         random: Arc::new(crate::env::random::SystemRandom),
     };
     let local = Fake::blank();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::cluster::Touched;
+use super::cluster::{ClusterCommand, Touched};
 use super::command::{Command, Compact, DeleteRange, Deleted, Outcome, Put, Refusal, Reply, Request};
 use super::history::History;
 use super::index::Span;
@@ -91,6 +91,12 @@ impl State {
                 changes.puts.push(small::admission(*ordinal, admission));
             }
         }
+        for number in &touched.events {
+            match self.cluster.events.get(*number) {
+                Some(event) => changes.puts.push(small::event(*number, event)),
+                None => changes.deletes.push(layout::event_key(*number).into()),
+            }
+        }
         changes.puts.extend(self.cluster.desired.filter(|_| touched.desired).map(small::desired));
     }
 }
@@ -106,6 +112,11 @@ impl Batch<'_> {
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete_range(delete)?),
             Command::Txn(txn) => Outcome::Txn(self.txn(txn)?),
             Command::Compact(compact) => self.compact(*compact)?,
+            Command::Cluster(ClusterCommand::RaiseRevision(by)) => {
+                self.state.revision = self.state.revision.saturating_add(i64::from(*by));
+                self.state.compacted = self.state.revision;
+                Outcome::Cluster
+            }
             Command::Cluster(command) => self.state.cluster.apply(command, self.index, &mut self.touched),
         };
         self.state.revision = self.newest();

@@ -1,9 +1,10 @@
-//! Cluster state that is not a key: marks, which disk each ordinal was last admitted with, and the desired size (DESIGN section
-//! 5). Alarms and the event log join it here.
+//! Cluster state that is not a key: marks, which disk each ordinal was last admitted with, the desired size, and the event log
+//! (DESIGN section 5). Alarms join it here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Outcome;
+pub use super::event_log::{ClusterEvent, EventLog};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
 use crate::limits::PEERS;
 
@@ -21,6 +22,11 @@ pub enum ClusterCommand {
     },
     /// These pods there should be.
     Resize(OrdinalRange),
+    /// Keep this in the event log.
+    Note(ClusterEvent),
+    /// The first entry after a recovery: what was acknowledged may be lost, so no revision that anybody saw is given to another
+    /// write, and whoever followed the store from there is told that it was compacted.
+    RaiseRevision(u32),
 }
 
 /// More pods than a cluster can have.
@@ -109,6 +115,8 @@ pub struct Cluster {
     pub admissions: BTreeMap<Ordinal, Admission>,
     /// The pods that there should be, as somebody set them or as a leader last saw them in Kubernetes.
     pub desired: Option<OrdinalRange>,
+    /// What members decided, for people.
+    pub events: EventLog,
 }
 
 /// Which items of the cluster state are others now.
@@ -117,6 +125,7 @@ pub(super) struct Touched {
     pub(super) marks: BTreeSet<NodeId>,
     pub(super) admissions: BTreeSet<Ordinal>,
     pub(super) desired: bool,
+    pub(super) events: BTreeSet<u64>,
 }
 
 impl Cluster {
@@ -137,6 +146,15 @@ impl Cluster {
                 self.desired = Some(*range);
                 Outcome::Cluster
             }
+            ClusterCommand::Note(event) => {
+                if let Some(added) = self.events.add(event.clone()) {
+                    touched.events.insert(added.number);
+                    touched.events.extend(added.forgotten);
+                }
+                Outcome::Cluster
+            }
+            // The revision is not here; `apply` raises it.
+            ClusterCommand::RaiseRevision(_) => Outcome::Cluster,
         }
     }
 

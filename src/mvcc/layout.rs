@@ -7,6 +7,8 @@
 //! | `r` … | `raft`'s own: applied index, membership |
 //! | `sa` ordinal (2) | the newest disk that an ordinal was admitted with |
 //! | `sc` | the compacted revision |
+//! | `sd` | the desired range |
+//! | `se` number (8) | an event |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
 //!
@@ -33,6 +35,8 @@ pub(super) const PROGRESS: &[u8] = b"sp";
 pub(super) const DESIRED: &[u8] = b"sd";
 /// Begin of the key of an admission.
 pub(super) const ADMISSION: &[u8] = b"sa";
+/// Begin of the key of an event.
+pub(super) const EVENT: &[u8] = b"se";
 /// Begin of the key of a mark.
 pub(super) const MARK: &[u8] = b"sm";
 
@@ -85,6 +89,14 @@ pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {
 
 pub(super) fn admission_ordinal(key: &[u8]) -> Option<Ordinal> {
     Some(Ordinal::from_be_bytes(key.strip_prefix(ADMISSION)?.try_into().ok()?))
+}
+
+pub(super) fn event_key(number: u64) -> Vec<u8> {
+    [EVENT, &number.to_be_bytes()].concat()
+}
+
+pub(super) fn event_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(EVENT)?.try_into().ok()?))
 }
 
 /// The revision in a history key, and the part number if it is a part.

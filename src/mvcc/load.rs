@@ -101,6 +101,7 @@ impl State {
                 self.cluster.admissions.insert(ordinal, admission);
             }
             Item::Desired(range) => self.cluster.desired = Some(range),
+            Item::Event(number, event) => self.cluster.events.load(number, event),
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 //! | `command` | what the log holds and what comes back |
 //! | `check` | what is wrong with a request, before it is proposed |
 //! | `cluster` | cluster state that is not a key |
+//! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
 //! | `load` | rebuilding it from the engine, checking every record |
 //! | `apply`, `txn` | commands |
@@ -30,6 +31,7 @@ pub mod check;
 pub mod cluster;
 pub mod command;
 mod compaction;
+mod event_log;
 mod hash;
 pub mod history;
 mod index;

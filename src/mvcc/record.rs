@@ -64,6 +64,9 @@ pub enum Damage {
     /// A number is out of its range.
     #[error("a number is out of range")]
     Number,
+    /// What should be text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text,
     /// The key is none of ours.
     #[error("the key has no meaning")]
     Key,

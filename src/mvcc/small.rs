@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes};
 
 use super::cluster::{Admission, Mark, Standing};
 use super::compaction::Progress;
+use super::event_log::ClusterEvent;
 use super::record::{self, Damage, Kind};
 use super::{Revision, layout};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
@@ -33,11 +34,22 @@ pub(super) fn desired(range: OrdinalRange) -> (Bytes, Bytes) {
     item(layout::DESIRED, &[u64::from(range.start), u64::from(range.size)])
 }
 
+pub(super) fn event(number: u64, event: &ClusterEvent) -> (Bytes, Bytes) {
+    let ClusterEvent { id, at_millis, source, text } = event;
+    let numbers = [*id, *at_millis, source.len() as u64];
+    item_with(&layout::event_key(number), &numbers, format!("{source}{text}").as_bytes())
+}
+
 fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
-    let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len());
+    item_with(key, numbers, &[])
+}
+
+fn item_with(key: &[u8], numbers: &[u64], rest: &[u8]) -> (Bytes, Bytes) {
+    let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len() + rest.len());
     for number in numbers {
         out.put_u64_le(*number);
     }
+    out.extend_from_slice(rest);
     (Bytes::copy_from_slice(key), record::seal(key, out))
 }
 
@@ -49,6 +61,7 @@ pub(super) enum Item {
     Mark(NodeId, Mark),
     Admission(Ordinal, Admission),
     Desired(OrdinalRange),
+    Event(u64, ClusterEvent),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -75,9 +88,21 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
         let standing = Standing::from_number(standing).ok_or(Damage::Number)?;
         return Ok(Item::Admission(ordinal, Admission { id: NodeId(id), nonce, standing }));
     }
+    if let Some(number) = layout::event_number(key) {
+        return Ok(Item::Event(number, read_event(body)?));
+    }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;
     Ok(Item::Mark(node, Mark { boot, vote_term, vote_node, log_term, log_index }))
+}
+
+fn read_event(body: &[u8]) -> Result<ClusterEvent, Damage> {
+    let (head, texts) = body.split_first_chunk::<24>().ok_or(Damage::Truncated)?;
+    let [id, at_millis, source_length] = numbers(head)?;
+    let texts = std::str::from_utf8(texts).map_err(|_| Damage::Text)?;
+    let source_length = usize::try_from(source_length).map_err(|_| Damage::Number)?;
+    let (source, text) = texts.split_at_checked(source_length).ok_or(Damage::Number)?;
+    Ok(ClusterEvent { id, at_millis, source: source.to_owned(), text: text.to_owned() })
 }
 
 fn numbers<const N: usize>(body: &[u8]) -> Result<[u64; N], Damage> {

@@ -84,6 +84,7 @@ impl State {
         items.extend(
             self.cluster.admissions.iter().map(|(ordinal, newest)| small::admission(*ordinal, newest)),
         );
+        items.extend(self.cluster.events.iter().map(|(number, event)| small::event(number, event)));
         items.extend(self.cluster.marks.iter().map(|(node, mark)| small::mark(*node, mark)));
         if self.progress != Progress::default() {
             items.push(small::progress(&self.progress));

@@ -4,6 +4,7 @@
 //! rebuilt from them unless it was closed cleanly, checks out, and fits the log.
 
 mod joining;
+mod recovery;
 
 use std::sync::Arc;
 
@@ -15,7 +16,10 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
-use crate::identity::{Boot, ClusterId, DiskState, Identity, IdentityFile, NodeId, Ordinal, OrdinalRange};
+use crate::identity::{
+    Boot, ClusterId, DiskState, Identity, IdentityFile, LastStop, Lineage, NodeId, Ordinal, OrdinalRange,
+    Request,
+};
 use crate::membership::{
     Admitted, ConsensusView, Disk, Held, Local, LogId, PrepareRefusal, Prepared, Vote, What,
 };
@@ -24,7 +28,7 @@ use crate::raft::store::Store as _;
 use crate::raft::{self, Gate, Opened, Sender};
 use crate::storage::engine::state::EngineKind;
 use crate::storage::log::{self, Options};
-use crate::storage::{DataDirectory, Log};
+use crate::storage::{DataDirectory, Log, Snapshots};
 
 /// The disk. Shared by the starter, the membership service and the node.
 pub(super) struct LocalDisk {
@@ -143,14 +147,17 @@ impl LocalDisk {
             inner.identity = Some(identity.clone());
         }
         match identity.state {
-            DiskState::Lost { .. } => return Ok(()),
+            DiskState::Lost { .. } => {
+                self.inner.lock().at_boot = self.held_though_lost();
+                return Ok(());
+            }
             // Not admitted yet: there is no log.
             DiskState::Joining { .. } if identity.node_id == NodeId::default() => return Ok(()),
             DiskState::Prepared { .. } | DiskState::Joining { .. } | DiskState::Member => {}
         }
         let began = Instant::now();
         // Not under the lock: whoever asks meanwhile is told that the disk is being opened.
-        match self.open_parts(identity.cluster) {
+        match self.open_parts(identity.lineage()) {
             Ok(opened) => {
                 self.tell(&opened, began);
                 Self::take(&mut self.inner.lock(), identity.node_id, opened);
@@ -170,6 +177,15 @@ impl LocalDisk {
         Ok(())
     }
 
+    /// What a lost disk holds, for whoever must find the newest of what is left; nothing, if its log cannot be read.
+    fn held_though_lost(&self) -> Held {
+        let Ok(log) = Log::look(&self.env, &self.directory.log()) else { return Held::default() };
+        let snapshots =
+            Snapshots::open(self.env.files.clone(), &self.directory.snapshots(), &self.directory.incoming());
+        let newest = snapshots.ok().and_then(|snapshots| snapshots.newest().ok()).flatten();
+        held_of(log.vote, log.last.or(log.purged).max(newest.map(|file| file.id)))
+    }
+
     /// What was opened, what of it had to be rebuilt, and how long that took.
     fn tell(&self, opened: &Opened, began: Instant) {
         let (revision, keys) = opened.machine.with_state(|state| (state.revision(), state.keys()));
@@ -185,8 +201,8 @@ impl LocalDisk {
         );
     }
 
-    fn open_parts(&self, cluster: ClusterId) -> Result<Opened, raft::OpenError> {
-        raft::open(&self.env, &self.directory, self.options, self.engine, cluster, &self.metrics)
+    fn open_parts(&self, lineage: Lineage) -> Result<Opened, raft::OpenError> {
+        raft::open(&self.env, &self.directory, self.options, self.engine, lineage, &self.metrics)
     }
 
     fn take(inner: &mut Inner, node: NodeId, opened: Opened) {
@@ -241,6 +257,22 @@ impl LocalDisk {
         Ok(())
     }
 
+    /// Stores what was decided at this stop, for whoever asks after the next start.
+    pub(super) fn note_stop(&self, decided: &str) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        let Some(identity) = inner.identity.clone() else { return Ok(()) };
+        let last_stop = Some(LastStop { boot: inner.boot.number, decided: decided.to_owned() });
+        let stopped = Identity { last_stop, ..identity };
+        self.identity_file.store(&stopped).map_err(start_error)?;
+        inner.identity = Some(stopped);
+        Ok(())
+    }
+
+    /// What was decided at the last stop that was in order, if that is known.
+    pub(super) fn last_stop(&self) -> Option<LastStop> {
+        self.inner.lock().identity.as_ref()?.last_stop.clone()
+    }
+
     /// Closes log and state, marks the state as closed cleanly, and gives the directory back, once. Consensus must have ended.
     pub(super) async fn close(&self) {
         if self.is_loading() {
@@ -291,6 +323,7 @@ impl LocalDisk {
             ordinal: self.ordinal,
             state: DiskState::Prepared { voters: prepared.voters.clone() },
             boot: inner.boot.number.max(1),
+            last_stop: inner.identity.as_ref().and_then(|before| before.last_stop.clone()),
         };
         // Before there is a state: a state without an identity is what a lost identity leaves behind, and would be refused.
         self.identity_file.store(&first).map_err(|error| failed(&error))?;
@@ -299,7 +332,7 @@ impl LocalDisk {
             // member would take them.
             opened.snapshots.belongs_to(prepared.cluster);
         } else {
-            let opened = self.open_parts(prepared.cluster).map_err(|error| failed(&error))?;
+            let opened = self.open_parts(prepared.cluster.into()).map_err(|error| failed(&error))?;
             if !held(&opened).is_nothing() {
                 return Err(in_use());
             }
@@ -326,14 +359,12 @@ fn tell_entries(node: u64, log: &Log) {
 /// What a disk holds of consensus. Its last entry is the higher of log and snapshot: one that was received counts, although the log
 /// is cut up to it only later.
 fn held(opened: &Opened) -> Held {
-    let vote = opened
-        .log
-        .vote()
-        .map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
-    Held {
-        vote,
-        last: opened.last().map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }),
-    }
+    held_of(opened.log.vote(), opened.last())
+}
+
+fn held_of(vote: Option<log::Vote>, last: Option<crate::storage::LogId>) -> Held {
+    let vote = vote.map_or_else(Vote::default, |vote| Vote { term: vote.term, node: vote.node.unwrap_or(0) });
+    Held { vote, last: last.map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index }) }
 }
 
 impl Local for LocalDisk {
@@ -344,7 +375,8 @@ impl Local for LocalDisk {
     fn disk(&self) -> Disk {
         let inner = self.inner.lock();
         let Some(identity) = &inner.identity else { return Disk::blank(inner.boot.random) };
-        let now = inner.opened.as_ref().map_or_else(Held::default, |opened| held(opened));
+        // What a lost disk held when it was looked at, it holds still.
+        let now = inner.opened.as_ref().map_or(inner.at_boot, |opened| held(opened));
         let consensus = self.consensus.consensus();
         let membership = match consensus {
             Some(consensus) => consensus.membership(),
@@ -382,6 +414,14 @@ impl Local for LocalDisk {
         self.opened().and_then(|opened| opened.machine.with_state(|state| state.cluster().desired))
     }
 
+    fn request(&self) -> Option<Request> {
+        self.request_now()
+    }
+
+    fn drop_request(&self, why: &str) {
+        self.drop_request_now(why);
+    }
+
     fn prepare(&self, identity: Prepared) -> BoxFuture<'_, Result<(), PrepareRefusal>> {
         Box::pin(async move { self.prepare_now(&identity) })
     }
@@ -402,16 +442,5 @@ impl Local for LocalDisk {
 pub(super) fn peer_nodes(
     voters: &crate::identity::Membership,
 ) -> std::collections::BTreeMap<NodeId, raft::PeerNode> {
-    voters
-        .members
-        .iter()
-        .map(|member| {
-            let node = raft::PeerNode {
-                name: member.name.clone(),
-                peer_address: member.peer_address.clone(),
-                client_urls: member.client_urls.clone(),
-            };
-            (member.node_id, node)
-        })
-        .collect()
+    voters.members.iter().map(|member| (member.node_id, raft::peer_node(member.clone()))).collect()
 }

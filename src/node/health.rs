@@ -27,6 +27,8 @@ pub(super) struct Health {
     gate: Gate,
     disk: Arc<LocalDisk>,
     start: watch::Receiver<StartState>,
+    /// What the scale loop sees and waits for; nothing, if this member does not lead.
+    scale: watch::Receiver<Vec<String>>,
     name: String,
     serving: watch::Sender<bool>,
     ready: watch::Sender<bool>,
@@ -67,6 +69,7 @@ impl Health {
         gate: Gate,
         disk: Arc<LocalDisk>,
         start: watch::Receiver<StartState>,
+        scale: watch::Receiver<Vec<String>>,
         name: String,
         ready: watch::Sender<bool>,
     ) -> Self {
@@ -76,7 +79,8 @@ impl Health {
             leaderless_since: Some(Instant::now()),
             flushes: Flushes::default(),
         };
-        Self { gate, disk, start, name, serving: watch::Sender::new(false), ready, inner: Mutex::new(inner) }
+        let serving = watch::Sender::new(false);
+        Self { gate, disk, start, scale, name, serving, ready, inner: Mutex::new(inner) }
     }
 
     /// Not ready from now on.
@@ -213,6 +217,10 @@ impl Health {
                 "name": clause.name, "holds": clause.holds, "detail": clause.detail,
             })).collect::<Vec<_>>(),
             "start": { "decided": start.text, "hint": start.hint },
+            "lastStop": self.disk.last_stop().map(|stop| serde_json::json!({
+                "start": stop.boot, "decided": stop.decided,
+            })),
+            "scale": *self.scale.borrow(),
             "disk": {
                 "is": if self.disk.is_loading() { "being opened".into() } else { disk.what.to_string() },
                 "cluster": disk.cluster.to_string(),

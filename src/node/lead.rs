@@ -7,10 +7,10 @@ use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::limits;
 use crate::membership::{AdmitRefusal, Applicant, Change, Lead, Leading};
-use crate::mvcc::cluster::ClusterCommand;
+use crate::mvcc::cluster::{ClusterCommand, ClusterEvent};
 use crate::mvcc::command::{Command, Outcome, Request};
 use crate::raft::store::Store as _;
-use crate::raft::{Consensus, Gate, MembersSeen, PeerNode};
+use crate::raft::{Consensus, Gate, MembersSeen, peer_node};
 
 /// Consensus, once it runs.
 pub(super) struct Leader(pub(super) Gate);
@@ -19,6 +19,14 @@ impl Leader {
     fn seen(&self) -> Option<(&Consensus, MembersSeen)> {
         let consensus = self.0.consensus()?;
         Some((consensus, consensus.members_seen()?))
+    }
+
+    fn commit(&self, command: ClusterCommand) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let Some(consensus) = self.0.consensus() else { return Err("consensus does not run".into()) };
+            let committed = consensus.propose(Request::anonymous(Command::Cluster(command))).await;
+            committed.map(drop).map_err(|error| error.to_string())
+        })
     }
 
     async fn admit_now(&self, applicant: Applicant) -> Result<NodeId, AdmitRefusal> {
@@ -35,12 +43,10 @@ impl Leader {
         };
         // Seen after the admission: a newer disk of the ordinal would have been admitted by now.
         let (consensus, seen) = self.seen().ok_or(AdmitRefusal::NotLeader)?;
-        let node = PeerNode {
-            name: member.name,
-            peer_address: member.peer_address,
-            client_urls: member.client_urls,
-        };
-        consensus.add_learner(id, node, &seen).await.map_err(|error| not_committed(error.to_string()))?;
+        consensus
+            .add_learner(id, peer_node(member), &seen)
+            .await
+            .map_err(|error| not_committed(error.to_string()))?;
         Ok(id)
     }
 }
@@ -68,12 +74,11 @@ impl Lead for Leader {
     }
 
     fn record(&self, range: OrdinalRange) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            let Some(consensus) = self.0.consensus() else { return Err("consensus does not run".into()) };
-            let command = Command::Cluster(ClusterCommand::Resize(range));
-            let recorded = consensus.propose(Request::anonymous(command)).await;
-            recorded.map(drop).map_err(|error| error.to_string())
-        })
+        self.commit(ClusterCommand::Resize(range))
+    }
+
+    fn note(&self, event: ClusterEvent) -> BoxFuture<'_, Result<(), String>> {
+        self.commit(ClusterCommand::Note(event))
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>> {

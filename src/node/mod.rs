@@ -41,7 +41,8 @@ use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::limits;
 use crate::membership::{
-    self, MembershipService, Own, Reconciler, SizeKeeper, SizeSource, Starter, StarterConfig,
+    self, Journal, MembershipService, Operator, Outlook, Own, Reconciler, SizeKeeper, SizeSource, Starter,
+    StarterConfig,
 };
 use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
@@ -67,6 +68,7 @@ pub struct Node {
     /// Where the desired size comes from.
     source: SizeSource,
     channels: Option<PeerChannels>,
+    journal: Journal,
 }
 
 /// The ports that a node has bound.
@@ -118,23 +120,28 @@ impl Node {
         let (ready, ready_watch) = watch::channel(false);
         let source = size_source(&config, &env)?;
         let (size, size_watch) = watch::channel(source.at_start());
+        let outlook = Outlook { size: size_watch, max_voters: config.max_voters };
         let (hurry, retiring) = (Arc::<Notify>::default(), Arc::<membership::Retiring>::default());
+        let leader = Arc::new(lead::Leader(gate.clone()));
+        let (journal, keeper) =
+            Journal::new(&place.own.member_name, env.clock.clone(), env.random.clone(), leader.clone());
         let starter = StarterConfig {
             own: place.own,
             expected: place.expected,
-            size: size_watch.clone(),
+            outlook: outlook.clone(),
             hurry: hurry.clone(),
             retiring: retiring.clone(),
             may_found_alone: true,
             // Only a StatefulSet starts pods by their readiness.
             ready: matches!(config.cluster, Cluster::StatefulSet { .. }).then_some(ready_watch),
             channels: place.channels.clone(),
+            journal: journal.clone(),
             random: env.random.clone(),
         };
-        let leader = Arc::new(lead::Leader(gate.clone()));
         let (starter, state) = Starter::new(starter, disk.clone(), leader.clone());
         let (name, started) = (config.name.clone(), state.clone());
-        let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, name, ready));
+        let (seen, scale) = watch::channel(Vec::new());
+        let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, scale, name, ready));
         let (failure, failed) = watch::channel(None);
         let runner = run::Runner {
             disk: disk.clone(),
@@ -160,8 +167,16 @@ impl Node {
             ordinal: place.ordinal,
             source: source.clone(),
             channels: place.channels,
+            journal: journal.clone(),
         };
-        node.serve(ports, starter.service(), runner.service.clone());
+        let operator = Operator {
+            local: node.disk.clone(),
+            lead: leader.clone(),
+            outlook: outlook.clone(),
+            journal: journal.clone(),
+            channels: node.channels.clone(),
+        };
+        node.serve(ports, starter.service(), runner.service.clone(), Arc::new(operator));
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
@@ -169,19 +184,32 @@ impl Node {
         }
         node.tasks.spawn(starter.run(node.closing.clone()));
         node.tasks.spawn(runner.run(node.closing.clone()));
+        node.tasks.spawn(tidy(
+            env.clone(),
+            node.disk.clone(),
+            node.health.watch_serving(),
+            node.closing.clone(),
+        ));
+        node.tasks.spawn(keeper.run(node.closing.clone()));
         let local = node.disk.clone();
         let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
         node.tasks.spawn(keeper.run(node.closing.clone()));
-        let max_voters = node.config.max_voters;
-        let reconciler = Reconciler { lead: leader, local, size: size_watch, retiring, max_voters };
+        let reconciler = Reconciler { lead: leader, local, outlook, retiring, journal, seen };
         node.tasks.spawn(reconciler.run(node.closing.clone()));
         Ok(node)
     }
 
     /// Serves the ports: probes and hellos are answered while the disk is still being opened.
-    fn serve(&self, ports: Ports, membership: MembershipServer<MembershipService>, service: Service) {
+    fn serve(
+        &self,
+        ports: Ports,
+        membership: MembershipServer<MembershipService>,
+        service: Service,
+        operator: Arc<Operator>,
+    ) {
         let api = Api::new(
             Arc::new(self.gate.clone()),
+            operator,
             self.health.clone(),
             self.metrics.clone(),
             limits::QUOTA_BYTES,
@@ -271,6 +299,22 @@ impl Drop for Node {
                 disk.close().await;
             });
         }
+    }
+}
+
+/// Removes what was set aside once this member serves: only then its successor is complete.
+async fn tidy(
+    env: Env,
+    disk: Arc<LocalDisk>,
+    mut serving: watch::Receiver<bool>,
+    closing: CancellationToken,
+) {
+    let serves = tokio::select! {
+        serves = serving.wait_for(|serving| *serving) => serves.is_ok(),
+        () = closing.cancelled() => false,
+    };
+    if serves {
+        env.tasks.blocking(Box::new(move || disk.remove_retired())).await;
     }
 }
 

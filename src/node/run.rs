@@ -67,6 +67,10 @@ impl Runner {
                     }
                 }
                 Step::Stop => return Err(Error::Disk(state.text.clone())),
+                Step::Recover(own) => {
+                    self.disk.recover(own.clone()).await?;
+                    return Err(Error::Disk("recovered; the next start begins with the new cluster".into()));
+                }
                 Step::Release => self.start(None).await?,
                 Step::Initialise(prepared) => self.start(Some(prepared)).await?,
             }

@@ -6,12 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Node;
+use super::{Node, lead};
 use crate::limits;
 use crate::membership::{self, Local as _, Verdict, verdict};
-
-/// What is left of the grace period when the client port closes: for requests in flight, consensus and the disk.
-const CLOSING: Duration = Duration::from_secs(3);
 
 impl Node {
     /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Stopping is not leaving: the
@@ -54,6 +51,7 @@ impl Node {
         let seen = self.source.look(self.disk.recorded()).await;
         let verdict = verdict(&seen, self.ordinal);
         tracing::info!(?seen, decided = %verdict, "stopping");
+        self.tell_stop(&verdict.to_string()).await;
         let desired = membership::Size::from(seen).desired;
         let until = deadline.min(Instant::now() + limits::HANDOVER_TIMEOUT);
         if !consensus.hand_over(until, |id| !desired.excludes(id.ordinal())).await {
@@ -63,7 +61,7 @@ impl Node {
         match membership::leave(
             self.disk.clone(),
             channels,
-            deadline - CLOSING.min(deadline - Instant::now()),
+            deadline - limits::STOP_CLOSING.min(deadline - Instant::now()),
         )
         .await
         {
@@ -79,6 +77,14 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// Keeps what was decided: on the disk for the next start, and in the cluster's event log, if there is a leader to take it.
+    async fn tell_stop(&self, decided: &str) {
+        if let Err(error) = self.disk.note_stop(decided) {
+            tracing::warn!(%error, "what was decided at this stop is not on the disk");
+        }
+        self.journal.tell_now(&format!("stopping: {decided}"), &lead::Leader(self.gate.clone())).await;
     }
 
     /// Waits until the client port has answered what was in flight.

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
 use crate::identity::{NodeId, OrdinalRange};
-use crate::mvcc::cluster::{ClusterCommand, Mark};
+use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
     SortTarget, Txn, TxnOp,
@@ -193,6 +193,13 @@ fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
         ClusterCommand::Resize(range) => {
             Log::Resize(log::OrdinalRange { start: u32::from(range.start), size: u32::from(range.size) })
         }
+        ClusterCommand::Note(ClusterEvent { id, at_millis, source, text }) => Log::Note(log::Event {
+            id: *id,
+            at_millis: *at_millis,
+            source: source.clone(),
+            text: text.clone(),
+        }),
+        ClusterCommand::RaiseRevision(by) => Log::RaiseRevision(*by),
     };
     log::ClusterCommand { command: Some(command) }
 }
@@ -208,6 +215,10 @@ fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, Code
             start: small_number("an ordinal", start)?,
             size: small_number("a number of pods", size)?,
         }),
+        Log::Note(log::Event { id, at_millis, source, text }) => {
+            ClusterCommand::Note(ClusterEvent::new(id, at_millis, &source, &text))
+        }
+        Log::RaiseRevision(by) => ClusterCommand::RaiseRevision(by),
     })
 }
 

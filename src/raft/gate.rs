@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::handle::Consensus;
-use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
 use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 
@@ -121,6 +121,10 @@ impl Store for Gate {
 
     fn members(&self) -> Vec<MemberInfo> {
         self.get().map_or_else(|_| Vec::new(), Store::members)
+    }
+
+    fn events(&self) -> Vec<EventInfo> {
+        self.get().map_or_else(|_| Vec::new(), Store::events)
     }
 
     fn disk_use(&self) -> DiskUse {

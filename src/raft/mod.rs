@@ -32,6 +32,7 @@ pub mod network;
 mod open;
 mod proposer;
 mod read;
+mod recovery;
 mod requests;
 #[cfg(feature = "simulation")]
 mod seeded;
@@ -49,7 +50,8 @@ pub use change::MembersSeen;
 pub use gate::Gate;
 pub use handle::{Consensus, Parts};
 pub use network::{Dial, Lane};
-pub use open::{OpenError, Opened, Recovered, open};
+pub use open::{OpenError, Opened, Recovered, open, peer_node};
+pub use recovery::recovery_entries;
 pub use service::Service;
 pub use types::PeerNode;
 pub use wire::Sender;

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::codec;
 use super::machine::{Machine, MachineError};
-use super::types::{self, EntryPayload, LogId};
+use super::types::{self, EntryPayload, LogId, PeerNode};
 use super::{marks, snapshot};
 use crate::env::Env;
 use crate::env::simulated::{self, Bug};
-use crate::identity::{ClusterId, Member, Membership, NodeId};
+use crate::identity::{ClusterId, Lineage, Member, Membership, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::LoadError;
@@ -82,7 +82,7 @@ pub fn open(
     directory: &DataDirectory,
     options: Options,
     engine: EngineKind,
-    cluster: ClusterId,
+    lineage: Lineage,
     metrics: &Metrics,
 ) -> Result<Opened, OpenError> {
     let refused = |error: &dyn std::fmt::Display| OpenError::Refused(error.to_string());
@@ -95,8 +95,8 @@ pub fn open(
     }
     let snapshots = Snapshots::open(env.files.clone(), &directory.snapshots(), &directory.incoming())
         .map_err(|error| refused(&error))?;
-    let machine = Arc::new(open_state(env, directory, (engine, cluster), &snapshots, &log, metrics)?);
-    let store = snapshot::Store::new(snapshots, cluster, env.tasks.clone(), metrics.clone())
+    let machine = Arc::new(open_state(env, directory, (engine, &lineage), &snapshots, &log, metrics)?);
+    let store = snapshot::Store::new(snapshots, lineage, env.tasks.clone(), metrics.clone())
         .map_err(|error| refused(&error))?;
     let observed = metrics.fsync_seconds.clone();
     log.observe(Box::new(move |stats| observed.observe(stats.last_flush.as_secs_f64())));
@@ -107,7 +107,7 @@ pub fn open(
 fn open_state(
     env: &Env,
     directory: &DataDirectory,
-    (kind, cluster): (EngineKind, ClusterId),
+    (kind, lineage): (EngineKind, &Lineage),
     snapshots: &Snapshots,
     log: &Log,
     metrics: &Metrics,
@@ -139,7 +139,7 @@ fn open_state(
     let engine =
         state::open_state(&*env.files, &*env.tasks, &path, kind).map_err(|error| refused(&error))?.engine;
     let machine = Machine::load(engine, None).map_err(|error| refused(&error))?;
-    rebuild(&machine, snapshots, cluster, log)?;
+    rebuild(&machine, snapshots, lineage, log)?;
     metrics.state_rebuild_seconds.set(started.elapsed().as_secs_f64());
     if log.last().is_some() || machine.applied().is_some() {
         tracing::info!(%why, took = ?started.elapsed(), "the state was rebuilt from snapshot and log");
@@ -165,7 +165,7 @@ fn fits(log: &Log, applied: Option<LogId>) -> bool {
 pub(super) fn rebuild(
     machine: &Machine,
     snapshots: &Snapshots,
-    cluster: ClusterId,
+    lineage: &Lineage,
     log: &Log,
 ) -> Result<(), OpenError> {
     let listed = snapshots.list().map_err(|error| OpenError::Refused(error.to_string()))?;
@@ -174,7 +174,7 @@ pub(super) fn rebuild(
         // Read once to know that it is whole, once to load it: a state is not begun that cannot be finished.
         let loaded = snapshots
             .verify(&file)
-            .and_then(|verified| of_cluster(cluster, verified.header.cluster))
+            .and_then(|verified| of_cluster(lineage, verified.header.cluster))
             .map_err(MachineError::from)
             .and_then(|()| snapshot::load(machine, snapshots, &file));
         match loaded {
@@ -213,11 +213,11 @@ fn shows_damage(error: &MachineError) -> bool {
     }
 }
 
-fn of_cluster(mine: ClusterId, found: ClusterId) -> Result<(), SnapshotError> {
-    if found == mine {
+pub(super) fn of_cluster(lineage: &Lineage, found: ClusterId) -> Result<(), SnapshotError> {
+    if lineage.includes(found) {
         return Ok(());
     }
-    Err(SnapshotError::Invalid(format!("it is of cluster {found}, not {mine}")))
+    Err(SnapshotError::Invalid(format!("it is of cluster {found}, not {}", lineage.cluster)))
 }
 
 /// The log continues where the state ends. A snapshot may be ahead of the log: it is the newer truth.
@@ -264,6 +264,11 @@ fn recover(log: &Log, machine: &Machine) -> Result<Recovered, String> {
         }
     }
     Ok(Recovered { membership, marks })
+}
+
+/// A member as consensus knows it.
+pub fn peer_node(member: Member) -> PeerNode {
+    PeerNode { name: member.name, peer_address: member.peer_address, client_urls: member.client_urls }
 }
 
 /// A membership as the other parts know it.

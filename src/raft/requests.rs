@@ -13,13 +13,14 @@ use super::forward::Forwarded;
 use super::handle::Consensus;
 use super::proposer::{Pending, ReplyTo};
 use super::state_machine;
-use super::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use super::wire::Applied;
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
+use crate::mvcc::cluster::ClusterEvent;
 use crate::mvcc::command::{Command, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 impl Consensus {
@@ -235,6 +236,16 @@ impl Store for Consensus {
                 is_learner: !membership.voter_ids().any(|voter| voter == *id),
             })
             .collect()
+    }
+
+    fn events(&self) -> Vec<EventInfo> {
+        let info = |(number, event): (u64, &ClusterEvent)| EventInfo {
+            number,
+            at_millis: event.at_millis,
+            source: event.source.clone(),
+            text: event.text.clone(),
+        };
+        self.inner.machine.with_state(|state| state.cluster().events.iter().map(info).collect())
     }
 
     fn disk_use(&self) -> DiskUse {

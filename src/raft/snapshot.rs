@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,11 +20,12 @@ use tonic::{Status, Streaming};
 
 use super::codec;
 use super::machine::{Machine, MachineError, Pin};
+use super::open::of_cluster;
 use super::types::{self, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::env::Tasks;
 use crate::env::simulated::{self, Bug, Seen};
-use crate::identity::{ClusterId, NodeId};
+use crate::identity::{ClusterId, Lineage, NodeId};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::layout;
@@ -65,8 +66,8 @@ struct Receiving {
 /// The snapshots of a member.
 pub struct Store {
     snapshots: Snapshots,
-    /// The cluster's id.
-    cluster: AtomicU64,
+    /// The cluster, and those whose snapshots are its own.
+    lineage: Mutex<Lineage>,
     tasks: Arc<dyn Tasks>,
     metrics: Metrics,
     /// Index and length of the newest one.
@@ -84,7 +85,7 @@ impl Store {
     /// The snapshots in an opened directory. Blocks.
     pub fn new(
         snapshots: Snapshots,
-        cluster: ClusterId,
+        lineage: Lineage,
         tasks: Arc<dyn Tasks>,
         metrics: Metrics,
     ) -> Result<Self, SnapshotError> {
@@ -94,7 +95,7 @@ impl Store {
         };
         Ok(Self {
             snapshots,
-            cluster: AtomicU64::new(cluster.0),
+            lineage: Mutex::new(lineage),
             tasks,
             metrics,
             newest: Mutex::new(newest),
@@ -103,14 +104,14 @@ impl Store {
         })
     }
 
-    /// The cluster that snapshots are made for, and taken from.
-    pub fn cluster(&self) -> ClusterId {
-        ClusterId(self.cluster.load(Ordering::Relaxed))
+    /// The cluster that snapshots are made for, and those from which they are taken.
+    fn lineage(&self) -> Lineage {
+        self.lineage.lock().clone()
     }
 
     /// The disk belongs to another cluster than was thought: an attempt at a first bootstrap was replaced by the next.
     pub fn belongs_to(&self, cluster: ClusterId) {
-        self.cluster.store(cluster.0, Ordering::Relaxed);
+        *self.lineage.lock() = cluster.into();
     }
 
     /// Index of the last entry that the newest snapshot holds.
@@ -269,7 +270,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             return Ok(none());
         }
         let started = tokio::time::Instant::now();
-        let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.cluster());
+        let (snapshots, cluster) = (self.store.snapshots.clone(), self.store.lineage().cluster);
         // The pin goes with the job: compaction waits until it is done.
         let written = blocking(&*self.store.tasks, move || write(&snapshots, cluster, &pin)).await?;
         let file = match written {
@@ -413,8 +414,8 @@ pub(crate) async fn receive(
         written.map_err(failed)?;
         incoming = back;
     }
-    let (cluster, term) = (store.cluster(), vote.leader_id.term);
-    let finish = move || incoming.finish_if(|header| acceptable(header, cluster, term, committed));
+    let (lineage, term) = (store.lineage(), vote.leader_id.term);
+    let finish = move || incoming.finish_if(|header| acceptable(header, &lineage, term, committed));
     let (file, verified) =
         blocking(&*store.tasks, finish).await.map_err(internal)?.map_err(|error| match error {
             SnapshotError::Invalid(text) => Status::failed_precondition(text),
@@ -427,13 +428,11 @@ pub(crate) async fn receive(
 /// Refuses what no leader of this cluster can have sent; openraft would stop at it.
 fn acceptable(
     header: &SnapshotHeader,
-    cluster: ClusterId,
+    lineage: &Lineage,
     term: u64,
     committed: Option<storage::LogId>,
 ) -> Result<(), SnapshotError> {
-    if header.cluster != cluster {
-        return Err(SnapshotError::Invalid(format!("it is of cluster {}, not {cluster}", header.cluster)));
-    }
+    of_cluster(lineage, header.cluster)?;
     if header.last.term > term {
         let text = format!("it ends with entry {}, its sender leads term {term}", header.last);
         return Err(SnapshotError::Invalid(text));

@@ -50,6 +50,19 @@ pub struct MemberInfo {
     pub is_learner: bool,
 }
 
+/// Something that a member decided or found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventInfo {
+    /// Rises by one.
+    pub number: u64,
+    /// When, by the clock of whoever tells it: milliseconds since 1970-01-01 UTC.
+    pub at_millis: u64,
+    /// The pod that tells it.
+    pub source: String,
+    /// What happened.
+    pub text: String,
+}
+
 /// Hash of the store at a revision; equal on all members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreHash {
@@ -94,6 +107,8 @@ pub trait Store: Send + Sync + 'static {
     fn position(&self) -> Position;
     /// The members, as the local applied state knows them.
     fn members(&self) -> Vec<MemberInfo>;
+    /// What the members decided lately, as the local applied state knows it; the oldest first.
+    fn events(&self) -> Vec<EventInfo>;
     /// Bytes on disk.
     fn disk_use(&self) -> DiskUse;
 }

@@ -1,7 +1,7 @@
 //! The layout of a data directory, its lock, and setting it aside (DESIGN section 4).
 //!
 //! ```text
-//! identity   lock   log/   snapshots/   state/   incoming/   retired-…/
+//! identity   lock   request   log/   snapshots/   state/   incoming/   retired-…/
 //! ```
 //!
 //! What a disk *is* (blank, member, lost …) is decided elsewhere; this tells what is there. Nothing here deletes anything
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::{TEMPORARY_SUFFIX, log, parent_of, read_small_file, replace_file};
 use crate::env::Files;
 use crate::env::files::{Lock, Space};
+use crate::identity::REQUEST_FILE;
 use crate::limits;
 
 /// What the file system itself puts at the root of a volume.
@@ -59,7 +60,7 @@ pub enum DirectoryError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contents {
     /// No identity was ever here: nothing is inside but `lost+found`, the lock, and what the creation of a first identity
-    /// left that broke off before the identity was there (a log without a single write, empty directories).
+    /// left that broke off before the identity was there (a log without a single write, empty directories), and a human's request.
     Blank,
     /// There is an identity.
     Identity,
@@ -150,6 +151,24 @@ impl DataDirectory {
         &self.files
     }
 
+    /// A human's request, if there is one. Blocks.
+    pub fn request(&self) -> Result<Option<Vec<u8>>, DirectoryError> {
+        let path = self.root.join(REQUEST_FILE);
+        if !self.files.exists(&path).map_err(explain(&path))? {
+            return Ok(None);
+        }
+        read_small_file(&*self.files, &path, limits::REQUEST_FILE_BYTES).map(Some).map_err(explain(&path))
+    }
+
+    /// Removes a human's request. Blocks.
+    pub fn remove_request(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join(REQUEST_FILE);
+        if self.files.exists(&path).map_err(explain(&path))? {
+            self.files.remove_file(&path).map_err(explain(&path))?;
+        }
+        self.files.sync_dir(&self.root).map_err(explain(&self.root))
+    }
+
     /// How full the volume is.
     pub fn space(&self) -> Result<Space, DirectoryError> {
         self.files.space(&self.root).map_err(explain(&self.root))
@@ -234,7 +253,7 @@ pub fn contents(files: &dyn Files, root: &Path) -> Result<Contents, DirectoryErr
         let nothing = match &*name {
             "identity" => return Ok(Contents::Identity),
             // The second: a first identity that broke off before it had its name.
-            "lock" | "identity.new" => true,
+            "lock" | "identity.new" | REQUEST_FILE => true,
             name if name == LOST_AND_FOUND || name.ends_with(TEMPORARY_SUFFIX) => true,
             "log" => log::is_unused(files, &path).map_err(explain(&path))?,
             "snapshots" | "incoming" | "state" => files.list(&path).map_err(explain(&path))?.is_empty(),

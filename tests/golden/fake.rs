@@ -17,10 +17,11 @@ use setstone::env::network::Tcp;
 use setstone::error::Error;
 use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
+use setstone::membership::{Operate, Wish, WishRefusal};
 use setstone::metrics::Metrics;
 use setstone::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
 use setstone::mvcc::{History, HistoryError, State};
-use setstone::raft::store::{DiskUse, MemberInfo, Position, Store, StoreHash};
+use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +82,19 @@ impl FakeStore {
     async fn pass(&self) -> Result<(), Error> {
         self.gate.acquire().await.unwrap().forget();
         self.failure.lock().clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Its membership never changes.
+struct Alone;
+
+impl Operate for Alone {
+    fn fulfil(&self, _: Wish) -> BoxFuture<'_, Result<(), WishRefusal>> {
+        Box::pin(async { Err(WishRefusal::NotMember) })
+    }
+
+    fn move_leader(&self, _: NodeId) -> BoxFuture<'_, Option<Result<bool, WishRefusal>>> {
+        Box::pin(async { Some(Err(WishRefusal::NotMember)) })
     }
 }
 
@@ -162,6 +176,10 @@ impl Store for FakeStore {
         }]
     }
 
+    fn events(&self) -> Vec<EventInfo> {
+        Vec::new()
+    }
+
     fn disk_use(&self) -> DiskUse {
         DiskUse { state: 20_480, log: 4_096, snapshots: 0 }
     }
@@ -213,7 +231,14 @@ pub async fn serve_with(drain: Duration) -> Served {
         serving: watch::Sender::new(true),
     });
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-    let api = Api::new(store.clone(), probe.clone(), metrics.clone(), limits::QUOTA_BYTES, stop.clone());
+    let api = Api::new(
+        store.clone(),
+        Arc::new(Alone),
+        probe.clone(),
+        metrics.clone(),
+        limits::QUOTA_BYTES,
+        stop.clone(),
+    );
     let network = Tcp::default();
     let client = network.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let admin = network.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();

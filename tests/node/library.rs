@@ -157,7 +157,7 @@ async fn a_wrong_configuration_is_refused_before_anything_is_touched() {
     let config = || Config { data: Data::Directory(data.clone()), ..Config::in_memory("alone") };
     for (config, words) in [
         (Config { name: String::new(), ..config() }, "the name is empty"),
-        (Config { grace_period: Duration::ZERO, ..config() }, "must be longer than the drain delay"),
+        (Config { grace_period: Duration::ZERO, ..config() }, "is too short for a stop"),
     ] {
         let refused = Node::start(config).await.err();
         assert!(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::identity::NodeId;
 use crate::limits;
-use crate::mvcc::cluster::{ClusterCommand, Mark};
+use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::Txn;
 use crate::mvcc::command::TxnOp;
 use crate::mvcc::{EventKind, KeyValue, Revision, layout};
@@ -283,6 +283,43 @@ fn marks_are_never_replaced_by_lower_ones() {
     let before = store.state.cluster().clone();
     store.reload();
     assert_eq!(store.state.cluster(), &before);
+}
+
+#[test]
+fn events_are_kept_up_to_their_number_and_written_as_they_change() {
+    let mut store = Store::default();
+    let note = |id: u64| Command::Cluster(ClusterCommand::Note(ClusterEvent::new(id, id, "s-0", "resumed")));
+    let most = crate::limits::EVENTS as u64;
+    for id in 1..=most {
+        let applied = store.apply([note(id)]);
+        assert_eq!((applied.changes.puts.len(), applied.changes.deletes.len()), (1, 0));
+    }
+    assert!(store.apply([note(most)]).changes.is_empty(), "it is there already");
+    let applied = store.apply([note(most + 1)]);
+    assert_eq!((applied.changes.puts.len(), applied.changes.deletes.len()), (1, 1));
+    let before = store.state.cluster().clone();
+    let kept: Vec<u64> = before.events.iter().map(|(number, _)| number).collect();
+    assert_eq!(kept, (2..=most + 1).collect::<Vec<_>>());
+    store.reload();
+    assert_eq!(store.state.cluster(), &before);
+}
+
+#[test]
+fn a_raised_revision_leaves_the_keys_and_ends_the_history_before_it() {
+    let mut store = Store::default();
+    store.apply([put("k", "1"), put("k", "2"), put("j", "1")]);
+    assert_eq!(store.state.revision(), 4);
+    store.apply([Command::Cluster(ClusterCommand::RaiseRevision(1000))]);
+    assert_eq!((store.state.revision(), store.state.compacted()), (1004, 1004));
+    store.reload();
+    assert_eq!((store.state.revision(), store.state.compacted()), (1004, 1004));
+    store.apply([put("k", "3")]);
+    store.clean();
+    store.reload();
+    assert_eq!(store.state.revision(), 1005);
+    let kv = get(&store, "j").unwrap();
+    assert_eq!((kv.mod_revision, kv.value.as_ref()), (4, &b"1"[..]));
+    assert_eq!(get(&store, "k").unwrap().mod_revision, 1005);
 }
 
 #[test]

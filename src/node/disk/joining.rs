@@ -2,7 +2,7 @@
 
 use super::{DiskState, Identity, LocalDisk, held, start_error};
 use crate::error::Error;
-use crate::identity::{ClusterId, NodeId};
+use crate::identity::{ClusterId, Lineage, NodeId};
 use crate::membership::Admitted;
 use crate::storage::Log;
 
@@ -35,7 +35,22 @@ impl LocalDisk {
 
     fn joining(&self, cluster: ClusterId, node_id: NodeId, nonce: u64, boot: u64) -> Identity {
         let state = DiskState::Joining { nonce };
-        Identity { cluster, supersedes: Vec::new(), node_id, ordinal: self.ordinal, state, boot }
+        let (supersedes, ordinal) = (Vec::new(), self.ordinal);
+        Identity { cluster, supersedes, node_id, ordinal, state, boot, last_stop: None }
+    }
+
+    /// Removes what was set aside, once this disk serves in its place. Blocks.
+    pub(in crate::node) fn remove_retired(&self) {
+        let removed = self.directory.retired().and_then(|retired| {
+            retired.iter().try_for_each(|aside| {
+                self.directory.remove_retired(aside)?;
+                tracing::info!(aside = %aside.display(), "removed: this disk serves in its place");
+                Ok(())
+            })
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what was set aside could not be removed; the next start tries again");
+        }
     }
 
     /// Gives up what was open: nothing of it is used any more.
@@ -66,12 +81,14 @@ impl LocalDisk {
             Ok(()) | Err(crate::storage::log::OpenError::Exists(_)) => {}
             Err(error) => return Err(start_error(error)),
         }
-        let opened = self.open_parts(admitted.cluster).map_err(start_error)?;
+        let lineage = Lineage { cluster: admitted.cluster, supersedes: admitted.supersedes.clone() };
+        let opened = self.open_parts(lineage).map_err(start_error)?;
         if !held(&opened).is_nothing() {
             return Err(Error::Disk("the log of a disk that joins holds something".into()));
         }
         let joined = Identity {
             supersedes: admitted.supersedes.clone(),
+            last_stop: identity.last_stop,
             ..self.joining(admitted.cluster, admitted.node_id, admitted.nonce, identity.boot)
         };
         self.identity_file.store(&joined).map_err(start_error)?;

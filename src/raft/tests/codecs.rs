@@ -8,7 +8,7 @@ use prost::Message as _;
 use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
-use crate::mvcc::cluster::{ClusterCommand, Mark};
+use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::*;
 use crate::proto::{log, peer};
 use crate::raft::codec::{self, CodecError};
@@ -127,6 +127,10 @@ fn a_request() -> impl Strategy<Value = Request> {
         any::<(u16, u16)>().prop_map(|(start, size)| {
             Command::Cluster(ClusterCommand::Resize(OrdinalRange { start, size }))
         }),
+        (any::<[u64; 2]>(), ".{0,20}", ".{0,20}").prop_map(|([id, at_millis], source, text)| {
+            Command::Cluster(ClusterCommand::Note(ClusterEvent { id, at_millis, source, text }))
+        }),
+        any::<u32>().prop_map(|by| Command::Cluster(ClusterCommand::RaiseRevision(by))),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,

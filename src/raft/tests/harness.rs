@@ -283,7 +283,7 @@ fn open_counted(env: &Env, metrics: &Metrics) -> Result<Opened, crate::raft::Ope
         Log::create(env, &directory.log(), Options::default()).unwrap();
     }
     let options = Options { segment_bytes: 64 << 10, ..Options::default() };
-    let opened = crate::raft::open(env, &directory, options, EngineKind::Memory, CLUSTER, metrics);
+    let opened = crate::raft::open(env, &directory, options, EngineKind::Memory, CLUSTER.into(), metrics);
     drop(directory);
     opened
 }

@@ -239,7 +239,7 @@ async fn an_engine_that_cannot_be_written_now_is_no_loss() {
     let engine = Arc::new(storage::MemoryEngine::new());
     let machine = crate::raft::machine::Machine::load(engine.clone(), None).unwrap();
     storage::Engine::close(&*engine).unwrap();
-    let refused = crate::raft::open::rebuild(&machine, &snapshots, CLUSTER, &opened.log);
+    let refused = crate::raft::open::rebuild(&machine, &snapshots, &CLUSTER.into(), &opened.log);
     assert!(matches!(refused, Err(crate::raft::OpenError::Refused(_))), "{refused:?}");
     opened.log.close().await;
 }

@@ -86,8 +86,12 @@ impl StoreBuilder<TypeConfig, LogStore, Receiving, Kept> for Stores {
         };
         let machine = Arc::new(Machine::load(engine, None).unwrap());
         let snapshots = Snapshots::open(self.env.files.clone(), &snapshots, &root.join("incoming")).unwrap();
-        let store =
-            snapshot::Store::new(snapshots.clone(), CLUSTER, self.env.tasks.clone(), Metrics::default());
+        let store = snapshot::Store::new(
+            snapshots.clone(),
+            CLUSTER.into(),
+            self.env.tasks.clone(),
+            Metrics::default(),
+        );
         // The suite applies entries that were never appended.
         let (everything, durable) = watch::channel(u64::MAX);
         let machine = StateMachine::new(

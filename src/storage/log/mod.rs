@@ -115,6 +115,22 @@ pub struct Recovered {
     pub cut: u64,
 }
 
+impl Recovered {
+    fn of(scanned: &Scan) -> Self {
+        Self {
+            vote: scanned.state.vote,
+            committed: scanned.state.committed.map(|id| match scanned.state.last {
+                Some(last) if last.index < id.index => last,
+                _ => id,
+            }),
+            purged: scanned.state.purged,
+            last: scanned.state.last,
+            bytes: 0,
+            cut: scanned.tail.as_ref().map_or(0, |tail| tail.bytes),
+        }
+    }
+}
+
 /// What the writer did since open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -170,22 +186,20 @@ impl Log {
     /// [`OpenError::Version`] with file and offset; nothing was changed then.
     pub fn open(env: &Env, directory: &Path, options: Options) -> Result<(Self, Recovered), OpenError> {
         let scanned = scan(&*env.files, directory)?;
-        let recovered = Recovered {
-            vote: scanned.state.vote,
-            committed: scanned.state.committed.map(|id| match scanned.state.last {
-                Some(last) if last.index < id.index => last,
-                _ => id,
-            }),
-            purged: scanned.state.purged,
-            last: scanned.state.last,
-            bytes: 0,
-            cut: scanned.tail.as_ref().map_or(0, |tail| tail.bytes),
-        };
+        let recovered = Recovered::of(&scanned);
         let (core, writer) = writer::start(&env.files, directory, options, scanned)?;
         let ended = env.tasks.drive("log", Box::new(writer)).shared();
         let log = Self { handle: Arc::new(Handle { core, ended }) };
         let recovered = Recovered { bytes: log.bytes(), ..recovered };
         Ok((log, recovered))
+    }
+
+    /// What a log holds. Blocks, starts nothing and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn look(env: &Env, directory: &Path) -> Result<Recovered, OpenError> {
+        scan(&*env.files, directory).map(|scanned| Recovered::of(&scanned))
     }
 
     fn core(&self) -> &Core {
