@@ -1,4 +1,4 @@
-//! Changes of the membership that a client asks for (etcd's MemberRemove, MemberPromote, MoveLeader). Whether one is granted is decided
+//! Changes of the membership that a client asks for (etcd's `MemberRemove`, `MemberPromote`, `MoveLeader`). Whether one is granted is decided
 //! on the leader, by a pure function, and carried out as the changes that the leader plans itself: one joint change, by a majority of
 //! the new voters that answers and has caught up. Every member takes the wish and hands it to the leader.
 
@@ -247,9 +247,8 @@ pub(super) fn to_wire(stepped: Result<Granted, WishRefusal>) -> change_response:
         Outcome::Refused(change_response::Refusal { code: code.into(), text: text.to_string() })
     };
     match stepped {
-        Ok(Granted::Done) => Outcome::Done(Blank {}),
-        // Looked at again by whoever asks; a promotion that is done is seen to be so.
-        Ok(Granted::Next(Change::Demote(_))) => Outcome::Done(Blank {}),
+        // A promotion is done when it is committed; a removal is looked at again by whoever asks.
+        Ok(Granted::Done | Granted::Next(Change::Demote(_))) => Outcome::Done(Blank {}),
         Ok(Granted::Next(_)) => Outcome::Again("the first step was done".into()),
         Err(WishRefusal::NotCommitted(reason)) => Outcome::Again(reason),
         Err(text @ WishRefusal::NotMember) => refused(Refused::NotMember, &text),

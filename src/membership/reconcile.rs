@@ -13,6 +13,7 @@ use super::journal::Journal;
 use super::local::{Lead, Local};
 use super::plan::{Leading, plan};
 use super::size::Size;
+use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, OrdinalRange};
 use crate::limits;
 
@@ -45,7 +46,9 @@ struct Silent(BTreeMap<NodeId, u32>);
 impl Silent {
     /// One look. Only looks count where the size was known.
     fn look(&mut self, view: &Leading) {
-        let silent = |id: &NodeId| view.desired.excludes(id.ordinal()) && !view.answering.contains(id);
+        let counts =
+            |id: &NodeId| view.desired.excludes(id.ordinal()) || simulated::planted(Bug::RemoveSilent);
+        let silent = |id: &NodeId| counts(id) && !view.answering.contains(id);
         self.0.retain(|id, _| view.members.contains(id) && silent(id));
         for id in view.members.iter().filter(|id| silent(id)) {
             let looks = self.0.entry(*id).or_default();

@@ -22,7 +22,7 @@ enum Found<'a> {
     Silent(String),
 }
 
-fn find<'a>(cluster: ClusterId, id: NodeId, answers: &'a Answers) -> Found<'a> {
+fn find(cluster: ClusterId, id: NodeId, answers: &Answers) -> Found<'_> {
     for (name, _, described) in answers.described() {
         let peer = &described.disk;
         if peer.has_identity() && peer.cluster == cluster && peer.node_id == id {
@@ -82,11 +82,10 @@ pub(super) fn may_recover(asked: &Recovery, disk: &Disk, answers: &Answers) -> R
             Found::Sound(..) => {
                 sound.insert(id);
             }
-            Found::Lost(..) | Found::Gone => {}
             Found::Silent(pod) if !asked.gone.contains(&pod) => {
                 return Err(format!("{pod} does not answer, and was not said to be gone"));
             }
-            Found::Silent(_) => {}
+            Found::Lost(..) | Found::Gone | Found::Silent(_) => {}
         }
     }
     if membership.has_quorum(|id| sound.contains(&id)) {
@@ -124,11 +123,10 @@ pub(super) fn advice(disk: &Disk, answers: &Answers, facts: &Facts) -> Option<St
         let own = disk.cluster == cluster && disk.node_id == id && !matches!(disk.what, What::Lost { .. });
         match find(cluster, id, answers) {
             _ if own => {}
-            Found::Sound(..) => {}
             Found::Silent(_) if id.ordinal() == facts.ordinal => drop(gone.insert(id)),
             Found::Silent(pod) if was_silent_for_long(answers, id) => drop(silent.insert(id, pod)),
-            Found::Silent(_) => {}
             Found::Lost(..) | Found::Gone => drop(gone.insert(id)),
+            Found::Sound(..) | Found::Silent(_) => {}
         }
     }
     if membership.is_empty() || membership.has_quorum(|id| !gone.contains(&id) && !silent.contains_key(&id)) {
@@ -146,7 +144,8 @@ fn words(
 ) -> String {
     let mut missing: Vec<String> = gone.iter().map(|id| format!("{id} is gone")).collect();
     missing.extend(silent.keys().map(|id| format!("{id} is silent")));
-    let flags: String = silent.values().map(|pod| format!(" --gone {pod}")).collect();
+    let flags: Vec<String> = silent.values().map(|pod| format!(" --gone {pod}")).collect();
+    let flags = flags.concat();
     format!(
         "no majority of the disks of cluster {cluster} is there ({}). If these are gone for good: {survivor} has the newest of what is left \
          (entry {} of term {}); `kubectl exec {survivor} -- setstone recover --cluster {cluster}{flags} --yes` makes the cluster go on \

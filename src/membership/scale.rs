@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::plan::{Change, Leading};
 use super::start::Desired;
+use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal};
 
 /// Members that could vote and do not: the newest disks of ordinals in the range that no voter has, fit, by ordinal.
@@ -27,8 +28,7 @@ pub(super) fn spares(view: &Leading, voters: &BTreeSet<NodeId>) -> BTreeSet<Node
 /// Which voters there should be, if those that there are should change.
 pub(super) fn voters(view: &Leading, voters: &BTreeSet<NodeId>) -> Option<Change> {
     let size = size(view)?;
-    let staying: BTreeSet<NodeId> =
-        voters.iter().copied().filter(|id| !view.desired.excludes(id.ordinal())).collect();
+    let staying: BTreeSet<NodeId> = voters.iter().copied().filter(|id| stays(view, *id)).collect();
     let places = size.min(view.max_voters).saturating_sub(staying.len());
     let mut promoted: Vec<NodeId> = spares(view, voters).into_iter().take(places).collect();
     let count = staying.len() + promoted.len();
@@ -52,13 +52,19 @@ pub(super) fn voters(view: &Leading, voters: &BTreeSet<NodeId>) -> Option<Change
     Some(Change::HandOver(successors))
 }
 
+fn stays(view: &Leading, id: NodeId) -> bool {
+    let gone = simulated::planted(Bug::RemoveSilent) && view.leaving.contains(&id);
+    !view.desired.excludes(id.ordinal()) && !gone
+}
+
 /// Members outside the range that do not vote any more and may go, all at once.
 pub(super) fn removal(view: &Leading, voters: &BTreeSet<NodeId>) -> Option<Change> {
+    let outside = |id: &NodeId| view.desired.excludes(id.ordinal()) || simulated::planted(Bug::RemoveSilent);
     let going: BTreeSet<NodeId> = view
         .members
         .difference(voters)
         .copied()
-        .filter(|id| view.desired.excludes(id.ordinal()) && view.leaving.contains(id))
+        .filter(|id| outside(id) && view.leaving.contains(id))
         .collect();
     (!going.is_empty()).then_some(Change::Remove(going))
 }

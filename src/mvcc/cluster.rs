@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Outcome;
 pub use super::event_log::{ClusterEvent, EventLog};
+use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
 use crate::limits::PEERS;
 
@@ -182,7 +183,10 @@ impl Cluster {
                 return None;
             }
         }
-        let id = NodeId::new(ordinal, index);
+        let mut id = NodeId::new(ordinal, index);
+        if simulated::planted(Bug::ReuseId) {
+            id = self.admissions.get(&ordinal).map_or(id, |before| before.id);
+        }
         self.admissions.insert(ordinal, Admission { id, nonce, standing: Standing::Admitted });
         touched.admissions.insert(ordinal);
         Some(id)

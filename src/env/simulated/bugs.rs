@@ -70,6 +70,12 @@ bugs! {
     IgnoreOrdinal,
     /// Another cluster's disk is taken.
     IgnoreCluster,
+    /// A disk that is admitted gets the id of the one before it.
+    ReuseId,
+    /// Members are removed because they are silent, inside the desired range too.
+    RemoveSilent,
+    /// A desired size that cannot be read counts as one pod.
+    UnknownSizeIsOne,
     /// Marks of what a disk once held are not looked at.
     IgnoreMarks,
     /// Compaction removes a live revision.

@@ -34,7 +34,7 @@ impl LocalDisk {
         match self.directory.remove_request() {
             Ok(()) => tracing::warn!(why, "what was asked for is not done"),
             Err(error) => {
-                tracing::warn!(%error, why, "what was asked for is not done, and cannot be removed")
+                tracing::warn!(%error, why, "what was asked for is not done, and cannot be removed");
             }
         }
     }
