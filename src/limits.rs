@@ -131,6 +131,9 @@ pub const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is left of the grace period when the client port closes: for requests in flight, consensus and the disk.
 pub const STOP_CLOSING: Duration = Duration::from_secs(3);
 
+/// Time without a leader after which a member that stops waits for requests no more: two elections.
+pub const LEADERLESS_AT_STOP: Duration = Duration::from_secs(3);
+
 /// Time for one step of a stop when the grace period is over or somebody hurries: ample unless the disk is stuck, and little
 /// enough that three of them end before Kubernetes kills the process.
 pub const STOP_STEP: Duration = Duration::from_secs(1);
@@ -290,6 +293,8 @@ pub const PLAYGROUND_PODS: u16 = 50;
 pub const PLAYGROUND_LOG_BYTES: u64 = 16 << 20;
 /// Connections through one proxy of a playground. More wait in the kernel's queue until one ends.
 pub const PLAYGROUND_PROXY_CONNECTIONS: usize = 32_768;
+/// Answers that a playground's name server keeps: some of each name that there is. More are not kept.
+pub const PLAYGROUND_DNS_ANSWERS: usize = 1_024;
 /// Messages that may wait for a playground's driver: some probes and exits of each pod. Senders wait when it is full.
 pub const PLAYGROUND_MESSAGES: usize = 256;
 /// Connections to a playground's API server: some of each pod.

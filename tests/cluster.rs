@@ -1,7 +1,8 @@
 //! Three real pods with real sockets and volumes, under load, while they are killed, stopped, paused and moved.
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw; `cluster/scaling.rs` changes how
-//! many pods there are, `cluster/operating.rs` is what a human does.
+//! many pods there are, `cluster/pods.rs` deletes them, `cluster/volumes.rs` does to their volumes what happens to volumes,
+//! `cluster/operating.rs` is what a human does.
 
 #![allow(clippy::pedantic, clippy::type_complexity)]
 #![allow(
@@ -16,8 +17,12 @@
 mod load;
 #[path = "cluster/operating.rs"]
 mod operating;
+#[path = "cluster/pods.rs"]
+mod pods;
 #[path = "cluster/scaling.rs"]
 mod scaling;
+#[path = "cluster/volumes.rs"]
+mod volumes;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -1,7 +1,6 @@
 //! The gRPC methods that there are, and how a call finds its own.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -121,9 +120,6 @@ pub(super) async fn call(
 }
 
 async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -> Result<Bytes, Failure> {
-    if api.stopped.load(Ordering::Relaxed) {
-        return Err(texts::STOPPED.into());
-    }
     if answers.is_exhausted() {
         api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
@@ -171,9 +167,6 @@ async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<
 
 /// A call of a streaming service, or of nothing that there is.
 async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
-    if api.stopped.load(Ordering::Relaxed) {
-        return grpc::failure(&texts::STOPPED.into());
-    }
     let path = request.uri().path();
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
     if STREAMING.contains(&service) {

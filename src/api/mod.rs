@@ -24,7 +24,6 @@ pub mod texts;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -68,8 +67,6 @@ struct Shared {
     quota_bytes: i64,
     unread: AllAnswers,
     stopping: CancellationToken,
-    /// No new calls. The same as `stopping`, which takes a lock to look at.
-    stopped: AtomicBool,
 }
 
 /// One connection.
@@ -80,7 +77,8 @@ struct Connection {
 }
 
 impl Api {
-    /// The API over `store`. Calls that arrive after `stopping` are refused with "server stopped", streams end.
+    /// The API over `store`. After `stopping` no connection is accepted, each is told to end, and streams end; a call that was sent
+    /// before its client heard of that is answered like any other, because a refused write is of unknown outcome to etcd's clients.
     pub fn new(
         store: SharedStore,
         operator: Arc<dyn Operate>,
@@ -101,7 +99,6 @@ impl Api {
             quota_bytes,
             unread: AllAnswers::default(),
             stopping,
-            stopped: AtomicBool::new(false),
         }))
     }
 
@@ -117,12 +114,7 @@ impl Api {
             accepted: metrics.client_connections_accepted.clone(),
             refused: metrics.client_connections_refused.clone(),
         };
-        let stopped = async {
-            self.0.stopping.cancelled().await;
-            self.0.stopped.store(true, Ordering::Relaxed);
-        };
-        let served = self.serve(listener, port, PortKind::Client, self.0.stopping.clone());
-        tokio::join!(biased; stopped, served);
+        self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
     }
 
     /// Serves probes, metrics and status in plain HTTP until `stopping`, which comes after that of the client port: probes

@@ -95,7 +95,7 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// One GET on a connection of its own. Errors: no answer within `limit`, or none that is text.
-async fn get(endpoint: &Endpoint, path: &str, limit: Duration) -> Result<(u16, String), Failure> {
+pub(super) async fn get(endpoint: &Endpoint, path: &str, limit: Duration) -> Result<(u16, String), Failure> {
     let what = format!("http://{endpoint}{path}");
     let fail = |reason: String| Failure::new(Exit::Failed, format!("{what}: {reason}"));
     match tokio::time::timeout(limit, exchange(endpoint, path)).await {

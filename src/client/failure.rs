@@ -35,7 +35,7 @@ pub(super) fn from_status(status: &Status, kind: Kind, endpoint: &str) -> Error 
     if has_cause::<TimeoutExpired>(status) {
         return timed_out(kind);
     }
-    let sent = !has_cause::<ConnectError>(status);
+    let sent = !has_cause::<ConnectError>(status) && !was_given_back(status);
     let code = if sent { status.code() } else { Code::Unavailable };
     let text = match status.message() {
         "" => format!("the member answered {code:?}"),
@@ -63,27 +63,24 @@ pub(super) fn malformed(what: &str, kind: Kind) -> Error {
     }
 }
 
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(status.source(), |&error| error.source())
+}
+
 /// Whether an error of this type is among the causes. A [`ConnectError`] says that the request never left this process.
 fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<E>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status).any(<dyn std::error::Error>::is::<E>)
+}
+
+/// A request that waited for its connection when that was closed, as by a server that stops: hyper calls only such requests
+/// canceled, and nothing of them was sent.
+fn was_given_back(status: &Status) -> bool {
+    causes(status).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled)
 }
 
 /// A connection error's own text is "tcp connect error"; what a person needs is at the end of the chain.
 fn last_cause(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
+    causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
 }
 
 /// Codes with which a server says that it did not execute the request.
@@ -144,6 +141,22 @@ mod tests {
         ] {
             assert_eq!(unknown(code, text, Kind::Write), expected, "{code:?} {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waited_for_a_connection_which_was_closed_was_not_executed() {
+        use http_body_util::Empty;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));
+        let (mut requests, connection) = handshake.await.unwrap();
+        let waiting = requests.send_request(http::Request::new(Empty::<bytes::Bytes>::new()));
+        drop((connection, far));
+        let status = Status::from_error(Box::new(waiting.await.unwrap_err()));
+        assert_eq!(status.code(), Code::Cancelled);
+        let error = from_status(&status, Kind::Write, "a:1");
+        assert!(!error.is_outcome_unknown(), "{error}");
+        assert!(super::super::retry::is_safe(&error, Kind::Write), "{error}");
     }
 
     #[test]

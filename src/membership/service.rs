@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
-use super::admission::may_join;
+use super::admission::{AdmitRefusal, may_join};
 use super::journal::Journal;
 use super::local::{Gate, Lead, Local, PrepareRefusal, Prepared};
 use super::operator::{self, Wish};
@@ -221,6 +221,10 @@ impl Membership for MembershipService {
             Ok(()) => self.lead.admit(applicant).await,
             Err(refusal) => Err(refusal),
         };
+        if matches!(admitted, Err(AdmitRefusal::Outside(_))) {
+            // Its pod was created, so the size that is known here may be an old one.
+            self.hurry.notify_one();
+        }
         let outcome = match admitted {
             Ok(id) => peer::admit_response::Outcome::NodeId(id.0),
             Err(refusal) => peer::admit_response::Outcome::Refused(refusal.to_string()),

@@ -1,10 +1,9 @@
 //! The desired size, kept up to date from its source. What cannot be read is unknown, and leads to nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::local::{Lead, Local};
@@ -119,20 +118,27 @@ impl SizeKeeper {
                 changed
             });
             tokio::select! {
-                () = tokio::time::sleep(self.pause()) => {}
+                () = self.pause() => {}
                 () = self.hurry.notified() => {}
                 () = cancel.cancelled() => return,
             }
         }
     }
 
-    fn pause(&self) -> Duration {
-        match self.source {
-            SizeSource::Owner(_) if self.local.consensus().is_some() && self.lead.leading().is_none() => {
-                limits::OWNER_INTERVAL_FOLLOWER
+    /// A follower looks less often; one that becomes the leader looks soon.
+    async fn pause(&self) {
+        let begin = Instant::now();
+        loop {
+            match self.source {
+                SizeSource::Fixed | SizeSource::Setting => sleep(limits::RECONCILE_INTERVAL).await,
+                SizeSource::Owner(_) => sleep(limits::OWNER_INTERVAL).await,
             }
-            SizeSource::Owner(_) => limits::OWNER_INTERVAL,
-            SizeSource::Fixed | SizeSource::Setting => limits::RECONCILE_INTERVAL,
+            let follows = matches!(self.source, SizeSource::Owner(_))
+                && self.local.consensus().is_some()
+                && self.lead.leading().is_none();
+            if !follows || begin.elapsed() >= limits::OWNER_INTERVAL_FOLLOWER {
+                return;
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
-//! The stop of a member, in order: not ready, drain, decide, hand over, leave if the pod does not come back, finish what is in
-//! flight, consensus, log and state. Each step has a time of its own, and all end within the grace period.
+//! The stop of a member, in order: not ready, drain, decide, hand over, finish what is in flight, leave if the pod does not come
+//! back, consensus, log and state. Each step has a time of its own, and all end within the grace period.
+//!
+//! Nothing is in flight when the member leaves: what it proposed would never come back to it, and its callers would wait.
 
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Node, lead};
 use crate::limits;
 use crate::membership::{self, Local as _, Verdict, verdict};
+use crate::raft::Consensus;
 
 impl Node {
     /// Stops in order: not ready, drain, hand over leadership, finish what is in flight, log and state. Stopping is not leaving: the
@@ -22,12 +25,17 @@ impl Node {
             () = tokio::time::sleep(self.config.drain_delay) => {}
             () = hurry.cancelled() => {}
         }
-        let left = tokio::select! {
-            left = self.depart(deadline) => left,
+        let leaves = tokio::select! {
+            verdict = self.hand_over(deadline) => verdict == Some(Verdict::Retire),
             () = hurry.cancelled() => false,
         };
         self.refusing.cancel();
         self.closing_time(deadline, hurry).await;
+        let left = leaves
+            && tokio::select! {
+                left = self.leave(deadline) => left,
+                () = hurry.cancelled() => false,
+            };
         self.closing.cancel();
         let ended = match self.gate.consensus() {
             Some(consensus) => step("consensus", deadline, hurry, consensus.shutdown()).await,
@@ -45,9 +53,9 @@ impl Node {
         tracing::info!("stopped");
     }
 
-    /// Decides whether the pod comes back, hands leadership over, and leaves if it does not. True if this disk is no member any more.
-    async fn depart(&self, deadline: Instant) -> bool {
-        let Some(consensus) = self.gate.consensus() else { return false };
+    /// Decides whether the pod comes back, and hands leadership over.
+    async fn hand_over(&self, deadline: Instant) -> Option<Verdict> {
+        let consensus = self.gate.consensus()?;
         let seen = self.source.look(self.disk.recorded()).await;
         let verdict = verdict(&seen, self.ordinal);
         tracing::info!(?seen, decided = %verdict, "stopping");
@@ -57,7 +65,12 @@ impl Node {
         if !consensus.hand_over(until, |id| !desired.excludes(id.ordinal())).await {
             tracing::info!("there is nobody to hand leadership over to");
         }
-        let (Verdict::Retire, Some(channels)) = (verdict, &self.channels) else { return false };
+        Some(verdict)
+    }
+
+    /// Asks to be removed. True if this disk is no member any more.
+    async fn leave(&self, deadline: Instant) -> bool {
+        let Some(channels) = &self.channels else { return false };
         match membership::leave(
             self.disk.clone(),
             channels,
@@ -87,13 +100,18 @@ impl Node {
         self.journal.tell_now(&format!("stopping: {decided}"), &lead::Leader(self.gate.clone())).await;
     }
 
-    /// Waits until the client port has answered what was in flight.
+    /// Waits until the client port has answered what was in flight; while nobody leads, not much longer than an election takes: when
+    /// all members stop at once, nothing that waits for a leader is ever answered.
     async fn closing_time(&self, deadline: Instant, hurry: &CancellationToken) {
         let open = self.metrics.client_connections.clone();
         let closed = async {
             let mut looks = tokio::time::interval(Duration::from_millis(10));
-            while open.get() > 0 {
+            let mut led = Instant::now();
+            while open.get() > 0 && led.elapsed() < limits::LEADERLESS_AT_STOP {
                 looks.tick().await;
+                if self.gate.consensus().is_none_or(Consensus::leader_is_alive) {
+                    led = Instant::now();
+                }
             }
         };
         let until = deadline.min(Instant::now() + limits::REQUEST_TIMEOUT);

@@ -78,6 +78,11 @@ impl ApiServer {
         });
     }
 
+    /// Changes the template of the pods.
+    pub(super) fn change_template(&self) {
+        self.object.send_modify(|object| object.generation += 1);
+    }
+
     /// The object is deleted, and goes when its pods have.
     pub(super) fn delete(&self) {
         self.object.send_modify(|object| object.deleted = true);

@@ -175,10 +175,10 @@ mod tests {
             Box::pin(async move {
                 Response::Error(match request {
                     Request::Kill { ordinal } => CommandError::NoSuchPod { ordinal, replicas: 3 },
-                    Request::Restart { ordinal } => CommandError::Terminating { ordinal },
+                    Request::DeletePod { ordinal } => CommandError::Terminating { ordinal },
                     Request::Scale { replicas } => CommandError::TooMany { replicas, most: 50 },
                     Request::DeleteVolume { ordinal } => CommandError::NoSuchVolume { ordinal },
-                    Request::Status | Request::ApiServer { .. } => CommandError::Stopping,
+                    _ => CommandError::Stopping,
                 })
             })
         })
@@ -222,7 +222,7 @@ mod tests {
                 "{line:?}: {answer:?}"
             );
         }
-        stream.write_all(b"{\"op\":\"restart\",\"ordinal\":2}\n").await.unwrap();
+        stream.write_all(b"{\"op\":\"delete-pod\",\"ordinal\":2}\n").await.unwrap();
         let answer: Response = read_line(&mut stream, RESPONSE_BYTES).await.unwrap().unwrap();
         assert_eq!(answer, Response::Error(CommandError::Terminating { ordinal: 2 }));
         // A line without an end is given up, after an answer.

@@ -6,14 +6,15 @@
 //! became of them.
 //!
 //! Invariants, tested as properties:
-//! * never two containers for one ordinal at once: the next starts only after [`Event::ContainerExited`] of the last;
+//! * never two containers for one ordinal at once: the next starts only after [`Event::ContainerExited`] of the last, except
+//!   after a forced deletion, which is there to break this promise;
 //! * with [`PodManagement::OrderedReady`] no pod is created before every lower one is ready, none is removed for its
 //!   ordinal before every higher one is gone;
-//! * nothing deletes a volume: a pod that comes back finds what its predecessor left.
+//! * nothing deletes a volume but [`WhenScaled::Delete`]: a pod that comes back finds what its predecessor left.
 //!
 //! Called by `driver`, and by the simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -31,6 +32,17 @@ pub enum PodManagement {
     Parallel,
 }
 
+/// `spec.persistentVolumeClaimRetentionPolicy.whenScaled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum WhenScaled {
+    /// The volume of a pod that goes because the set shrinks stays.
+    #[default]
+    Retain,
+    /// It goes with the pod.
+    Delete,
+}
+
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -40,6 +52,8 @@ pub struct Spec {
     pub replicas: Ordinal,
     /// Their order.
     pub management: PodManagement,
+    /// What becomes of volumes when the set shrinks.
+    pub when_scaled: WhenScaled,
     /// `terminationGracePeriodSeconds`: from SIGTERM to SIGKILL.
     pub grace: Duration,
     /// When a container that ended is started again.
@@ -55,6 +69,7 @@ impl Spec {
             first: 0,
             replicas,
             management: PodManagement::default(),
+            when_scaled: WhenScaled::default(),
             grace: Duration::from_secs(30),
             back_off: BackOff::default(),
             thresholds: Thresholds::default(),
@@ -88,6 +103,17 @@ pub enum Event {
         /// Whose.
         ordinal: Ordinal,
     },
+    /// `kubectl delete pod --all`.
+    DeleteAllPods,
+    /// `kubectl delete pod --force`: the object goes at once, and its process when its kubelet hears of it.
+    ForceDeletePod {
+        /// Whose.
+        ordinal: Ordinal,
+        /// How long the kubelet hears nothing, as one on a node that is cut off. Until then the process runs on.
+        linger: Duration,
+    },
+    /// `kubectl rollout restart`: each pod that exists now is replaced, from the highest, one after the other.
+    RolloutRestart,
     /// `kill -9` of the container's process; nothing if none runs.
     KillContainer {
         /// Whose.
@@ -109,6 +135,11 @@ pub enum Event {
     /// A wait that [`Action::Wait`] asked for is over.
     BackOffElapsed {
         /// The container that waited.
+        container: ContainerId,
+    },
+    /// The time that [`Action::Linger`] named is over.
+    LingerElapsed {
+        /// The container that ran on.
         container: ContainerId,
     },
     /// The grace period that [`Action::Terminate`] named is over.
@@ -154,10 +185,22 @@ pub enum Action {
         /// How long it has.
         grace: Duration,
     },
+    /// The object is gone while its process runs: withdraw its names. Address and volume stay in use until
+    /// [`Action::RemovePod`].
+    Forget(PodKey),
+    /// Report [`Event::LingerElapsed`] after this time.
+    Linger {
+        /// Which container.
+        container: ContainerId,
+        /// How long.
+        linger: Duration,
+    },
     /// SIGKILL.
     Kill(ContainerId),
     /// The pod is gone: take back its address and its names. Its volume stays.
     RemovePod(PodKey),
+    /// The volume of this ordinal goes, as soon as no process uses it.
+    DeleteVolume(Ordinal),
 }
 
 /// A StatefulSet: the spec and the pods that exist.
@@ -165,8 +208,23 @@ pub enum Action {
 pub struct StatefulSet {
     spec: Spec,
     pods: BTreeMap<Ordinal, Pod>,
+    /// Containers whose pods were deleted with force.
+    orphans: BTreeMap<ContainerId, Orphan>,
+    /// Ordinals whose volumes go with their pods.
+    condemned: BTreeSet<Ordinal>,
     last_uid: u64,
+    /// Pods up to this uid are to be replaced.
+    replaced_up_to: u64,
     ending: Ending,
+}
+
+/// What a container without a pod does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphan {
+    /// Its kubelet has not heard of the deletion.
+    Lingers,
+    /// It was told to stop.
+    Terminates,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,7 +245,15 @@ enum Progress {
 impl StatefulSet {
     /// A StatefulSet without pods. [`Event::Sync`] creates the first.
     pub fn new(spec: Spec) -> Self {
-        Self { spec, pods: BTreeMap::new(), last_uid: 0, ending: Ending::No }
+        Self {
+            spec,
+            pods: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            condemned: BTreeSet::new(),
+            last_uid: 0,
+            replaced_up_to: 0,
+            ending: Ending::No,
+        }
     }
 
     /// What is wanted.
@@ -205,6 +271,11 @@ impl StatefulSet {
         self.ending != Ending::No
     }
 
+    /// True if neither a pod nor a process of one that was deleted with force exists.
+    pub fn is_gone(&self) -> bool {
+        self.pods.is_empty() && self.orphans.is_empty()
+    }
+
     /// True if every pod that ought to exist is ready and no other exists.
     pub fn is_settled(&self) -> bool {
         self.pods.len() == usize::from(self.spec.replicas)
@@ -218,15 +289,18 @@ impl StatefulSet {
             Event::Sync => {}
             Event::Scale { replicas } => self.spec.replicas = replicas,
             Event::DeletePod { ordinal } => self.delete(ordinal, &mut actions),
+            Event::DeleteAllPods => {
+                for ordinal in self.pods.keys().copied().collect::<Vec<_>>() {
+                    self.delete(ordinal, &mut actions);
+                }
+            }
+            Event::ForceDeletePod { ordinal, linger } => self.force_delete(ordinal, linger, &mut actions),
+            Event::RolloutRestart => self.replaced_up_to = self.last_uid,
             Event::KillContainer { ordinal } => {
                 actions.extend(self.pods.get(&ordinal).and_then(Pod::running).map(Action::Kill));
             }
-            Event::TearDown => self.ending = self.ending.max(Ending::InOrder),
-            Event::Hurry => {
-                self.ending = Ending::AtOnce;
-                let terminating = self.pods.values().filter(|pod| pod.is_terminating());
-                actions.extend(terminating.filter_map(Pod::running).map(Action::Kill));
-            }
+            Event::TearDown => self.tear_down(&mut actions),
+            Event::Hurry => self.hurry(&mut actions),
             Event::ContainerExited { container, ran_for, how } => {
                 self.exited(container, ran_for, how, &mut actions);
             }
@@ -235,9 +309,11 @@ impl StatefulSet {
                     actions.push(Action::StartContainer(container));
                 }
             }
+            Event::LingerElapsed { container } => self.stop_orphan(container, &mut actions),
             Event::GraceElapsed { container } => {
                 let pod = self.pod_mut(container.pod).filter(|pod| pod.is_terminating());
-                if pod.and_then(|pod| pod.running()) == Some(container) {
+                let runs = pod.and_then(|pod| pod.running()) == Some(container);
+                if runs || self.orphans.get(&container) == Some(&Orphan::Terminates) {
                     actions.push(Action::Kill(container));
                 }
             }
@@ -258,7 +334,25 @@ impl StatefulSet {
         self.pods.get_mut(&key.ordinal).filter(|pod| pod.key() == key)
     }
 
+    fn tear_down(&mut self, actions: &mut Vec<Action>) {
+        self.ending = self.ending.max(Ending::InOrder);
+        for container in self.orphans.keys().copied().collect::<Vec<_>>() {
+            self.stop_orphan(container, actions);
+        }
+    }
+
+    fn hurry(&mut self, actions: &mut Vec<Action>) {
+        self.ending = Ending::AtOnce;
+        actions.extend(self.orphans.keys().copied().map(Action::Kill));
+        let terminating = self.pods.values().filter(|pod| pod.is_terminating());
+        actions.extend(terminating.filter_map(Pod::running).map(Action::Kill));
+    }
+
     fn exited(&mut self, container: ContainerId, ran_for: Duration, how: String, actions: &mut Vec<Action>) {
+        if self.orphans.remove(&container).is_some() {
+            actions.push(Action::RemovePod(container.pod));
+            return;
+        }
         let back_off = self.spec.back_off;
         let Some(pod) = self.pod_mut(container.pod) else { return };
         let was_ready = pod.is_ready();
@@ -268,10 +362,7 @@ impl StatefulSet {
         }
         match after {
             AfterExit::Nothing => {}
-            AfterExit::Gone => {
-                self.pods.remove(&container.pod.ordinal);
-                actions.push(Action::RemovePod(container.pod));
-            }
+            AfterExit::Gone => self.remove(container.pod, actions),
             AfterExit::Again(next, Duration::ZERO) => {
                 if pod.start(next) {
                     actions.push(Action::StartContainer(next));
@@ -301,19 +392,64 @@ impl StatefulSet {
         match pod.running() {
             Some(container) if at_once => actions.push(Action::Kill(container)),
             Some(container) => actions.push(Action::Terminate { container, grace }),
-            None => {
-                self.pods.remove(&ordinal);
-                actions.push(Action::RemovePod(key));
-            }
+            None => self.remove(key, actions),
+        }
+    }
+
+    fn remove(&mut self, key: PodKey, actions: &mut Vec<Action>) {
+        self.pods.remove(&key.ordinal);
+        actions.push(Action::RemovePod(key));
+        self.delete_condemned_volume(key.ordinal, actions);
+    }
+
+    fn delete_condemned_volume(&mut self, ordinal: Ordinal, actions: &mut Vec<Action>) {
+        if self.condemned.remove(&ordinal) {
+            actions.push(Action::DeleteVolume(ordinal));
+        }
+    }
+
+    /// What its kubelet does then: SIGTERM and a grace period, once it hears of it.
+    fn force_delete(&mut self, ordinal: Ordinal, linger: Duration, actions: &mut Vec<Action>) {
+        let Some(pod) = self.pods.get(&ordinal) else { return };
+        let (key, was_ready, terminating) = (pod.key(), pod.is_ready(), pod.is_terminating());
+        if was_ready {
+            actions.push(Action::Ready { pod: key, ready: false });
+        }
+        let Some(container) = pod.running() else {
+            self.remove(key, actions);
+            return;
+        };
+        self.pods.remove(&ordinal);
+        actions.push(Action::Forget(key));
+        self.delete_condemned_volume(ordinal, actions);
+        if terminating {
+            // It was told before, and its grace period runs.
+            self.orphans.insert(container, Orphan::Terminates);
+            return;
+        }
+        self.orphans.insert(container, Orphan::Lingers);
+        if linger.is_zero() {
+            self.stop_orphan(container, actions);
+        } else {
+            actions.push(Action::Linger { container, linger });
+        }
+    }
+
+    /// Tells a container without a pod to stop, unless it was told already.
+    fn stop_orphan(&mut self, container: ContainerId, actions: &mut Vec<Action>) {
+        if let Some(orphan) = self.orphans.get_mut(&container).filter(|orphan| **orphan == Orphan::Lingers) {
+            *orphan = Orphan::Terminates;
+            actions.push(Action::Terminate { container, grace: self.spec.grace });
         }
     }
 
     fn reconcile(&mut self, actions: &mut Vec<Action>) -> Progress {
         match self.ending {
-            Ending::No => match self.reconcile_wanted(actions) {
-                Some(progress) => progress,
-                None => self.reconcile_condemned(actions),
-            },
+            Ending::No => {
+                self.condemn_volumes();
+                let progress = self.reconcile_wanted(actions).or_else(|| self.reconcile_condemned(actions));
+                progress.unwrap_or_else(|| self.reconcile_old(actions))
+            }
             Ending::InOrder => self.reconcile_ending(self.ordered(), actions),
             Ending::AtOnce => self.reconcile_ending(false, actions),
         }
@@ -321,6 +457,21 @@ impl StatefulSet {
 
     fn ordered(&self) -> bool {
         self.spec.management == PodManagement::OrderedReady
+    }
+
+    /// Volumes of pods that ought not to exist go with them, if that is the policy. A pod that terminates takes along what was
+    /// decided when it was told to, as its claim belongs to it from then on.
+    fn condemn_volumes(&mut self) {
+        if self.spec.when_scaled == WhenScaled::Retain {
+            return;
+        }
+        for (ordinal, pod) in &self.pods {
+            if !self.spec.wants(*ordinal) {
+                self.condemned.insert(*ordinal);
+            } else if !pod.is_terminating() {
+                self.condemned.remove(ordinal);
+            }
+        }
     }
 
     /// Pods that ought to exist. `None`: nothing stands in the way of looking at those that ought not to.
@@ -343,8 +494,8 @@ impl StatefulSet {
     }
 
     /// Pods that ought not to exist, from the highest. In order, a pod that is not ready stops the descent unless it is
-    /// the lowest that is not (`processCondemned`).
-    fn reconcile_condemned(&mut self, actions: &mut Vec<Action>) -> Progress {
+    /// the lowest that is not (`processCondemned`). `None`: nothing stands in the way of looking at those that are to be replaced.
+    fn reconcile_condemned(&mut self, actions: &mut Vec<Action>) -> Option<Progress> {
         let condemned: Vec<Ordinal> =
             self.pods.keys().copied().filter(|ordinal| !self.spec.wants(*ordinal)).collect();
         let first_unhealthy = self.pods.iter().find(|(_, pod)| !pod.is_ready()).map(|(ordinal, _)| *ordinal);
@@ -355,10 +506,27 @@ impl StatefulSet {
                 continue;
             }
             if pod.is_terminating() || (!pod.is_ready() && first_unhealthy != Some(ordinal)) {
-                return Progress::Waits;
+                return Some(Progress::Waits);
             }
             self.delete(ordinal, actions);
-            return Progress::Made;
+            return Some(Progress::Made);
+        }
+        None
+    }
+
+    /// Pods that a rolling restart has not reached, from the highest: one at a time, whatever the management, and none while
+    /// one above it is not ready (the end of `updateStatefulSet`).
+    fn reconcile_old(&mut self, actions: &mut Vec<Action>) -> Progress {
+        let wanted: Vec<Ordinal> = self.spec.ordinals().collect();
+        for ordinal in wanted.into_iter().rev() {
+            let Some(pod) = self.pods.get(&ordinal) else { return Progress::Waits };
+            if !pod.is_terminating() && pod.key().uid <= self.replaced_up_to {
+                self.delete(ordinal, actions);
+                return Progress::Made;
+            }
+            if !pod.is_ready() {
+                return Progress::Waits;
+            }
         }
         Progress::Waits
     }

@@ -1,51 +1,58 @@
-//! The controller against tables and against every order of events that proptest finds.
+//! The controller against tables. `controller_property_tests` has the orders of events that nobody thought of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use super::controller::{Action, Event, PodManagement, Spec, StatefulSet};
-use super::pod::{BackOff, ContainerId, Phase, PodKey};
+use super::controller::{Action, Event, PodManagement, Spec, StatefulSet, WhenScaled};
+use super::pod::{ContainerId, Phase, PodKey};
 use crate::identity::Ordinal;
 
 /// A world that carries out actions and forgets nothing: what the controller may rely on, checked at every action.
-struct World {
-    set: StatefulSet,
+pub(super) struct World {
+    pub(super) set: StatefulSet,
     /// Pods that were created and not removed, and what is known of them.
-    pods: BTreeMap<PodKey, Known>,
+    pub(super) pods: BTreeMap<PodKey, Known>,
     /// Containers whose process runs.
-    running: BTreeSet<ContainerId>,
-    waiting: Vec<(ContainerId, Duration)>,
-    graces: Vec<ContainerId>,
+    pub(super) running: BTreeSet<ContainerId>,
+    pub(super) waiting: Vec<(ContainerId, Duration)>,
+    pub(super) graces: Vec<ContainerId>,
+    /// Containers that run on without knowing that their pods are gone.
+    pub(super) lingering: Vec<ContainerId>,
+    /// Pods that were deleted with force and whose processes run.
+    pub(super) forgotten: BTreeSet<PodKey>,
     /// The pod that somebody deletes or kills by hand in this step.
     by_hand: Option<Ordinal>,
+    /// Somebody deletes all pods in this step.
+    any_order: bool,
     /// A short transcript of the actions.
-    said: Vec<String>,
+    pub(super) said: Vec<String>,
 }
 
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     ready: bool,
     terminating: bool,
 }
 
 impl World {
-    fn new(spec: Spec) -> Self {
+    pub(super) fn new(spec: Spec) -> Self {
         Self {
             set: StatefulSet::new(spec),
             pods: BTreeMap::new(),
             running: BTreeSet::new(),
             waiting: Vec::new(),
             graces: Vec::new(),
+            lingering: Vec::new(),
+            forgotten: BTreeSet::new(),
             by_hand: None,
+            any_order: false,
             said: Vec::new(),
         }
     }
 
-    fn with(replicas: Ordinal, management: PodManagement) -> Self {
+    pub(super) fn with(replicas: Ordinal, management: PodManagement) -> Self {
         Self::new(Spec { management, ..Spec::new(replicas) })
     }
 
@@ -54,7 +61,7 @@ impl World {
     }
 
     /// Takes an event; says what followed, as in `create 0, start 0`.
-    fn step(&mut self, event: Event) -> String {
+    pub(super) fn step(&mut self, event: Event) -> String {
         if let Event::ContainerExited { container, .. } = &event {
             self.running.remove(container);
         }
@@ -62,6 +69,7 @@ impl World {
             Event::DeletePod { ordinal } | Event::KillContainer { ordinal } => Some(*ordinal),
             _ => None,
         };
+        self.any_order = matches!(&event, Event::DeleteAllPods);
         self.said.clear();
         for action in self.set.step(event) {
             self.act(action);
@@ -74,6 +82,7 @@ impl World {
             assert!(!pod.is_ready() || pod.running().is_some(), "ready without a container");
         }
         assert_eq!(self.set.pods().len(), self.pods.len());
+        assert_eq!(self.set.is_gone(), self.pods.is_empty() && self.forgotten.is_empty());
         self.said.join(", ")
     }
 
@@ -98,7 +107,9 @@ impl World {
                 self.said.push(format!("start {}", n(container.pod)));
                 let known = &self.pods[&container.pod];
                 assert!(!known.terminating && !known.ready);
-                let same = |other: &&ContainerId| other.pod.ordinal == container.pod.ordinal;
+                let same = |other: &&ContainerId| {
+                    other.pod.ordinal == container.pod.ordinal && !self.forgotten.contains(&other.pod)
+                };
                 assert_eq!(self.running.iter().find(same), None, "two processes for one ordinal");
                 assert!(self.running.insert(container));
             }
@@ -117,9 +128,28 @@ impl World {
                 self.terminating(container);
                 self.graces.push(container);
             }
+            Action::Forget(pod) => {
+                self.said.push(format!("forget {}", n(pod)));
+                assert!(!self.pods[&pod].ready && self.running.iter().any(|container| container.pod == pod));
+                self.pods.remove(&pod);
+                self.forgotten.insert(pod);
+            }
+            Action::Linger { container, linger } => {
+                self.said.push(format!("linger {} {}s", n(container.pod), linger.as_secs()));
+                assert!(self.forgotten.contains(&container.pod));
+                self.lingering.push(container);
+            }
+            Action::DeleteVolume(ordinal) => {
+                self.said.push(format!("delete volume {ordinal}"));
+                assert_eq!(self.set.spec().when_scaled, WhenScaled::Delete);
+                assert!(self.pods.keys().all(|pod| pod.ordinal != ordinal), "a pod has it");
+            }
             Action::Kill(container) => {
                 self.said.push(format!("kill {}", n(container.pod)));
                 assert!(self.running.contains(&container));
+                if self.forgotten.contains(&container.pod) {
+                    return;
+                }
                 if self.set.is_ending() && self.by_hand != Some(n(container.pod)) {
                     self.pods.get_mut(&container.pod).unwrap().terminating = true;
                 }
@@ -127,6 +157,9 @@ impl World {
             Action::RemovePod(pod) => {
                 self.said.push(format!("remove {}", n(pod)));
                 assert!(self.running.iter().all(|container| container.pod != pod), "its process runs");
+                if self.forgotten.remove(&pod) {
+                    return;
+                }
                 assert!(!self.pods[&pod].ready);
                 self.pods.remove(&pod);
             }
@@ -135,8 +168,11 @@ impl World {
 
     fn terminating(&mut self, container: ContainerId) {
         assert!(self.running.contains(&container));
+        if self.forgotten.contains(&container.pod) {
+            return;
+        }
         let ordinal = container.pod.ordinal;
-        let by_hand = self.by_hand == Some(ordinal);
+        let by_hand = self.any_order || self.by_hand == Some(ordinal);
         if !by_hand && self.ordered() && (self.set.is_ending() || !self.set.spec().wants(ordinal)) {
             let above = self.pods.keys().filter(|pod| pod.ordinal > ordinal);
             // A pod that was deleted by hand goes whenever it is told; the others wait for those above.
@@ -154,7 +190,7 @@ impl World {
         self.step(Event::Probed { container, success })
     }
 
-    fn exit(&mut self, ordinal: Ordinal) -> String {
+    pub(super) fn exit(&mut self, ordinal: Ordinal) -> String {
         self.exit_after(ordinal, Duration::from_secs(1))
     }
 
@@ -163,7 +199,7 @@ impl World {
         self.step(Event::ContainerExited { container, ran_for, how: "exit code 1".to_owned() })
     }
 
-    fn wait_over(&mut self) -> String {
+    pub(super) fn wait_over(&mut self) -> String {
         let (container, _) = self.waiting.pop().unwrap();
         self.step(Event::BackOffElapsed { container })
     }
@@ -402,173 +438,110 @@ fn messages_about_what_is_gone_do_nothing() {
     }
 }
 
-/// What the world may do next; numbers choose among what is possible.
-#[derive(Clone, Copy, Debug)]
-enum Move {
-    Probe(usize, bool),
-    Exit(usize, u16),
-    WaitOver(usize),
-    GraceOver(usize),
-    Delete(Ordinal),
-    Kill(Ordinal),
-    Scale(Ordinal),
-    TearDown,
-    Hurry,
-    Stale(usize),
+#[test]
+fn all_deleted_at_once_come_back_in_order() {
+    let mut world = World::all_ready(3, PodManagement::OrderedReady);
+    let deleted = world.step(Event::DeleteAllPods);
+    assert_eq!(deleted, "unready 0, terminate 0, unready 1, terminate 1, unready 2, terminate 2");
+    assert_eq!(world.step(Event::DeleteAllPods), "");
+    assert_eq!(world.exit(2), "remove 2", "0 and 1 are to be ready first");
+    assert_eq!(world.exit(0), "remove 0, create 0, start 0");
+    assert_eq!(world.exit(1), "remove 1");
+    assert_eq!(world.probe(0, true), "ready 0, create 1, start 1");
+    assert_eq!(world.probe(1, true), "ready 1, create 2, start 2");
 }
 
-fn moves() -> impl Strategy<Value = Move> {
-    prop_oneof![
-        12 => (any::<usize>(), prop::bool::weighted(0.7)).prop_map(|(at, ok)| Move::Probe(at, ok)),
-        5 => (any::<usize>(), 0..1_000u16).prop_map(|(at, seconds)| Move::Exit(at, seconds)),
-        3 => any::<usize>().prop_map(Move::WaitOver),
-        2 => any::<usize>().prop_map(Move::GraceOver),
-        2 => (0..6u16).prop_map(Move::Delete),
-        1 => (0..6u16).prop_map(Move::Kill),
-        1 => (0..6u16).prop_map(Move::Scale),
-        1 => any::<usize>().prop_map(Move::Stale),
-    ]
-}
-
-impl World {
-    fn play(&mut self, step: Move, old: &[ContainerId]) {
-        let all: Vec<ContainerId> = self.running.iter().copied().collect();
-        let pick = |at: usize, len: usize| at.checked_rem(len);
-        let event = match step {
-            Move::Probe(at, success) => {
-                pick(at, all.len()).map(|at| Event::Probed { container: all[at], success })
-            }
-            Move::Exit(at, seconds) => pick(at, all.len()).map(|at| Event::ContainerExited {
-                container: all[at],
-                ran_for: Duration::from_secs(u64::from(seconds)),
-                how: "exit code 0".to_owned(),
-            }),
-            Move::WaitOver(at) => pick(at, self.waiting.len())
-                .map(|at| Event::BackOffElapsed { container: self.waiting.swap_remove(at).0 }),
-            Move::GraceOver(at) => pick(at, self.graces.len())
-                .map(|at| Event::GraceElapsed { container: self.graces.swap_remove(at) }),
-            Move::Delete(ordinal) => Some(Event::DeletePod { ordinal }),
-            Move::Kill(ordinal) => Some(Event::KillContainer { ordinal }),
-            Move::Scale(replicas) => Some(Event::Scale { replicas }),
-            Move::TearDown => Some(Event::TearDown),
-            Move::Hurry => Some(Event::Hurry),
-            Move::Stale(at) => pick(at, old.len())
-                .map(|at| old[at])
-                .filter(|old| !self.running.contains(old))
-                .map(|container| Event::ContainerExited {
-                    container,
-                    ran_for: Duration::ZERO,
-                    how: String::new(),
-                }),
-        };
-        if let Some(event) = event {
-            self.step(event);
+#[test]
+fn a_rolling_restart_replaces_one_after_the_other_from_the_highest() {
+    for management in [PodManagement::OrderedReady, PodManagement::Parallel] {
+        let mut world = World::all_ready(3, management);
+        let old: Vec<PodKey> = world.pods.keys().copied().collect();
+        assert_eq!(world.step(Event::RolloutRestart), "unready 2, terminate 2");
+        assert_eq!(world.exit(2), "remove 2, create 2, start 2");
+        assert_eq!(world.step(Event::Sync), "");
+        assert_eq!(world.probe(2, true), "ready 2, unready 1, terminate 1");
+        assert_eq!(world.exit(1), "remove 1, create 1, start 1");
+        for _ in 0..3 {
+            world.probe(2, false);
         }
-    }
-
-    /// From any state: whatever was lost is replaced and every pod becomes ready, given that processes run.
-    fn settle(&mut self) {
-        for _ in 0..1_000 {
-            if self.set.is_settled() {
-                return;
-            }
-            let ending: Vec<Ordinal> = self
-                .set
-                .pods()
-                .values()
-                .filter(|pod| pod.is_terminating())
-                .map(|pod| pod.key().ordinal)
-                .collect();
-            for ordinal in ending {
-                self.exit(ordinal);
-            }
-            while !self.waiting.is_empty() {
-                self.wait_over();
-            }
-            for container in self.running.clone() {
-                self.step(Event::Probed { container, success: true });
-            }
+        assert_eq!(world.probe(1, true), "ready 1", "2 is to be ready again first");
+        assert_eq!(world.probe(2, true), "ready 2, unready 0, terminate 0");
+        assert_eq!(world.exit(0), "remove 0, create 0, start 0");
+        assert_eq!(world.probe(0, true), "ready 0");
+        assert!(world.set.is_settled() && old.iter().all(|old| !world.pods.contains_key(old)));
+        // One that waits for its back-off is replaced, too.
+        world.exit(2);
+        world.exit(2);
+        if management == PodManagement::Parallel {
+            assert_eq!(world.step(Event::RolloutRestart), "remove 2, create 2, start 2");
         }
-        panic!("does not settle: {:?}", self.set);
-    }
-
-    /// From any state: it ends, given that processes end.
-    fn end(&mut self) {
-        self.step(Event::TearDown);
-        for _ in 0..1_000 {
-            if self.pods.is_empty() {
-                return;
-            }
-            let ending = self.set.pods().values().find(|pod| pod.is_terminating());
-            let ordinal = ending.map(|pod| pod.key().ordinal).expect("waits for nothing");
-            self.exit(ordinal);
-        }
-        panic!("does not end: {:?}", self.set);
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+#[test]
+fn a_forced_deletion_makes_two_of_one_name_until_the_old_one_ends() {
+    let mut world = World::all_ready(2, PodManagement::OrderedReady);
+    let old = world.container(0);
+    let force = |seconds| Event::ForceDeletePod { ordinal: 0, linger: Duration::from_secs(seconds) };
+    assert_eq!(world.step(force(5)), "unready 0, forget 0, linger 0 5s, create 0, start 0");
+    assert!(world.running.contains(&old) && world.running.contains(&world.container(0)));
+    assert_eq!(world.step(Event::Probed { container: old, success: true }), "", "nobody asks it any more");
+    assert_eq!(world.step(Event::GraceElapsed { container: old }), "");
+    assert_eq!(world.step(Event::LingerElapsed { container: old }), "terminate 0");
+    assert_eq!(world.step(Event::LingerElapsed { container: old }), "");
+    assert_eq!(world.step(Event::GraceElapsed { container: old }), "kill 0");
+    let ended = |container| Event::ContainerExited { container, ran_for: Duration::ZERO, how: String::new() };
+    assert_eq!(world.step(ended(old)), "remove 0");
+    assert_eq!(world.step(ended(old)), "");
+    assert_eq!(world.probe(0, true), "ready 0");
 
-    /// The world's assertions hold in every order of events, and from wherever that leads the set settles and ends.
-    #[test]
-    fn whatever_happens_the_promises_hold(
-        replicas in 0..5u16,
-        first in 0..3u16,
-        parallel: bool,
-        steps in prop::collection::vec(moves(), 0..120),
-        last in prop::option::of(prop_oneof![Just(Move::TearDown), Just(Move::Hurry)]),
-        after in prop::collection::vec(moves(), 0..30),
-    ) {
-        let management = if parallel { PodManagement::Parallel } else { PodManagement::OrderedReady };
-        let mut world = World::new(Spec { first, management, ..Spec::new(replicas) });
-        world.step(Event::Sync);
-        let mut old = Vec::new();
-        for step in steps {
-            old.extend(world.running.iter().copied());
-            old.dedup();
-            world.play(step, &old);
-        }
-        match last {
-            Some(last) => {
-                world.play(last, &old);
-                for step in after {
-                    world.play(step, &old);
-                }
-            }
-            None => world.settle(),
-        }
-        world.end();
-        prop_assert!(world.running.is_empty());
-    }
+    // Without a time: it is told at once. The end of the set waits for it.
+    let old = world.container(0);
+    assert_eq!(world.step(force(0)), "unready 0, forget 0, terminate 0, create 0, start 0");
+    world.step(Event::TearDown);
+    world.exit(1);
+    world.exit(0);
+    assert!(world.set.pods().is_empty() && !world.set.is_gone());
+    assert_eq!(world.step(ended(old)), "remove 0");
+    assert!(world.set.is_gone());
 
-    /// The same events give the same actions.
-    #[test]
-    fn it_is_deterministic(steps in prop::collection::vec(moves(), 0..60)) {
-        let (mut one, mut other) =
-            (World::with(3, PodManagement::OrderedReady), World::with(3, PodManagement::OrderedReady));
-        for step in steps {
-            one.play(step, &[]);
-            other.play(step, &[]);
-            prop_assert_eq!(&one.said, &other.said);
-        }
-    }
+    // One that was terminating goes on doing so, and one that does not run is simply gone.
+    let mut world = World::all_ready(1, PodManagement::OrderedReady);
+    let old = world.container(0);
+    world.step(Event::DeletePod { ordinal: 0 });
+    assert_eq!(world.step(force(5)), "forget 0, create 0, start 0");
+    assert_eq!(world.step(Event::GraceElapsed { container: old }), "kill 0");
+    world.exit(0);
+    world.exit(0);
+    assert_eq!(world.step(force(5)), "remove 0, create 0, start 0");
+    assert_eq!(world.step(force(5)), "forget 0, linger 0 5s, create 0, start 0");
+    // Both that still run are told.
+    assert_eq!(world.step(Event::TearDown), "terminate 0, terminate 0");
+    assert_eq!(world.step(Event::Hurry), "kill 0, kill 0, kill 0");
+}
 
-    /// The back-off never shrinks before it is reset, and never passes its limit.
-    #[test]
-    fn back_off_is_monotone_and_bounded(runs in prop::collection::vec(0..1_200u64, 1..50)) {
-        let rule = BackOff::default();
-        let (mut last, mut before) = (None, Duration::ZERO);
-        for seconds in runs {
-            let ran_for = Duration::from_secs(seconds);
-            let (wait, next) = rule.after(last, ran_for);
-            prop_assert!(wait <= rule.max && next <= rule.max);
-            if last.is_some() && ran_for <= rule.reset_after {
-                prop_assert!(wait >= before && wait >= rule.initial);
-            } else {
-                prop_assert_eq!(wait, Duration::ZERO);
-            }
-            (last, before) = (Some(next), wait);
-        }
-    }
+#[test]
+fn volumes_go_with_the_pods_that_the_set_loses_if_that_is_the_policy() {
+    let spec = Spec { when_scaled: WhenScaled::Delete, ..Spec::new(2) };
+    let mut world = World::new(spec);
+    world.step(Event::Sync);
+    world.probe(0, true);
+    world.probe(1, true);
+    world.step(Event::DeletePod { ordinal: 1 });
+    assert_eq!(world.exit(1), "remove 1, create 1, start 1", "it comes back, so its volume stays");
+    world.probe(1, true);
+    assert_eq!(world.step(Event::Scale { replicas: 1 }), "unready 1, terminate 1");
+    // Scaled up while it terminates: its claim goes with it all the same.
+    assert_eq!(world.step(Event::Scale { replicas: 2 }), "");
+    assert_eq!(world.exit(1), "remove 1, delete volume 1, create 1, start 1");
+    // Deleted by hand before the set lost it.
+    world.step(Event::DeletePod { ordinal: 1 });
+    world.step(Event::Scale { replicas: 1 });
+    assert_eq!(world.exit(1), "remove 1, delete volume 1");
+    assert_eq!(world.step(Event::Scale { replicas: 0 }), "unready 0, terminate 0");
+    assert_eq!(world.exit(0), "remove 0, delete volume 0");
+    // The end of the set is not a smaller set.
+    world.step(Event::Scale { replicas: 1 });
+    world.step(Event::TearDown);
+    assert_eq!(world.exit(0), "remove 0");
 }

@@ -1,6 +1,7 @@
-//! The name server: puts the answers of `zone` on the wire. An edge; it decides nothing and keeps nothing.
+//! The name server: puts what `resolution` says on the wire. An edge; it decides nothing.
 //!
-//! Whoever replaces the zone changes what the next question is answered. Called by `driver`.
+//! Whoever replaces the zone changes what the next question is answered, unless an answer is kept. Called by `driver` and
+//! `commands`.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,10 +16,13 @@ use hickory_server::proto::rr::rdata::{A, SOA};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use parking_lot::RwLock;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::addresses::DnsSockets;
 use super::naming::CLUSTER_DOMAIN;
+use super::resolution::{Resolution, Said};
+use super::status::DnsMode;
 use super::zone::{Answer, Kind, TTL_SECONDS, Zone};
 
 /// Time that a TCP connection may stay silent.
@@ -30,7 +34,7 @@ const UDP_BYTES: u16 = 1_232;
 
 /// A running name server. Dropping it ends it.
 pub struct NameServer {
-    zone: Arc<RwLock<Zone>>,
+    resolution: Arc<Mutex<Resolution>>,
     address: SocketAddr,
     _server: Server<Handler>,
 }
@@ -42,16 +46,17 @@ impl std::fmt::Debug for NameServer {
 }
 
 impl NameServer {
-    /// Answers on these sockets, in the current tokio runtime.
+    /// Answers on these sockets, in the current tokio runtime. An answer is kept for `keep`.
     ///
     /// # Errors
     /// If tokio cannot take the sockets.
-    pub fn start(sockets: DnsSockets, zone: Zone) -> std::io::Result<Self> {
-        let zone = Arc::new(RwLock::new(zone));
-        let mut server = Server::new(Handler { zone: Arc::clone(&zone) });
+    pub fn start(sockets: DnsSockets, zone: Zone, keep: Duration) -> std::io::Result<Self> {
+        let resolution = Arc::new(Mutex::new(Resolution::new(zone, keep)));
+        let handler = Handler { resolution: Arc::clone(&resolution), began: Instant::now() };
+        let mut server = Server::new(handler);
         server.register_socket(tokio::net::UdpSocket::from_std(sockets.udp)?);
         server.register_listener(tokio::net::TcpListener::from_std(sockets.tcp)?, TCP_TIMEOUT, TCP_RESPONSES);
-        Ok(Self { zone, address: sockets.address, _server: server })
+        Ok(Self { resolution, address: sockets.address, _server: server })
     }
 
     /// Where it listens.
@@ -59,14 +64,31 @@ impl NameServer {
         self.address
     }
 
-    /// Every question from now on is answered from this zone.
+    /// Every question from now on is answered from this zone, if no answer to it is kept.
     pub fn publish(&self, zone: Zone) {
-        *self.zone.write() = zone;
+        self.resolution.lock().publish(zone);
+    }
+
+    /// How it answers from now on. [`DnsMode::Up`] also takes back every [`NameServer::set_stale`].
+    pub fn set_mode(&self, mode: DnsMode) {
+        self.resolution.lock().set_mode(mode);
+    }
+
+    /// How it answers.
+    pub fn mode(&self) -> DnsMode {
+        self.resolution.lock().mode()
+    }
+
+    /// The one name is answered with the address of the other.
+    pub fn set_stale(&self, name: &str, other: &str) {
+        self.resolution.lock().set_stale(name, other);
     }
 }
 
 struct Handler {
-    zone: Arc<RwLock<Zone>>,
+    resolution: Arc<Mutex<Resolution>>,
+    /// What its time is counted from.
+    began: Instant,
 }
 
 /// One answer, ready to be sent.
@@ -79,8 +101,9 @@ struct Reply {
 }
 
 impl Handler {
-    fn reply(&self, request: &Request) -> Reply {
-        let code = |code| Reply { code, ..Reply::default() };
+    /// `None`: nothing is to be answered.
+    fn reply(&self, request: &Request) -> Option<Reply> {
+        let code = |code| Some(Reply { code, ..Reply::default() });
         if request.metadata.op_code != OpCode::Query {
             return code(ResponseCode::NotImp);
         }
@@ -93,24 +116,27 @@ impl Handler {
             RecordType::SOA => Kind::Soa,
             _ => Kind::Other,
         };
-        let zone = self.zone.read().clone();
-        let answer = zone.answer(&info.query.name().to_string(), kind);
-        if answer == Answer::NotOurs {
-            return code(ResponseCode::Refused);
-        }
-        let Ok(soa) = soa(zone.serial()) else { return code(ResponseCode::ServFail) };
+        let name = info.query.name().to_string();
+        let said = self.resolution.lock().answer(&name, kind, self.began.elapsed());
+        let (answer, ttl, serial) = match said {
+            Said::Nothing => return None,
+            Said::Failure => return code(ResponseCode::ServFail),
+            Said::Answer { answer: Answer::NotOurs, .. } => return code(ResponseCode::Refused),
+            Said::Answer { answer, ttl, serial } => (answer, ttl, serial),
+        };
+        let Ok(soa) = soa(serial) else { return code(ResponseCode::ServFail) };
         // The case of the question comes back, as resolvers that randomise it expect.
         let name = info.query.original().name().clone();
         let (code, answers, authority) = match answer {
             Answer::Addresses(addresses) => {
-                let record = |address| Record::from_rdata(name.clone(), TTL_SECONDS, RData::A(A(address)));
+                let record = |address| Record::from_rdata(name.clone(), ttl, RData::A(A(address)));
                 (ResponseCode::NoError, addresses.into_iter().map(record).collect(), Vec::new())
             }
             Answer::Authority => (ResponseCode::NoError, vec![soa], Vec::new()),
             Answer::NoData => (ResponseCode::NoError, Vec::new(), vec![soa]),
             Answer::NoSuchName | Answer::NotOurs => (ResponseCode::NXDomain, Vec::new(), vec![soa]),
         };
-        Reply { code, authoritative: true, answers, authority }
+        Some(Reply { code, authoritative: true, answers, authority })
     }
 }
 
@@ -137,7 +163,10 @@ impl RequestHandler for Handler {
         Self: 'async_trait,
     {
         Box::pin(async move {
-            let reply = self.reply(request);
+            let Some(reply) = self.reply(request) else {
+                let metadata = Metadata::response_from_request(&request.metadata);
+                return ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() });
+            };
             let mut metadata = Metadata::response_from_request(&request.metadata);
             metadata.response_code = reply.code;
             metadata.authoritative = reply.authoritative;
@@ -175,6 +204,10 @@ mod tests {
     use crate::playground::naming::Naming;
 
     fn resolver(server: SocketAddr, protocol: ProtocolConfig) -> TokioResolver {
+        resolver_within(server, protocol, Duration::from_secs(5))
+    }
+
+    fn resolver_within(server: SocketAddr, protocol: ProtocolConfig, timeout: Duration) -> TokioResolver {
         let mut connection = ConnectionConfig::new(protocol);
         connection.port = server.port();
         let server = NameServerConfig::new(server.ip(), true, vec![connection]);
@@ -185,7 +218,7 @@ mod tests {
         let mut options = ResolverOpts::default();
         options.cache_size = 0;
         options.attempts = 1;
-        options.timeout = Duration::from_secs(5);
+        options.timeout = timeout;
         *builder.options_mut() = options;
         builder.build().unwrap()
     }
@@ -209,7 +242,8 @@ mod tests {
         let naming = Naming::new("setstone", "default").unwrap();
         let pod = |host| Ipv4Addr::new(127, 70, 80, host);
         let all: Vec<_> = (0..50u16).map(|ordinal| (ordinal, pod(10 + ordinal as u8))).collect();
-        let server = NameServer::start(sockets, Zone::of(&naming, 1, subnet.service(), [])).unwrap();
+        let server =
+            NameServer::start(sockets, Zone::of(&naming, 1, subnet.service(), []), Duration::ZERO).unwrap();
         let udp = resolver(server.address(), ProtocolConfig::Udp);
         let tcp = resolver(server.address(), ProtocolConfig::Tcp);
         let (own, service) = (naming.pod_fqdn(0) + ".", naming.headless_fqdn() + ".");
@@ -229,5 +263,24 @@ mod tests {
         assert_eq!(ask(&udp, &service).await.unwrap().len(), 50);
         let refused = ask(&udp, "example.com.").await.unwrap_err();
         assert!(refused != "NXDOMAIN" && refused != "NODATA", "{refused}");
+    }
+
+    #[tokio::test]
+    async fn it_can_fail_and_be_silent() {
+        let (subnet, sockets) = Subnet::reserve().unwrap();
+        let naming = Naming::new("setstone", "default").unwrap();
+        let zone = Zone::of(&naming, 1, subnet.service(), [(0, Ipv4Addr::new(127, 70, 80, 10))]);
+        let server = NameServer::start(sockets, zone, Duration::ZERO).unwrap();
+        let mut quick = resolver(server.address(), ProtocolConfig::Udp);
+        let own = naming.pod_fqdn(0) + ".";
+        server.set_mode(DnsMode::Down);
+        let failed = ask(&quick, &own).await.unwrap_err();
+        assert!(failed != "NXDOMAIN" && failed != "NODATA", "{failed}");
+        server.set_mode(DnsMode::Silent);
+        quick = resolver_within(server.address(), ProtocolConfig::Udp, Duration::from_millis(200));
+        let silent = ask(&quick, &own).await.unwrap_err();
+        assert!(silent.contains("timed out"), "{silent}");
+        server.set_mode(DnsMode::Up);
+        assert_eq!(ask(&quick, &own).await, Ok(vec!["127.70.80.10 30".to_owned()]));
     }
 }

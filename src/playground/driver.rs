@@ -10,46 +10,27 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::addresses::Subnet;
 use super::api_server::ApiServer;
+use super::commands::{Message, Reply};
 use super::controller::{Action, Event, StatefulSet};
 use super::dns::NameServer;
 use super::environment::Facts;
 use super::naming::{ADMIN_PORT, CLIENT_PORT, Naming};
+use super::pending::Pending;
 use super::pod::{ContainerId, Phase, Pod, PodKey};
 use super::probe::probe;
 use super::process::{Launch, Process, Signal};
 use super::proxy::Proxy;
 use super::run_directory::RunDirectory;
-use super::status::{CommandError, PodStatus, Status};
+use super::status::{OrphanStatus, PodStatus, Status};
 use super::volumes::Volumes;
 use super::zone::Zone;
 use crate::identity::Ordinal;
-use crate::limits::PLAYGROUND_PODS;
-
-/// Where the answer to a command goes.
-pub(super) type Reply = oneshot::Sender<Result<(), CommandError>>;
-
-/// What the driver is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Something happened.
-    Event(Event),
-    /// SIGKILL to a container; answered when it has ended.
-    Kill(Ordinal, Reply),
-    /// Delete a pod; answered when it is terminating.
-    Restart(Ordinal, Reply),
-    /// Change the number of pods.
-    Scale(Ordinal, Reply),
-    /// Delete a volume once its pod is gone.
-    DeleteVolume(Ordinal, Reply),
-    /// Whether the API server answers.
-    ApiServer(bool, Reply),
-}
 
 /// How pods are started.
 #[derive(Debug)]
@@ -63,11 +44,15 @@ pub(super) struct Program {
 
 /// What belongs to one pod.
 #[derive(Debug, Default)]
-struct Edges {
+pub(super) struct Edges {
     address: Option<Ipv4Addr>,
-    process: Option<Process>,
+    pub(super) process: Option<Process>,
     probe: Option<AbortOnDropHandle<()>>,
     timer: Option<AbortOnDropHandle<()>>,
+    /// It has its volume: from the first start of a container until the pod is gone.
+    pub(super) attached: bool,
+    /// The container that waits for that.
+    pub(super) held: Option<ContainerId>,
 }
 
 /// The parts of a running playground. Fields are dropped from the top: processes first, their volumes last.
@@ -85,24 +70,26 @@ pub(super) struct Driver {
     pub(super) messages: mpsc::Sender<Message>,
     pub(super) status: watch::Sender<Status>,
     pub(super) kills: Vec<(ContainerId, Reply)>,
-    /// Volumes that are deleted as soon as their pods are gone.
-    pub(super) doomed: BTreeSet<Ordinal>,
+    /// Changes of volumes, as soon as their pods are gone.
+    pub(super) pending: Pending,
+    /// Volumes that are being copied.
+    pub(super) copying: BTreeSet<Ordinal>,
     pub(super) serial: u32,
     pub(super) _control: AbortOnDropHandle<()>,
     pub(super) run: RunDirectory,
     pub(super) volumes: Volumes,
 }
 
-/// Edges of the pods that exist.
+/// Edges of the pods that exist, and of those whose process does.
 #[derive(Debug, Default)]
-pub(super) struct Pods(BTreeMap<PodKey, Edges>);
+pub(super) struct Pods(pub(super) BTreeMap<PodKey, Edges>);
 
 impl Driver {
     /// Runs until it was told to end and every pod has. When `abandoned` fires, it ends as fast as it can.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, abandoned: CancellationToken) {
         self.take(Message::Event(Event::Sync));
         let mut hurried = false;
-        while !(self.set.is_ending() && self.set.pods().is_empty()) {
+        while !(self.set.is_ending() && self.set.is_gone()) {
             let message = tokio::select! {
                 Some(message) = inbox.recv() => message,
                 () = abandoned.cancelled(), if !hurried => {
@@ -122,85 +109,13 @@ impl Driver {
                 }
                 self.step(event);
             }
-            Message::Kill(ordinal, reply) => match self.killable(ordinal) {
-                Ok(container) => {
-                    self.kills.push((container, reply));
-                    self.step(Event::KillContainer { ordinal });
-                }
-                Err(error) => drop(reply.send(Err(error))),
-            },
-            Message::Restart(ordinal, reply) => {
-                let deletable = self.deletable(ordinal);
-                if deletable.is_ok() {
-                    self.step(Event::DeletePod { ordinal });
-                }
-                // Whoever asked may be gone.
-                drop(reply.send(deletable));
-            }
-            Message::Scale(replicas, reply) => {
-                let scaled = self.scalable(replicas);
-                if scaled.is_ok() {
-                    self.api.scale(replicas);
-                    self.step(Event::Scale { replicas });
-                }
-                drop(reply.send(scaled));
-            }
-            Message::ApiServer(up, reply) => {
-                self.api.set_up(up);
-                self.refresh();
-                drop(reply.send(Ok(())));
-            }
-            Message::DeleteVolume(ordinal, reply) => drop(reply.send(self.delete_volume(ordinal))),
+            Message::Asked(request, reply) => self.asked(request, reply),
+            Message::Copied(copied) => self.copied(copied),
         }
-    }
-
-    fn existing(&self, ordinal: Ordinal) -> Result<&Pod, CommandError> {
-        if self.set.is_ending() {
-            return Err(CommandError::Stopping);
-        }
-        let replicas = self.set.spec().replicas;
-        self.set.pods().get(&ordinal).ok_or(CommandError::NoSuchPod { ordinal, replicas })
-    }
-
-    fn killable(&self, ordinal: Ordinal) -> Result<ContainerId, CommandError> {
-        let pod = self.existing(ordinal)?;
-        pod.running().ok_or(CommandError::NotRunning { ordinal, phase: pod.phase() })
-    }
-
-    fn deletable(&self, ordinal: Ordinal) -> Result<(), CommandError> {
-        if self.existing(ordinal)?.is_terminating() {
-            return Err(CommandError::Terminating { ordinal });
-        }
-        Ok(())
-    }
-
-    fn scalable(&self, replicas: Ordinal) -> Result<(), CommandError> {
-        match PLAYGROUND_PODS {
-            _ if self.set.is_ending() => Err(CommandError::Stopping),
-            most if replicas > most => Err(CommandError::TooMany { replicas, most }),
-            _ => Ok(()),
-        }
-    }
-
-    fn delete_volume(&mut self, ordinal: Ordinal) -> Result<(), CommandError> {
-        if !self.volumes.exists(&self.naming.pod(ordinal)) {
-            return Err(CommandError::NoSuchVolume { ordinal });
-        }
-        self.doomed.insert(ordinal);
-        if self.set.pods().contains_key(&ordinal) { Ok(()) } else { self.remove_doomed(ordinal) }
-    }
-
-    /// The pod is gone: its volume goes too, if it was deleted.
-    fn remove_doomed(&mut self, ordinal: Ordinal) -> Result<(), CommandError> {
-        if !self.doomed.remove(&ordinal) {
-            return Ok(());
-        }
-        let removed = self.volumes.remove(&self.naming.pod(ordinal));
-        removed.map_err(|error| CommandError::Volume { ordinal, reason: error.to_string() })
     }
 
     /// One event, and those that follow from it at once (a process that cannot be started has ended).
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         let mut ended = Vec::new();
         while let Some(event) = events.pop_front() {
@@ -222,7 +137,7 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, action: Action) -> Option<Event> {
+    fn act(&mut self, action: Action) -> Vec<Event> {
         match action {
             Action::CreatePod(pod) => {
                 self.pods.0.entry(pod).or_default();
@@ -231,10 +146,7 @@ impl Driver {
                 self.publish();
             }
             Action::StartContainer(container) => {
-                if let Err(why) = self.start(container) {
-                    let how = format!("cannot be started: {why}");
-                    return Some(Event::ContainerExited { container, ran_for: Duration::ZERO, how });
-                }
+                return self.start_on_volume(container).into_iter().collect();
             }
             Action::Wait { container, wait } => {
                 self.after(container, wait, Event::BackOffElapsed { container });
@@ -242,21 +154,32 @@ impl Driver {
             // The endpoints follow from the controller's state: see `refresh`.
             Action::Ready { .. } => {}
             Action::Terminate { container, grace } => {
+                if let Some(never_started) = self.give_up(container) {
+                    return vec![never_started];
+                }
                 self.signal(container, Signal::TERM);
                 self.after(container, grace, Event::GraceElapsed { container });
             }
-            Action::Kill(container) => self.signal(container, Signal::KILL),
+            Action::Kill(container) => {
+                if let Some(never_started) = self.give_up(container) {
+                    return vec![never_started];
+                }
+                self.signal(container, Signal::KILL);
+            }
+            Action::Forget(_) => self.publish(),
+            Action::Linger { container, linger } => {
+                self.after(container, linger, Event::LingerElapsed { container });
+            }
             Action::RemovePod(pod) => {
                 if let Some(address) = self.pods.0.remove(&pod).and_then(|edges| edges.address) {
                     self.subnet.release(address);
                 }
-                if let Err(error) = self.remove_doomed(pod.ordinal) {
-                    tracing::error!(%error, "the next pod of that name gets the old volume");
-                }
                 self.publish();
+                return self.settle_volumes().events;
             }
+            Action::DeleteVolume(ordinal) => return self.delete_condemned_volume(ordinal),
         }
-        None
+        Vec::new()
     }
 
     fn address(&mut self, pod: PodKey) -> Result<Ipv4Addr, String> {
@@ -269,7 +192,7 @@ impl Driver {
         Ok(address)
     }
 
-    fn start(&mut self, container: ContainerId) -> Result<(), String> {
+    pub(super) fn start(&mut self, container: ContainerId) -> Result<(), String> {
         let ordinal = container.pod.ordinal;
         let address = self.address(container.pod)?;
         self.publish();
@@ -337,10 +260,16 @@ impl Driver {
         }
     }
 
+    /// Whether the pod exists for the API server, as one that was deleted with force does not.
+    fn is_known(&self, key: PodKey) -> bool {
+        self.set.pods().get(&key.ordinal).is_some_and(|pod| pod.key() == key)
+    }
+
     /// Tells the name server which pods exist now.
     fn publish(&mut self) {
         self.serial = self.serial.wrapping_add(1);
-        let pods = self.pods.0.iter().filter_map(|(pod, edges)| Some((pod.ordinal, edges.address?)));
+        let known = self.pods.0.iter().filter(|(pod, _)| self.is_known(**pod));
+        let pods = known.filter_map(|(pod, edges)| Some((pod.ordinal, edges.address?)));
         self.dns.publish(Zone::of(&self.naming, self.serial, self.subnet.service(), pods));
     }
 
@@ -359,7 +288,10 @@ impl Driver {
         let ready = self.set.pods().values().filter(|pod| pod.is_ready());
         self.service.set_backends(ready.filter_map(backend).collect());
         for (ordinal, proxy) in &self.clients {
-            let running = self.set.pods().get(ordinal).filter(|pod| pod.running().is_some());
+            // One that is about to close its port would reset what this proxy has accepted: nobody could know whether a request
+            // was lost or done. Refused at once, a client asks another pod.
+            let takes = |pod: &&Pod| pod.running().is_some() && !pod.is_terminating();
+            let running = self.set.pods().get(ordinal).filter(takes);
             proxy.set_backends(running.and_then(backend).into_iter().collect());
         }
         let status = self.describe();
@@ -384,12 +316,25 @@ impl Driver {
             dns: self.dns.address(),
             api_server: self.api.url(),
             api_server_up: self.api.is_up(),
+            dns_mode: self.dns.mode(),
             headless_service: self.naming.headless_fqdn(),
             data: self.volumes.root().to_owned(),
             temporary: self.volumes.is_temporary(),
             run: self.run.path().to_owned(),
             pods: ordinals.into_iter().map(|ordinal| self.describe_pod(ordinal)).collect(),
+            orphans: self.describe_orphans(),
         }
+    }
+
+    fn describe_orphans(&self) -> Vec<OrphanStatus> {
+        let forgotten = self.pods.0.iter().filter(|(pod, _)| !self.is_known(**pod));
+        let describe = |(pod, edges): (&PodKey, &Edges)| OrphanStatus {
+            ordinal: pod.ordinal,
+            uid: pod.uid,
+            address: edges.address,
+            pid: edges.process.as_ref().and_then(Process::pid),
+        };
+        forgotten.map(describe).collect()
     }
 
     fn describe_pod(&self, ordinal: Ordinal) -> PodStatus {
@@ -399,7 +344,10 @@ impl Driver {
             ordinal,
             name: self.naming.pod(ordinal),
             fqdn: self.naming.pod_fqdn(ordinal),
-            phase: pod.map_or(Phase::Absent, Pod::phase),
+            phase: match pod.map_or(Phase::Absent, Pod::phase) {
+                Phase::Running if edges.is_some_and(|edges| edges.held.is_some()) => Phase::ContainerCreating,
+                phase => phase,
+            },
             ready: pod.is_some_and(Pod::is_ready),
             uid: pod.map(|pod| pod.key().uid),
             address: edges.and_then(|edges| edges.address),

@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `controller` | which pods to create and delete, and when (pure; the simulation runs the same) |
 //! | `pod` | one pod: its container, back-off, readiness (pure) |
-//! | `naming`, `environment`, `zone` | names, what a pod is told, what DNS says (pure) |
+//! | `naming`, `environment` | names, what a pod is told (pure) |
+//! | `zone`, `resolution` | what DNS knows, and what it says: its cache and its faults (pure) |
+//! | `pending` | changes of volumes that wait for their pods (pure) |
 //! | `status` | what a playground tells, what can be asked of it |
-//! | `driver` | carries out what the controller says |
+//! | `driver` | carries out what the controller says; `commands` what it is asked for, `claims` which pod has which volume |
 //! | `accept`, `addresses`, `api_server`, `dns`, `proxy`, `probe`, `process`, `log_file`, `volumes`, `run_directory`, `control` | one edge each |
 
 // The playground starts processes, proxies and name servers of its own; no node runs in it.
@@ -20,6 +22,8 @@
 mod accept;
 pub mod addresses;
 mod api_server;
+mod claims;
+mod commands;
 pub mod control;
 pub mod controller;
 pub mod dns;
@@ -27,15 +31,19 @@ mod driver;
 pub mod environment;
 mod log_file;
 pub mod naming;
+pub mod pending;
 pub mod pod;
 pub mod probe;
 pub mod process;
 pub mod proxy;
+pub mod resolution;
 pub mod run_directory;
 pub mod status;
 pub mod volumes;
 pub mod zone;
 
+#[cfg(test)]
+mod controller_property_tests;
 #[cfg(test)]
 mod controller_tests;
 #[cfg(test)]
@@ -54,10 +62,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::addresses::{AddressError, Subnet};
 use self::api_server::{ApiServer, Object};
+use self::commands::Message;
 use self::controller::{Event, Spec, StatefulSet};
 use self::dns::NameServer;
-use self::driver::{Driver, Message, Pods, Program, Reply};
+use self::driver::{Driver, Pods, Program};
 use self::naming::{API_PORT, CLIENT_PORT, InvalidName, Naming};
+use self::pending::Pending;
 use self::proxy::Proxy;
 use self::run_directory::{RunDirectory, RunError};
 use self::volumes::{VolumeError, Volumes};
@@ -65,9 +75,11 @@ use self::zone::Zone;
 use crate::identity::Ordinal;
 use crate::limits;
 
-pub use self::controller::PodManagement;
+pub use self::controller::{PodManagement, WhenScaled};
 pub use self::pod::{BackOff, Phase};
-pub use self::status::{CommandError, Endpoints, PodStatus, Request, Response, Status};
+pub use self::status::{
+    CommandError, DnsMode, Endpoints, OrphanStatus, PodStatus, Request, Response, Status,
+};
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -82,6 +94,10 @@ pub struct Options {
     pub replicas: Ordinal,
     /// Their order.
     pub management: PodManagement,
+    /// What becomes of the volumes of pods that go because the set shrinks.
+    pub when_scaled: WhenScaled,
+    /// How long the name server keeps an answer, as CoreDNS does. Zero: not at all.
+    pub dns_cache: Duration,
     /// Name of the StatefulSet.
     pub name: String,
     /// Its namespace.
@@ -107,6 +123,8 @@ impl Options {
             environment: Vec::new(),
             replicas: 3,
             management: PodManagement::OrderedReady,
+            when_scaled: WhenScaled::Retain,
+            dns_cache: Duration::ZERO,
             name: "setstone".to_owned(),
             namespace: "default".to_owned(),
             data: None,
@@ -192,13 +210,14 @@ impl Playground {
         let volumes = Volumes::open(options.data.as_deref())?;
         let run = RunDirectory::create(options.run.as_deref())?;
         let (subnet, sockets) = Subnet::reserve()?;
-        let dns = NameServer::start(sockets, Zone::of(&naming, 0, subnet.service(), []))
+        let dns = NameServer::start(sockets, Zone::of(&naming, 0, subnet.service(), []), options.dns_cache)
             .map_err(serving("the name server"))?;
         let object = Object { replicas: options.replicas, generation: 1, deleted: false };
         let api = ApiServer::start(SocketAddr::from((subnet.service(), API_PORT)), &naming, object)
             .map_err(serving("the API server"))?;
         let spec = Spec {
             management: options.management,
+            when_scaled: options.when_scaled,
             grace: options.grace,
             back_off: options.back_off,
             ..Spec::new(options.replicas)
@@ -214,11 +233,13 @@ impl Playground {
             dns: dns.address(),
             api_server: api.url(),
             api_server_up: true,
+            dns_mode: DnsMode::Up,
             headless_service: naming.headless_fqdn(),
             data: volumes.root().to_owned(),
             temporary: volumes.is_temporary(),
             run: run.path().to_owned(),
             pods: Vec::new(),
+            orphans: Vec::new(),
         });
         let handle = Handle { messages: messages.clone(), status: changes, ended: CancellationToken::new() };
         let control = control::serve(&run.socket(), handle.clone().into_handler())
@@ -242,7 +263,8 @@ impl Playground {
             messages,
             status,
             kills: Vec::new(),
-            doomed: BTreeSet::new(),
+            pending: Pending::default(),
+            copying: BTreeSet::new(),
             serial: 0,
             _control: control,
             run,
@@ -279,7 +301,7 @@ impl Playground {
     /// # Errors
     /// If there is no such pod, or its container does not run.
     pub async fn kill(&self, ordinal: Ordinal) -> Result<(), CommandError> {
-        self.handle.command(|reply| Message::Kill(ordinal, reply)).await
+        self.handle.command(Request::Kill { ordinal }).await
     }
 
     /// Deletes a pod: SIGTERM, then a new pod of that name with another address. Returns when the pod is terminating.
@@ -287,7 +309,33 @@ impl Playground {
     /// # Errors
     /// If there is no such pod, or it is terminating already.
     pub async fn restart(&self, ordinal: Ordinal) -> Result<(), CommandError> {
-        self.handle.command(|reply| Message::Restart(ordinal, reply)).await
+        self.handle.command(Request::DeletePod { ordinal }).await
+    }
+
+    /// Deletes a pod with force: the next one is created at once, while the old process runs on. It is not told to stop for
+    /// `linger`, as if its node were cut off, and has its grace period then. Returns when the next one is being started.
+    ///
+    /// # Errors
+    /// If there is no such pod.
+    pub async fn force_delete(&self, ordinal: Ordinal, linger: Duration) -> Result<(), CommandError> {
+        let linger_ms = u64::try_from(linger.as_millis()).unwrap_or(u64::MAX);
+        self.handle.command(Request::ForceDeletePod { ordinal, linger_ms }).await
+    }
+
+    /// Deletes all pods at once; they come back as the StatefulSet's order says. Returns when they are terminating.
+    ///
+    /// # Errors
+    /// If the playground is stopping.
+    pub async fn delete_all(&self) -> Result<(), CommandError> {
+        self.handle.command(Request::DeleteAllPods).await
+    }
+
+    /// Replaces one pod after the other, from the highest, as `kubectl rollout restart` does. Returns when it has begun.
+    ///
+    /// # Errors
+    /// If the playground is stopping.
+    pub async fn restart_rolling(&self) -> Result<(), CommandError> {
+        self.handle.command(Request::RolloutRestart).await
     }
 
     /// Changes the number of pods, as `kubectl scale` does. Returns when it is changed.
@@ -295,7 +343,7 @@ impl Playground {
     /// # Errors
     /// If there cannot be so many.
     pub async fn scale(&self, replicas: Ordinal) -> Result<(), CommandError> {
-        self.handle.command(|reply| Message::Scale(replicas, reply)).await
+        self.handle.command(Request::Scale { replicas }).await
     }
 
     /// Lets the API server answer, or not.
@@ -303,7 +351,7 @@ impl Playground {
     /// # Errors
     /// If the playground is stopping.
     pub async fn set_api_server(&self, up: bool) -> Result<(), CommandError> {
-        self.handle.command(|reply| Message::ApiServer(up, reply)).await
+        self.handle.command(Request::ApiServer { up }).await
     }
 
     /// Deletes a volume. It is kept until its pod is gone, and the next pod of that name has an empty one.
@@ -311,7 +359,47 @@ impl Playground {
     /// # Errors
     /// If there is none, or it cannot be removed.
     pub async fn delete_volume(&self, ordinal: Ordinal) -> Result<(), CommandError> {
-        self.handle.command(|reply| Message::DeleteVolume(ordinal, reply)).await
+        self.handle.command(Request::DeleteVolume { ordinal }).await
+    }
+
+    /// Copies a volume aside, as a volume snapshot: a process that has it stands still meanwhile. Returns when the copy is complete.
+    ///
+    /// # Errors
+    /// If there is no such volume, or it cannot be copied.
+    pub async fn save_volume(&self, ordinal: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(Request::SaveVolume { ordinal }).await
+    }
+
+    /// Deletes a pod, and puts the copy that was saved in the place of its volume once it is gone. Returns when it is terminating.
+    ///
+    /// # Errors
+    /// If nothing was saved, or the copy cannot be used.
+    pub async fn rollback_volume(&self, ordinal: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(Request::RollbackVolume { ordinal }).await
+    }
+
+    /// Deletes two pods, and exchanges their volumes once both are gone. Returns when they are terminating.
+    ///
+    /// # Errors
+    /// If one of the volumes does not exist, or waits for another change.
+    pub async fn swap_volumes(&self, one: Ordinal, other: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(Request::SwapVolumes { one, other }).await
+    }
+
+    /// How the name server answers from now on.
+    ///
+    /// # Errors
+    /// If the playground has ended.
+    pub async fn set_dns(&self, mode: DnsMode) -> Result<(), CommandError> {
+        self.handle.command(Request::Dns { mode }).await
+    }
+
+    /// Lets the name of one pod give the address of another, until DNS is set up again.
+    ///
+    /// # Errors
+    /// If there is no pod that has the address.
+    pub async fn set_dns_stale(&self, ordinal: Ordinal, to: Ordinal) -> Result<(), CommandError> {
+        self.handle.command(Request::DnsStale { ordinal, to }).await
     }
 
     /// Waits until every pod is ready.
@@ -351,10 +439,10 @@ impl Playground {
 }
 
 impl Handle {
-    async fn command(&self, message: impl FnOnce(Reply) -> Message) -> Result<(), CommandError> {
+    async fn command(&self, request: Request) -> Result<(), CommandError> {
         let (reply, answer) = oneshot::channel();
         // Either fails only when the playground has ended.
-        self.messages.send(message(reply)).await.map_err(|_| CommandError::Stopping)?;
+        self.messages.send(Message::Asked(request, reply)).await.map_err(|_| CommandError::Stopping)?;
         answer.await.unwrap_or(Err(CommandError::Stopping))
     }
 
@@ -365,16 +453,8 @@ impl Handle {
     }
 
     async fn answer(&self, request: Request) -> Response {
-        let done = match request {
-            Request::Status => Ok(()),
-            Request::Kill { ordinal } => self.command(|reply| Message::Kill(ordinal, reply)).await,
-            Request::Restart { ordinal } => self.command(|reply| Message::Restart(ordinal, reply)).await,
-            Request::Scale { replicas } => self.command(|reply| Message::Scale(replicas, reply)).await,
-            Request::ApiServer { up } => self.command(|reply| Message::ApiServer(up, reply)).await,
-            Request::DeleteVolume { ordinal } => {
-                self.command(|reply| Message::DeleteVolume(ordinal, reply)).await
-            }
-        };
+        // How it is can be told at the end, too.
+        let done = if request == Request::Status { Ok(()) } else { self.command(request).await };
         match done {
             Ok(()) => Response::Status(Box::new(self.status.borrow().clone())),
             Err(error) => Response::Error(error),

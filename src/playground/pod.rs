@@ -41,6 +41,8 @@ impl fmt::Display for ContainerId {
 pub enum Phase {
     /// The StatefulSet has not created it yet (`kubectl` would not list it).
     Absent,
+    /// It waits for its volume.
+    ContainerCreating,
     /// Its container runs.
     Running,
     /// Its container ended and the next one waits for the back-off.
@@ -53,6 +55,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Absent => "Absent",
+            Self::ContainerCreating => "ContainerCreating",
             Self::Running => "Running",
             Self::CrashLoopBackOff => "CrashLoopBackOff",
             Self::Terminating => "Terminating",

@@ -21,8 +21,12 @@ use super::log_file::LogFile;
 
 pub use rustix::process::Signal;
 
-/// Signals that may wait for a process: there are only ever a SIGTERM and a few SIGKILL.
+/// Signals that may wait for a process: there are only ever a SIGTERM, a few SIGKILL, and two to pause it.
 const SIGNALS: usize = 8;
+/// Time until a process that was stopped stands still: a write that is under way ends first.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two looks whether it does.
+const PAUSE_LOOK: Duration = Duration::from_millis(1);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -92,6 +96,65 @@ impl Process {
             tracing::warn!(pid = self.pid, ?signal, "too many signals are waiting");
         }
     }
+}
+
+impl Process {
+    /// What can stop it for a while, from another task.
+    pub fn pauser(&self) -> Pauser {
+        Pauser { pid: self.pid, signals: self.signals.clone() }
+    }
+}
+
+/// Stops a process for a while.
+#[derive(Debug)]
+pub struct Pauser {
+    pid: Option<u32>,
+    signals: mpsc::Sender<Signal>,
+}
+
+/// A process that stands still until this is dropped.
+#[derive(Debug)]
+pub struct Paused(Option<mpsc::OwnedPermit<Signal>>);
+
+impl Pauser {
+    /// Stops it; returns when none of its threads runs, so that its files do not change. One that has ended counts as stopped.
+    ///
+    /// # Errors
+    /// If it still runs after a second.
+    pub async fn pause(self) -> io::Result<Paused> {
+        // Its place is kept before it is stopped: nothing can keep it from going on.
+        let Ok(resume) = self.signals.clone().reserve_owned().await else { return Ok(Paused(None)) };
+        let paused = Paused(Some(resume));
+        if self.signals.send(Signal::STOP).await.is_err() {
+            return Ok(paused);
+        }
+        let stopped = async {
+            while self.pid.is_some_and(runs) {
+                tokio::time::sleep(PAUSE_LOOK).await;
+            }
+        };
+        tokio::time::timeout(PAUSE_TIMEOUT, stopped).await.map_err(io::Error::from)?;
+        Ok(paused)
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Some(resume) = self.0.take() {
+            resume.send(Signal::CONT);
+        }
+    }
+}
+
+/// Whether any thread of a process can write: one that is stopped, or ended, cannot.
+fn runs(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.filter_map(Result::ok).any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything, so the state is looked for from its end.
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        !state.is_empty() && !state.starts_with(['T', 't', 'Z', 'X'])
+    })
 }
 
 /// Its log ends with what comes through `end`, after all that it wrote itself.

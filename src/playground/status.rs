@@ -29,6 +29,8 @@ pub struct Status {
     pub api_server: String,
     /// Whether that answers.
     pub api_server_up: bool,
+    /// How the name server answers.
+    pub dns_mode: DnsMode,
     /// FQDN of the headless service.
     pub headless_service: String,
     /// Where volumes and logs are.
@@ -39,6 +41,21 @@ pub struct Status {
     pub run: PathBuf,
     /// Every pod that exists or ought to, by ordinal.
     pub pods: Vec<PodStatus>,
+    /// Processes of pods that were deleted with force.
+    pub orphans: Vec<OrphanStatus>,
+}
+
+/// A process whose pod was deleted with force, as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanStatus {
+    /// Ordinal of its pod.
+    pub ordinal: Ordinal,
+    /// Which pod of that name it was.
+    pub uid: u64,
+    /// The address that it still has.
+    pub address: Option<Ipv4Addr>,
+    /// Its process id.
+    pub pid: Option<u32>,
 }
 
 /// A pod at one moment.
@@ -102,6 +119,20 @@ pub struct Endpoints {
     pub pods: Vec<String>,
 }
 
+/// How the name server answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum DnsMode {
+    /// As it ought to.
+    #[default]
+    Up,
+    /// SERVFAIL to every question.
+    Down,
+    /// Not at all.
+    Silent,
+}
+
 /// What can be asked of a playground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -114,10 +145,21 @@ pub enum Request {
         ordinal: Ordinal,
     },
     /// Delete a pod: SIGTERM, and a new pod with another address. Answered when it is terminating.
-    Restart {
+    DeletePod {
         /// Whose.
         ordinal: Ordinal,
     },
+    /// Delete a pod with force: the next one is created at once. Answered when the object is gone.
+    ForceDeletePod {
+        /// Whose.
+        ordinal: Ordinal,
+        /// How long its process is not told to stop, in milliseconds: its node is cut off.
+        linger_ms: u64,
+    },
+    /// Delete all pods at once; they come back. Answered when they are terminating.
+    DeleteAllPods,
+    /// Replace one pod after the other, from the highest. Answered when it has begun.
+    RolloutRestart,
     /// Change `spec.replicas`. Answered when it is changed.
     Scale {
         /// How many pods there ought to be.
@@ -132,6 +174,35 @@ pub enum Request {
     DeleteVolume {
         /// Whose.
         ordinal: Ordinal,
+    },
+    /// Copy a volume aside, while its process is stopped. Answered when the copy is complete.
+    SaveVolume {
+        /// Whose.
+        ordinal: Ordinal,
+    },
+    /// Delete a pod, and put the copy of its volume in place once it is gone. Answered when it is terminating.
+    RollbackVolume {
+        /// Whose.
+        ordinal: Ordinal,
+    },
+    /// Delete two pods, and exchange their volumes once both are gone. Answered when they are terminating.
+    SwapVolumes {
+        /// The one.
+        one: Ordinal,
+        /// The other.
+        other: Ordinal,
+    },
+    /// How the name server answers. [`DnsMode::Up`] also takes back every [`Request::DnsStale`].
+    Dns {
+        /// From now on.
+        mode: DnsMode,
+    },
+    /// Let the name of a pod give the address of another.
+    DnsStale {
+        /// Whose name.
+        ordinal: Ordinal,
+        /// Whose address.
+        to: Ordinal,
     },
 }
 
@@ -185,8 +256,26 @@ pub enum CommandError {
         /// What was asked for.
         ordinal: Ordinal,
     },
-    /// The volume could not be removed.
-    #[error("the volume for ordinal {ordinal} could not be removed: {reason}")]
+    /// No copy of the volume was saved.
+    #[error("no copy of the volume for ordinal {ordinal} was saved")]
+    NotSaved {
+        /// What was asked for.
+        ordinal: Ordinal,
+    },
+    /// Something else is being done with the volume.
+    #[error("the volume for ordinal {ordinal} is being copied, or waits for another change")]
+    VolumeBusy {
+        /// Whose.
+        ordinal: Ordinal,
+    },
+    /// A volume and itself cannot be exchanged.
+    #[error("the volume for ordinal {ordinal} cannot be swapped with itself")]
+    SameVolume {
+        /// What was asked for.
+        ordinal: Ordinal,
+    },
+    /// The file system refused.
+    #[error("the volume for ordinal {ordinal}: {reason}")]
     Volume {
         /// What was asked for.
         ordinal: Ordinal,

@@ -277,6 +277,94 @@ async fn a_pod_that_ignores_the_signal_is_killed_after_its_grace_or_at_once() {
 }
 
 #[tokio::test]
+async fn volumes_are_set_back_and_swapped_only_between_pods() {
+    let test = Test::start(|options| options.management = PodManagement::Parallel).await;
+    let first = test.playground.wait_ready(DEADLINE).await.unwrap();
+    let address = |status: &Status, ordinal: usize| status.pods[ordinal].address.unwrap();
+    let replaced = |before: &Status, ordinals: &'static [usize]| {
+        let uids: Vec<_> = before.pods.iter().map(|pod| pod.uid).collect();
+        move |status: &Status| {
+            status.is_ready() && ordinals.iter().all(|ordinal| status.pods[*ordinal].uid != uids[*ordinal])
+        }
+    };
+    assert_eq!(test.playground.rollback_volume(1).await, Err(CommandError::NotSaved { ordinal: 1 }));
+    test.playground.save_volume(1).await.unwrap();
+    test.playground.restart(1).await.unwrap();
+    let second = test.until(replaced(&first, &[1])).await;
+    assert_eq!(test.lives(1), [address(&first, 1), address(&second, 1)]);
+    test.playground.rollback_volume(1).await.unwrap();
+    let third = test.until(replaced(&second, &[1])).await;
+    assert_eq!(test.lives(1), [address(&first, 1), address(&third, 1)], "the second life is forgotten");
+    assert_eq!(third.pods[1].last_exit, None, "the process went on after the copy");
+
+    // One of the two does not end: the other waits for its volume.
+    std::fs::write(test.file("setstone-2/stubborn"), b"").unwrap();
+    test.playground.kill(2).await.unwrap();
+    let third = test.playground.wait_ready(DEADLINE).await.unwrap();
+    test.playground.swap_volumes(1, 2).await.unwrap();
+    let waits = test.until(|status| status.pods[1].phase == Phase::ContainerCreating).await;
+    assert_eq!((waits.pods[2].phase, waits.pods[1].pid), (Phase::Terminating, None));
+    let busy = CommandError::VolumeBusy { ordinal: 2 };
+    assert_eq!(test.playground.swap_volumes(0, 2).await, Err(busy));
+    // Even that one is deleted, and the next one waits as well.
+    test.playground.restart(1).await.unwrap();
+    let waits = test.until(|status| status.pods[1].phase == Phase::ContainerCreating).await;
+    assert_eq!(waits.pods[2].phase, Phase::Terminating);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(third.pods[2].pid.unwrap().cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    let swapped = test.until(replaced(&third, &[1, 2])).await;
+    assert_eq!(test.lives(2)[..2], [address(&first, 1), address(&third, 1)]);
+    assert_eq!(test.lives(1)[0], address(&first, 2));
+    assert_eq!(test.lives(1).last(), swapped.pods[1].address.as_ref());
+    assert_eq!(test.playground.swap_volumes(1, 1).await, Err(CommandError::SameVolume { ordinal: 1 }));
+    assert_eq!(test.playground.swap_volumes(1, 7).await, Err(CommandError::NoSuchVolume { ordinal: 7 }));
+    test.playground.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_deleted_with_force_lives_on_beside_the_next_one() {
+    let test = Test::start(|options| options.replicas = 2).await;
+    let before = test.playground.wait_ready(DEADLINE).await.unwrap();
+    let old = before.pods[0].clone();
+    test.playground.force_delete(0, DEADLINE * 10).await.unwrap();
+    let orphan = [OrphanStatus { ordinal: 0, uid: old.uid.unwrap(), address: old.address, pid: old.pid }];
+    assert_eq!(test.playground.status().orphans, orphan);
+    let after = test.until(Status::is_ready).await;
+    assert_eq!(after.orphans, orphan, "and it does not stand in the way");
+    assert!(alive(old.pid.unwrap()) && after.pods[0].address != old.address);
+    assert_eq!(test.lives(0), [old.address.unwrap(), after.pods[0].address.unwrap()], "one volume");
+    assert_eq!(after.pods[1], before.pods[1]);
+    // The end is not before its end.
+    test.playground.stop().await;
+    assert!(!alive(old.pid.unwrap()));
+}
+
+#[tokio::test]
+async fn volumes_of_a_set_that_shrinks_go_if_that_is_the_policy_and_each_is_replaced_in_turn() {
+    let test = Test::start(|options| options.when_scaled = WhenScaled::Delete).await;
+    let first = test.playground.wait_ready(DEADLINE).await.unwrap();
+    test.playground.restart_rolling().await.unwrap();
+    let uids: Vec<_> = first.pods.iter().map(|pod| pod.uid).collect();
+    let rolled = test
+        .until(|status| status.is_ready() && status.pods.iter().zip(&uids).all(|(pod, uid)| pod.uid != *uid))
+        .await;
+    let order: Vec<_> = rolled.pods.iter().map(|pod| pod.uid.unwrap()).collect();
+    assert!(order[2] < order[1] && order[1] < order[0], "{order:?}");
+    assert_eq!(test.lives(2).len(), 2);
+    test.playground.scale(1).await.unwrap();
+    test.until(|status| status.pods.len() == 1).await;
+    assert!(!test.file("setstone-1").exists() && !test.file("setstone-2").exists());
+    test.playground.delete_all().await.unwrap();
+    test.until(|status| status.is_ready() && status.pods[0].uid != rolled.pods[0].uid).await;
+    assert_eq!(test.lives(0).len(), 3);
+    test.playground.stop().await;
+    assert!(test.file("setstone-0").exists());
+}
+
+#[tokio::test]
 async fn a_program_that_cannot_be_started_is_tried_again_and_says_why() {
     let test = Test::start(|options| options.binary = PathBuf::from("/nonexistent/setstone")).await;
     let status = test.until(|status| status.pods.iter().any(|pod| pod.last_exit.is_some())).await;
@@ -347,7 +435,7 @@ async fn two_at_once_do_not_meet_and_the_control_socket_reaches_the_right_one() 
     ask(Request::Kill { ordinal: 0 }).await.unwrap();
     other.until(|status| status.is_ready() && status.pods[0].restarts == 1).await;
     assert_eq!(one.playground.status(), a);
-    let refused = ask(Request::Restart { ordinal: 9 }).await.unwrap_err();
+    let refused = ask(Request::DeletePod { ordinal: 9 }).await.unwrap_err();
     assert_eq!(refused.to_string(), "there is no pod with ordinal 9 (replicas: 1)");
 
     let again = options(one.data.path(), other.data.path());

@@ -1,8 +1,8 @@
 //! What the playground's name server knows. Pure: a name and a type in, an answer out.
 //!
-//! A value that is replaced as a whole, so that a fault can be put between it and the wire. Invariants: it answers for
+//! A value that is replaced as a whole; `resolution` puts the cache and the faults between it and the wire. Invariants: it answers for
 //! [`CLUSTER_DOMAIN`] and nothing else; a name is absent only if neither it nor anything below it exists (RFC 8020);
-//! every pod that exists is listed, ready or not (`publishNotReadyAddresses`). Called by `dns` and `driver`.
+//! every pod that exists is listed, ready or not (`publishNotReadyAddresses`). Called by `resolution` and `driver`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,11 +10,11 @@ use std::net::Ipv4Addr;
 use super::naming::{CLUSTER_DOMAIN, Naming};
 use crate::identity::Ordinal;
 
-/// Seconds that an answer may be kept: what `CoreDNS` says as kubeadm configures it. The server itself keeps nothing.
+/// Seconds that an answer may be kept: what `CoreDNS` says as kubeadm configures it. Whether the server itself keeps it is another matter.
 pub const TTL_SECONDS: u32 = 30;
 
 /// The record types that the zone tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// IPv4 addresses.
     A,

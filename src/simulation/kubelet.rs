@@ -141,6 +141,8 @@ impl Kubelet {
                     None => self.never_started(sim, container),
                 }
             }
+            // Nobody deletes with force here, and volumes stay.
+            Action::Forget(_) | Action::Linger { .. } | Action::DeleteVolume(_) => {}
             Action::Kill(container) => {
                 if self.waiting.get(&container.pod.ordinal) == Some(&container) {
                     self.never_started(sim, container);

@@ -7,7 +7,7 @@ use super::fault::{EngineBack, Fault, Part, Volume};
 use super::world::Dice;
 use crate::config::Tuning;
 use crate::env::simulated::mix;
-use crate::playground::controller::{PodManagement, Spec};
+use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
 
 /// Longest time of faults, in simulated milliseconds.
@@ -146,6 +146,7 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
         first: 0,
         replicas: size,
         management,
+        when_scaled: WhenScaled::Retain,
         grace: Duration::from_millis(dice.within(200, 8_000)),
         back_off: BackOff { initial, max: initial * 4, reset_after: Duration::from_secs(4) },
         thresholds: Thresholds::default(),

@@ -82,6 +82,16 @@ impl Load {
 
     /// The same at some members only.
     pub fn start_at(remote: Remote, name: &str) -> Self {
+        let mut load = Self::of_cluster(remote.clone(), name);
+        let members = remote.connections().iter().enumerate();
+        load.readers.extend(members.map(|(index, member)| {
+            tokio::spawn(read_local(member.clone(), index, load.shared.clone(), load.stop.clone()))
+        }));
+        load
+    }
+
+    /// Only what must hold of the cluster, not of each of its members: a disk that was lost goes back.
+    pub fn of_cluster(remote: Remote, name: &str) -> Self {
         let (stop, shared) = (CancellationToken::new(), Arc::new(Shared::default()));
         let writers = (0..WRITERS)
             .map(|writer| {
@@ -94,7 +104,6 @@ impl Load {
         for (index, member) in members.iter().enumerate() {
             let key = Bytes::from(format!("{name}/{index}/now"));
             readers.push(tokio::spawn(read(member.clone(), key, shared.clone(), stop.clone())));
-            readers.push(tokio::spawn(read_local(member.clone(), index, shared.clone(), stop.clone())));
         }
         Self { stop, shared, writers, readers }
     }
@@ -135,6 +144,14 @@ impl Load {
 }
 
 impl History {
+    /// Every write was acknowledged.
+    pub fn nothing_failed(&self) {
+        for write in &self.writes {
+            let outcome = &write.outcome;
+            assert!(matches!(outcome, Outcome::Acknowledged(_)), "{:?}: {outcome:?}", write.key);
+        }
+    }
+
     /// Everything that was acknowledged is there, nothing that failed is, and reads showed what was. `pairs` is what the members
     /// agree on.
     pub async fn check(&self, world: &World, pairs: &[KeyValue]) {

@@ -14,18 +14,18 @@ use super::world::{DEADLINE, World, http_get, until};
 const STEP: Duration = Duration::from_secs(30);
 
 /// The members, by ordinal, each with whether it votes.
-async fn members(at: &impl Client) -> Option<BTreeMap<Ordinal, (NodeId, bool)>> {
+pub async fn members(at: &impl Client) -> Option<BTreeMap<Ordinal, (NodeId, bool)>> {
     let members = at.members().await.ok()?.value;
     Some(members.into_iter().map(|member| (member.id.ordinal(), (member.id, !member.is_learner))).collect())
 }
 
 /// Scales, and waits until there are as many pods and members, so many of which vote.
-async fn scale(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
+pub async fn scale(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
     world.playground.scale(size).await.unwrap();
     settled(world, size, voters).await
 }
 
-async fn settled(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
+pub async fn settled(world: &World, size: Ordinal, voters: usize) -> BTreeMap<Ordinal, (NodeId, bool)> {
     let (begin, first) = (Instant::now(), world.member(0));
     let done = until(&format!("{size} members, of which {voters} vote"), async || {
         let members = members(first).await?;

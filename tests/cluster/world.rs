@@ -1,4 +1,4 @@
-//! Three pods under test: who leads, what each member says of itself, what its process costs.
+//! Pods under test, mostly three: who leads, what each member says of itself, what its process costs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -36,6 +36,11 @@ pub struct World {
 impl World {
     /// Three pods that are ready, with these settings on top of what the manifests say.
     pub async fn start(settings: &[&str]) -> Self {
+        Self::with(settings, |_| {}).await
+    }
+
+    /// The same, with other options of the playground.
+    pub async fn with(settings: &[&str], change: impl FnOnce(&mut Options)) -> Self {
         let turn = CLUSTERS.acquire().await.unwrap();
         let (data, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut options = Options::new(env!("CARGO_BIN_EXE_setstone"));
@@ -44,6 +49,7 @@ impl World {
         options.run = Some(run.path().join("run"));
         options.back_off.initial = Duration::from_millis(100);
         options.back_off.max = Duration::from_millis(100);
+        change(&mut options);
         let playground = Playground::start(options).await.unwrap();
         let endpoints = playground.endpoints().pods.join(",");
         let remote = Remote::new(&endpoints, &client::Options::default()).unwrap();
@@ -79,10 +85,15 @@ impl World {
         Remote::new(&endpoints.join(","), &client::Options::default()).unwrap()
     }
 
+    /// How many pods there were at first.
+    pub fn size(&self) -> Ordinal {
+        self.remote.connections().len() as Ordinal
+    }
+
     /// Waits until a member other than `not` says that it leads.
     pub async fn leader_other_than(&self, not: Option<Ordinal>) -> Ordinal {
         until("there is a leader", async || {
-            for ordinal in (0..3).filter(|ordinal| Some(*ordinal) != not) {
+            for ordinal in (0..self.size()).filter(|ordinal| Some(*ordinal) != not) {
                 let status = self.impatient(ordinal, Duration::from_secs(1)).status().await;
                 if status.is_ok_and(|status| status.value.leader == Some(status.header.member)) {
                     return Some(ordinal);
@@ -119,7 +130,7 @@ impl World {
         let revision = revision.header.revision;
         let first = self.everything(0, revision).await;
         let hash = self.member(0).hash(revision).await.unwrap().value;
-        for ordinal in 1..3 {
+        for ordinal in 1..self.size() {
             assert!(first == self.everything(ordinal, revision).await, "members 0 and {ordinal} differ");
             assert_eq!(hash, self.member(ordinal).hash(revision).await.unwrap().value, "member {ordinal}");
         }
@@ -143,10 +154,11 @@ impl World {
 
     /// Stops it in order. Every process must end within its grace period, and none may have panicked.
     pub async fn stop(&self) {
-        let pids = [0, 1, 2].map(|ordinal| (ordinal, self.pod(ordinal).pid.unwrap()));
+        let pids: Vec<_> =
+            (0..self.size()).map(|ordinal| (ordinal, self.pod(ordinal).pid.unwrap())).collect();
         let begin = Instant::now();
         self.playground.stop().await;
-        println!("three pods stopped in {:?}", begin.elapsed());
+        println!("{} pods stopped in {:?}", pids.len(), begin.elapsed());
         for (ordinal, pid) in pids {
             self.ended_well(ordinal, pid).await;
         }
@@ -165,7 +177,7 @@ impl World {
     }
 
     pub fn nobody_panicked(&self) {
-        for ordinal in 0..3 {
+        for ordinal in 0..self.size() {
             let log = self.log_of(ordinal);
             let panic = log.lines().find(|line| line.contains("panicked"));
             assert_eq!(panic, None, "pod {ordinal}");
