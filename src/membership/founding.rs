@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::asking::Asking;
-use super::disk::Answers;
+use super::disk::{Answers, Disk};
 use super::local::{Gate, Local, Prepared};
 use super::service::Own;
 use super::start::Founder;
@@ -24,13 +24,16 @@ pub(super) struct Attempt {
     cluster: ClusterId,
     voters: Membership,
     own: NodeId,
-    /// Where the others are, by the name that they are asked by.
-    others: BTreeMap<String, Peer>,
+    /// Where the others are, by the name that they are asked by, and the cluster that their disks are prepared for.
+    others: BTreeMap<String, (Peer, ClusterId)>,
+    /// The cluster that this disk is prepared for.
+    own_before: ClusterId,
 }
 
 impl Attempt {
     pub(super) fn new(
         own: &Arc<Own>,
+        disk: &Disk,
         founders: &[Founder],
         answers: &Answers,
         asking: &Asking,
@@ -52,8 +55,8 @@ impl Attempt {
                 peer_address: peer.as_ref().map(ToString::to_string).unwrap_or_default(),
                 client_urls: described.map(|described| described.client_urls.clone()).unwrap_or_default(),
             });
-            if let Some(peer) = peer {
-                others.insert(founder.name.clone(), peer);
+            if let (Some(peer), Some(described)) = (peer, described) {
+                others.insert(founder.name.clone(), (peer, described.disk.cluster));
             }
         }
         Self {
@@ -62,6 +65,7 @@ impl Attempt {
             own: NodeId::new(own.ordinal, NodeId::FIRST_INCARNATION),
             voters: Membership::all_vote(members),
             others,
+            own_before: disk.cluster,
         }
     }
 
@@ -72,11 +76,11 @@ impl Attempt {
         local: &dyn Local,
         channels: Option<&PeerChannels>,
     ) -> Result<Prepared, String> {
-        let own = self.identity(self.own);
+        let own = self.identity(self.own, self.own_before);
         let attempt = &self;
-        let others = self.others.iter().map(|(name, peer)| async move {
+        let others = self.others.iter().map(|(name, (peer, before))| async move {
             let Some(channels) = channels else { return Err(format!("{name} cannot be reached")) };
-            attempt.prepare(name, peer, channels).await.map_err(|reason| format!("{name}: {reason}"))
+            attempt.prepare(name, peer, *before, channels).await.map_err(|reason| format!("{name}: {reason}"))
         });
         if self.others.len() + 1 != self.voters.members.len() {
             return Err("a founder has no address".into());
@@ -87,8 +91,14 @@ impl Attempt {
         Ok(own)
     }
 
-    async fn prepare(&self, name: &str, peer: &Peer, channels: &PeerChannels) -> Result<(), String> {
-        let identity = self.identity(NodeId::new(peer.ordinal, NodeId::FIRST_INCARNATION));
+    async fn prepare(
+        &self,
+        name: &str,
+        peer: &Peer,
+        before: ClusterId,
+        channels: &PeerChannels,
+    ) -> Result<(), String> {
+        let identity = self.identity(NodeId::new(peer.ordinal, NodeId::FIRST_INCARNATION), before);
         let mut client = MembershipClient::new(channels.channel(peer, Path::Data))
             .max_decoding_message_size(limits::HELLO_BYTES);
         let answer =
@@ -103,8 +113,8 @@ impl Attempt {
         }
     }
 
-    fn identity(&self, node_id: NodeId) -> Prepared {
-        Prepared { cluster: self.cluster, node_id, voters: self.voters.clone() }
+    fn identity(&self, node_id: NodeId, replaces: ClusterId) -> Prepared {
+        Prepared { cluster: self.cluster, node_id, voters: self.voters.clone(), replaces }
     }
 }
 

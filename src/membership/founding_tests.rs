@@ -84,8 +84,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct World {
     pods: Vec<(Fake, Gate)>,
-    /// By coordinator: cluster, and who gave its word.
-    attempts: BTreeMap<u16, (u64, Vec<u16>)>,
+    /// By coordinator: cluster, who gave its word, and what the disks were prepared for when it began.
+    attempts: BTreeMap<u16, (u64, Vec<u16>, Vec<ClusterId>)>,
     begun: u64,
     /// By pod: the cluster that its process runs consensus for.
     running: BTreeMap<u16, u64>,
@@ -117,21 +117,23 @@ impl World {
             Step::Begin(by) => {
                 if matches!(self.decide(by), Action::Bootstrap { .. }) {
                     self.begun += 1;
-                    self.attempts.insert(by, (self.begun, Vec::new()));
+                    let before = (0..PODS).map(|pod| self.disk(pod).cluster).collect();
+                    self.attempts.insert(by, (self.begun, Vec::new(), before));
                 }
             }
             Step::Prepare(by, to) => {
-                let Some((cluster, words)) = self.attempts.get_mut(&by) else { return };
+                let Some((cluster, words, before)) = self.attempts.get_mut(&by) else { return };
                 let member = |ordinal| Member { node_id: NodeId::new(ordinal, 1), ..Member::default() };
                 let voters = Membership::all_vote((0..PODS).map(member).collect());
                 let (local, gate) = &self.pods[usize::from(to)];
-                let given = Prepared { cluster: ClusterId(*cluster), node_id: NodeId::new(to, 1), voters };
+                let (cluster, replaces) = (ClusterId(*cluster), before[usize::from(to)]);
+                let given = Prepared { cluster, node_id: NodeId::new(to, 1), voters, replaces };
                 if gate.hold().await.take(local, given).await.is_ok() {
                     words.push(to);
                 }
             }
             Step::Initialise(by) => {
-                let Some((cluster, words)) = self.attempts.get(&by) else { return };
+                let Some((cluster, words, _)) = self.attempts.get(&by) else { return };
                 let (local, gate) = &self.pods[usize::from(by)];
                 let mut still = gate.hold().await;
                 let all = (0..PODS).all(|pod| words.contains(&pod));

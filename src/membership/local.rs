@@ -15,6 +15,8 @@ pub struct Prepared {
     pub node_id: NodeId,
     /// The members that the cluster starts with.
     pub voters: Membership,
+    /// The cluster that the disk was prepared for before, by an attempt that broke off; 0 for a blank one.
+    pub replaces: ClusterId,
 }
 
 /// What a disk becomes that was admitted.
@@ -39,6 +41,9 @@ pub enum PrepareRefusal {
     /// This process already votes or initialises under the identity that the disk has.
     #[error("the disk already takes part in cluster {0}")]
     TakesPart(ClusterId),
+    /// The disk was prepared by another attempt than the one that this one means to replace.
+    #[error("the disk is prepared for cluster {0} meanwhile")]
+    Late(ClusterId),
     /// The identity is not for this pod, or not one of a first bootstrap.
     #[error("{0}")]
     Wrong(String),
@@ -128,6 +133,10 @@ impl Still<'_> {
         }
         if *self.closed {
             return Err(PrepareRefusal::TakesPart(disk.cluster));
+        }
+        // A letter of an earlier attempt that comes late must not undo a later one.
+        if disk.cluster != identity.replaces {
+            return Err(PrepareRefusal::Late(disk.cluster));
         }
         local.prepare(identity).await
     }

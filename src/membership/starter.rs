@@ -269,7 +269,7 @@ impl Starter {
         if self.state.borrow().step == Step::Wait && now >= self.no_attempt_before {
             match &action {
                 Action::Bootstrap { coordinator, founders } if *coordinator == self.own.ordinal => {
-                    self.found(asking, founders, &answers, action.clone()).await;
+                    self.found(asking, &disk, founders, &answers, action.clone()).await;
                 }
                 Action::Join { cluster, leader } | Action::Rejoin { cluster, leader } => {
                     self.join(asking, *cluster, *leader, &answers).await;
@@ -325,12 +325,13 @@ impl Starter {
     async fn found(
         &mut self,
         asking: &Asking,
+        disk: &Disk,
         founders: &[super::start::Founder],
         answers: &Answers,
         action: Action,
     ) {
         let attempt =
-            founding::Attempt::new(&self.own, founders, answers, asking, self.config.random.as_ref());
+            founding::Attempt::new(&self.own, disk, founders, answers, asking, self.config.random.as_ref());
         let founded =
             attempt.prepare_all(&self.gate, self.local.as_ref(), self.config.channels.as_ref()).await;
         match founded {

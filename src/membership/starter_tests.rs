@@ -300,7 +300,9 @@ async fn an_attempt_that_broke_off_is_replaced_under_another_id() {
         if ordinal != 2 {
             let voters = Membership { configs: vec![vec![NodeId::new(0, 1)]], members: Vec::new() };
             let node_id = NodeId::new(ordinal as u16, 1);
-            fake.prepare(Prepared { cluster: ClusterId(0xdead), node_id, voters }).await.unwrap();
+            fake.prepare(Prepared { cluster: ClusterId(0xdead), node_id, voters, replaces: ClusterId(0) })
+                .await
+                .unwrap();
         }
         pods.push(start(ordinal as u16, &list, listener, fake));
     }
@@ -402,6 +404,11 @@ async fn a_disk_of_another_cluster_is_refused() {
     assert!(refused.text.contains("0000000000000007") && refused.text.contains("0000000000000008"));
 }
 
+/// An identity for ordinal 0, of a disk that was blank.
+fn first() -> Prepared {
+    Prepared { node_id: NodeId::new(0, 1), ..Prepared::default() }
+}
+
 async fn client(at: &str) -> MembershipClient<tonic::transport::Channel> {
     let at: SocketAddr = at.parse().unwrap();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{at}")).unwrap();
@@ -413,7 +420,8 @@ async fn client(at: &str) -> MembershipClient<tonic::transport::Channel> {
 fn request(asked: &str, ordinal: u16) -> peer::PrepareRequest {
     let node_id = NodeId::new(ordinal, 1);
     let member = crate::identity::Member { node_id, ..crate::identity::Member::default() };
-    let prepared = Prepared { cluster: ClusterId(0xc), node_id, voters: Membership::all_vote(vec![member]) };
+    let voters = Membership::all_vote(vec![member]);
+    let prepared = Prepared { cluster: ClusterId(0xc), node_id, voters, replaces: ClusterId(0) };
     super::super::wire::to_prepare(asked.into(), &prepared)
 }
 
@@ -445,8 +453,10 @@ async fn an_identity_is_taken_only_by_a_new_disk_that_it_is_meant_for() {
     assert_eq!(blank.local.disk().what, What::Blank, "nothing was changed");
     assert_eq!(prepare(at, request(at, 0)).await, "accepted");
     assert_eq!(blank.local.disk().cluster, ClusterId(0xc));
-    // Again, for another attempt; but not once there is an entry.
-    assert_eq!(prepare(at, request(at, 0)).await, "accepted");
+    // Again, for an attempt that knows of this one; not for one that began before it, and not once there is an entry.
+    assert!(prepare(at, request(at, 0)).await.contains("meanwhile"));
+    let next = peer::PrepareRequest { replaces: 0xc, ..request(at, 0) };
+    assert_eq!(prepare(at, next).await, "accepted");
     blank.local.initialise();
     assert!(prepare(at, request(at, 0)).await.contains("a member"));
     for what in [What::Joining, What::Lost { reason: String::new() }] {
@@ -484,7 +494,7 @@ async fn no_identity_is_taken_once_this_process_takes_part() {
     let mut listeners = listeners.into_iter();
     let fake = Fake::blank();
     let voters = Fake::member(0, 0xa, &[0, 1, 2], 1).disk().membership;
-    fake.prepare(Prepared { cluster: ClusterId(0xa), node_id: NodeId::new(0, 1), voters }).await.unwrap();
+    fake.prepare(Prepared { cluster: ClusterId(0xa), voters, ..first() }).await.unwrap();
     let mut pod = start(0, &list, listeners.next().unwrap(), fake);
     let member = start(1, &list, listeners.next().unwrap(), Fake::member(1, 0xa, &[0, 1, 2], 1));
     pod.until(|state| matches!(state.step, Step::Hold | Step::Release)).await;
@@ -500,7 +510,7 @@ async fn a_process_that_resumed_for_a_bootstrap_that_was_given_up_starts_over() 
     let fake = Fake::blank();
     // Of three voters, so that it is not released by the one that answers.
     let voters = Fake::member(0, 0xa, &[0, 1, 2, 3], 1).disk().membership;
-    fake.prepare(Prepared { cluster: ClusterId(0xa), node_id: NodeId::new(0, 1), voters }).await.unwrap();
+    fake.prepare(Prepared { cluster: ClusterId(0xa), voters, ..first() }).await.unwrap();
     fake.disk.lock().membership.configs[0].retain(|id| id.ordinal() < 2);
     fake.disk.lock().membership.configs.push(vec![NodeId::new(1, 9)]);
     let mut pod = start(0, &list, listeners.next().unwrap(), fake);

@@ -164,6 +164,7 @@ pub(super) fn to_prepare(asked: String, prepared: &Prepared) -> peer::PrepareReq
         cluster_id: prepared.cluster.0,
         node_id: prepared.node_id.0,
         voters: Some(to_membership(&prepared.voters)),
+        replaces: prepared.replaces.0,
     }
 }
 
@@ -172,6 +173,7 @@ pub(super) fn from_prepare(request: peer::PrepareRequest) -> Result<Prepared, Wi
         cluster: ClusterId(request.cluster_id),
         node_id: NodeId(request.node_id),
         voters: from_membership(request.voters.ok_or(WireError::Lacks("the voters"))?)?,
+        replaces: ClusterId(request.replaces),
     })
 }
 

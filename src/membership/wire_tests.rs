@@ -95,6 +95,7 @@ fn an_identity_is_carried_whole() {
         cluster: ClusterId(7),
         node_id: NodeId::new(1, 1),
         voters: Membership::all_vote(vec![Member { node_id: NodeId::new(1, 1), ..Member::default() }]),
+        replaces: ClusterId(6),
     };
     assert_eq!(from_prepare(to_prepare("s-1".into(), &prepared)).unwrap(), prepared);
 }

@@ -120,9 +120,9 @@ pub struct Cluster {
     pub events: EventLog,
 }
 
-/// Which items of the cluster state are others now.
+/// Which items of the cluster state are others now: for whoever writes them.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
+pub struct Touched {
     pub(super) marks: BTreeSet<NodeId>,
     pub(super) admissions: BTreeSet<Ordinal>,
     pub(super) desired: bool,
@@ -131,7 +131,7 @@ pub(super) struct Touched {
 
 impl Cluster {
     /// Apply `command`, which stands in the log entry at `index`; what changes goes to `touched`.
-    pub(super) fn apply(&mut self, command: &ClusterCommand, index: u64, touched: &mut Touched) -> Outcome {
+    pub fn apply(&mut self, command: &ClusterCommand, index: u64, touched: &mut Touched) -> Outcome {
         match command {
             ClusterCommand::Marks(marks) => {
                 for (node, mark) in marks {
@@ -192,8 +192,8 @@ impl Cluster {
         Some(id)
     }
 
-    /// A membership was applied: these are its members, each with whether it votes.
-    pub(super) fn note_membership(&mut self, members: &BTreeMap<NodeId, bool>, touched: &mut Touched) {
+    /// A membership was applied: these are its members, each with whether it votes. What changes goes to `touched`.
+    pub fn note_membership(&mut self, members: &BTreeMap<NodeId, bool>, touched: &mut Touched) {
         for id in members.keys() {
             let newest = self.admissions.entry(id.ordinal()).or_default();
             if newest.id < *id {

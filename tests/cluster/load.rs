@@ -46,6 +46,7 @@ struct Read {
     found: Option<KeyValue>,
 }
 
+#[derive(Debug)]
 enum Outcome {
     Acknowledged(i64),
     /// It did not happen.
