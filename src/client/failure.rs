@@ -72,10 +72,15 @@ fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
     causes(status).any(<dyn std::error::Error>::is::<E>)
 }
 
-/// A request that waited for its connection when that was closed, as by a server that stops: hyper calls only such requests
-/// canceled, and nothing of them was sent.
+/// A request that no server has looked at, because its connection was being closed, as by a server that stops. It waited for the
+/// connection: hyper calls only such requests canceled. Or it was sent after the last one that the server says it looks at (RFC 9113,
+/// section 6.8): only such requests fail with the server's farewell itself.
 fn was_given_back(status: &Status) -> bool {
-    causes(status).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled)
+    let unsent = causes(status).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled);
+    let farewell = |error: &h2::Error| {
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+    };
+    unsent || causes(status).filter_map(|error| error.downcast_ref()).any(farewell)
 }
 
 /// A connection error's own text is "tcp connect error"; what a person needs is at the end of the chain.
@@ -157,6 +162,33 @@ mod tests {
         let error = from_status(&status, Kind::Write, "a:1");
         assert!(!error.is_outcome_unknown(), "{error}");
         assert!(super::super::retry::is_safe(&error, Kind::Write), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_came_after_the_servers_farewell_was_not_executed_and_one_before_it_may_have_been() {
+        use http_body_util::Empty;
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+        for looked_at in [false, true] {
+            let (near, far) = tokio::io::duplex(1 << 10);
+            let (handshake, server) = tokio::join!(
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)),
+                h2::server::handshake(far)
+            );
+            let ((mut requests, connection), mut server) = (handshake.unwrap(), server.unwrap());
+            tokio::spawn(connection);
+            let request = http::Request::get("http://a/").body(Empty::<bytes::Bytes>::new()).unwrap();
+            let waiting = tokio::spawn(requests.send_request(request));
+            if looked_at {
+                let _request = server.accept().await.unwrap().unwrap();
+                drop(server);
+            } else {
+                server.abrupt_shutdown(h2::Reason::NO_ERROR);
+                while server.accept().await.is_some() {}
+            }
+            let status = Status::from_error(Box::new(waiting.await.unwrap().unwrap_err()));
+            let error = from_status(&status, Kind::Write, "a:1");
+            assert_eq!(error.is_outcome_unknown(), looked_at, "{error}");
+        }
     }
 
     #[test]

@@ -78,7 +78,11 @@ impl Lead for Leader {
     }
 
     fn note(&self, event: ClusterEvent) -> BoxFuture<'_, Result<(), String>> {
-        self.commit(ClusterCommand::Note(event))
+        Box::pin(async move {
+            // What is told at the start waits until it can be.
+            self.0.opened().await;
+            self.commit(ClusterCommand::Note(event)).await
+        })
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>> {
