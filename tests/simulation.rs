@@ -77,7 +77,8 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 24] = [
+const FOUND: [(Bug, u64, &str); 28] = [
+    (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
     (Bug::FlushedTooEarly, 1, "has forgotten entries"),
@@ -102,6 +103,9 @@ const FOUND: [(Bug, u64, &str); 24] = [
     (Bug::ForgetBoot, 17, "is lost"),
     (Bug::UnknownIsRefused, 15, "nobody can have done that"),
     (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
+    (Bug::AcceptForeignMessage, 70, "disks of 6 have it"),
+    (Bug::ReuseId, 27, "a disk that is not its own"),
+    (Bug::RemoveSilent, 0, "nobody did anything to it"),
 ];
 
 #[test]

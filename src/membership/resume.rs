@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use super::disk::{Answers, Disk, What};
 use super::start::Facts;
 use super::wait::list;
-use crate::env::simulated::{self, Bug};
 use crate::identity::{Membership, NodeId, Ordinal};
 use crate::limits;
 
@@ -41,7 +40,7 @@ pub(super) fn answered_as(disk: &Disk, answers: &Answers, id: NodeId) -> bool {
 }
 
 fn same_cluster(disk: &Disk, peer: &Disk) -> bool {
-    peer.cluster == disk.cluster || simulated::planted(Bug::IgnoreCluster)
+    peer.cluster == disk.cluster
 }
 
 /// For what a member's disk is held, for people; `None`: for nothing, it is released.

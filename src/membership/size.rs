@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use super::local::{Lead, Local};
 use super::start::Desired;
 use crate::env::owner::{Owner, Seen};
-use crate::env::simulated::{self, Bug};
 use crate::identity::OrdinalRange;
 use crate::limits;
 
@@ -36,14 +35,7 @@ pub struct Size {
 
 impl From<Seen> for Size {
     fn from(seen: Seen) -> Self {
-        let unknown = |reason: &str| {
-            let desired = if simulated::planted(Bug::UnknownSizeIsOne) {
-                Desired::Known(OrdinalRange { start: 0, size: 1 })
-            } else {
-                Desired::Unknown(reason.to_owned())
-            };
-            Self { desired, generation: None }
-        };
+        let unknown = |reason: &str| Self { desired: Desired::Unknown(reason.to_owned()), generation: None };
         match seen {
             Seen::Unknown(reason) => unknown(&reason),
             Seen::Gone => unknown("the StatefulSet does not exist"),

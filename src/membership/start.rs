@@ -272,9 +272,6 @@ fn rolled_back(disk: &Disk, name: &str, described: &Described, facts: &Facts) ->
 /// Row 5: pods answer, and all are of clusters that have nothing to do with the disk's. Decided once everyone was given the time
 /// to answer.
 fn only_others(disk: &Disk, answers: &Answers) -> Option<String> {
-    if simulated::planted(Bug::IgnoreCluster) {
-        return None;
-    }
     let mut others = BTreeSet::new();
     for asked in answers.pods.values() {
         match asked.described() {

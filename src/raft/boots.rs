@@ -39,7 +39,7 @@ impl Boots {
     /// Takes a message in, or says why not.
     pub fn admit(&self, mine: &Sender, envelope: Option<&Envelope>) -> Result<NodeId, WrongMessage> {
         let envelope = envelope.ok_or(WrongMessage::NoEnvelope)?;
-        if envelope.cluster_id != mine.cluster.0 && !simulated::planted(Bug::IgnoreCluster) {
+        if envelope.cluster_id != mine.cluster.0 {
             return Err(WrongMessage::Cluster(envelope.cluster_id, mine.cluster.0));
         }
         if envelope.to != mine.node.0 && !simulated::planted(Bug::AcceptForeignMessage) {

@@ -36,8 +36,6 @@ bugs! {
     ForgetVote,
     /// What is to be cut off the log stays, and what was sent in its place is not written.
     ForgetTruncation,
-    /// The log believes records whose checksum is wrong.
-    TrustTornRecords,
     /// The log is cut further than the snapshot reaches.
     CutTooFar,
     /// A snapshot counts as complete before it is on disk.
@@ -68,14 +66,10 @@ bugs! {
     ForgetBoot,
     /// Another ordinal's disk is taken.
     IgnoreOrdinal,
-    /// Another cluster's disk is taken.
-    IgnoreCluster,
     /// A disk that is admitted gets the id of the one before it.
     ReuseId,
     /// Members are removed because they are silent, inside the desired range too.
     RemoveSilent,
-    /// A desired size that cannot be read counts as one pod.
-    UnknownSizeIsOne,
     /// Marks of what a disk once held are not looked at.
     IgnoreMarks,
     /// Compaction removes a live revision.
