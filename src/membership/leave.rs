@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::at_leader::at_leader;
 use super::local::Local;
-use crate::discovery::{Path, PeerChannels};
+use crate::discovery::PeerChannels;
 use crate::limits;
-use crate::proto::peer::membership_client::MembershipClient;
 use crate::proto::peer::{RetireRequest, retire_response};
 
 /// Asks until `deadline`.
@@ -29,13 +29,8 @@ pub async fn leave(local: Arc<dyn Local>, channels: &PeerChannels, deadline: Ins
 }
 
 async fn ask(local: &dyn Local, channels: &PeerChannels) -> Result<(), String> {
-    let leader = local.consensus().and_then(|view| view.leader).ok_or("no leader is known")?;
-    let directory = channels.book().directory();
-    let peer = directory.peer(leader.ordinal()).ok_or_else(|| format!("{leader} has no address"))?;
-    let (asked, disk) = (directory.name_of(&peer), local.disk());
+    let ((asked, mut client), disk) = (at_leader(local, channels)?, local.disk());
     let request = RetireRequest { asked: asked.clone(), cluster_id: disk.cluster.0, node_id: disk.node_id.0 };
-    let mut client = MembershipClient::new(channels.channel(&peer, Path::Data))
-        .max_decoding_message_size(limits::HELLO_BYTES);
     let answer = client.retire(request).await.map_err(|status| format!("{asked}: {}", status.message()))?;
     match answer.into_inner().outcome {
         Some(retire_response::Outcome::Retired(_)) => Ok(()),

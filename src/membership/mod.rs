@@ -22,11 +22,13 @@
 //! * `operator`: changes that a client asks for (its decision is pure)
 //! * `reconcile`: carries out the plan on the leader
 //! * `journal`: what this pod decided, told to the cluster's event log
+//! * `at_leader`: the leader's service, as a member knows it
 //! * `leave`: a member whose pod does not come back asks to be retired
 //! * `starter`: asks the others, decides again with every answer, and founds the first cluster
 
 mod admission;
 mod asking;
+mod at_leader;
 mod disk;
 mod explain;
 mod founding;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::at_leader::at_leader;
 use super::explain::{self, Ages};
 use super::journal::Journal;
 use super::local::{Lead, Local};
 use super::plan::{Change, Leading};
 use super::scale;
-use crate::discovery::{Path, PeerChannels};
+use crate::discovery::PeerChannels;
 use crate::identity::NodeId;
 use crate::limits;
-use crate::proto::peer::membership_client::MembershipClient;
 use crate::proto::peer::{ChangeRequest, change_request, change_response};
 
 /// What a client asks for.
@@ -193,22 +193,14 @@ impl Operator {
             return step(self.lead.as_ref(), &self.journal, view, wish).await;
         }
         let again = |reason: String| WishRefusal::NotCommitted(reason);
-        let leader = self.local.consensus().and_then(|view| view.leader);
-        let (Some(leader), Some(channels)) = (leader, &self.channels) else {
-            return Err(again("no leader is known".into()));
-        };
-        let directory = channels.book().directory();
-        let peer =
-            directory.peer(leader.ordinal()).ok_or_else(|| again(format!("{leader} has no address")))?;
-        let asked = directory.name_of(&peer);
+        let Some(channels) = &self.channels else { return Err(again("no leader is known".into())) };
+        let (asked, mut client) = at_leader(self.local.as_ref(), channels).map_err(again)?;
         let wish = match wish {
             Wish::Remove(id) => change_request::Wish::Remove(id.0),
             Wish::Promote(id) => change_request::Wish::Promote(id.0),
         };
         let cluster_id = self.local.disk().cluster.0;
         let request = ChangeRequest { asked: asked.clone(), cluster_id, wish: Some(wish) };
-        let mut client = MembershipClient::new(channels.channel(&peer, Path::Data))
-            .max_decoding_message_size(limits::HELLO_BYTES);
         let answer =
             client.change(request).await.map_err(|status| again(format!("{asked}: {}", status.message())))?;
         match answer.into_inner().outcome {
