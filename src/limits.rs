@@ -48,7 +48,7 @@ pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of the newest log entries kept in memory for replication and apply.
-pub const LOG_CACHE_BYTES: usize = 2 << 20;
+pub const LOG_CACHE_BYTES: usize = 1 << 20;
 /// Bytes of one log segment file.
 pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// The log is cut when it has outgrown this and the last snapshot, which bounds write amplification by two.

@@ -125,7 +125,7 @@ pub(super) const SETTINGS: [Setting; 29] = [
         "Memory for the engine's cache (default: 8MiB)",
     ),
     setting("log-segment", "SETSTONE_LOG_SEGMENT", "BYTES", "Size of one file of the log (default: 16MiB)"),
-    setting("log-cache", "SETSTONE_LOG_CACHE", "BYTES", "Newest log entries kept in memory (default: 2MiB)"),
+    setting("log-cache", "SETSTONE_LOG_CACHE", "BYTES", "Newest log entries kept in memory (default: 1MiB)"),
     setting(
         "log-before-snapshot",
         "SETSTONE_LOG_BEFORE_SNAPSHOT",

@@ -41,7 +41,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
         }
         shared.waiting_for.replace(format!("a word from member {member} about what it waits for"));
         if rejoins(&shared, member).await {
-            shared.count("disks replaced");
+            shared.count("late, as another disk or as itself");
             caller.forget(usize::from(member));
             let all: Vec<u16> = serving.iter().copied().chain([member]).collect();
             compare(&mut caller, &shared, &all).await;
@@ -182,13 +182,14 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
     }
 }
 
-/// Whether a pod whose disk was taken from it serves as another disk. It may also have to wait, or to refuse what it has.
+/// Whether a pod that did not serve at first does now: as another disk, or as itself, if what was done to its disk took nothing from it,
+/// or its pod only came late. It may also have to wait, or to refuse what it has.
 async fn rejoins(shared: &Shared, member: u16) -> bool {
     let deadline = tokio::time::Instant::now() + FIND_OUT;
     while tokio::time::Instant::now() < deadline {
         if let Some(report) = shared.reports.borrow().get(&member) {
-            if report.serving && report.node.is_some_and(|node| shared.invariants.borrow().is_successor(node))
-            {
+            let successor = report.node.is_some_and(|node| shared.invariants.borrow().is_successor(node));
+            if report.serving && (successor || !shared.must_wait.borrow().contains(&member)) {
                 return true;
             }
             if report.decided.starts_with("refusing") {
