@@ -14,7 +14,7 @@ use crate::proto::etcdserverpb as pb;
 use crate::raft::store::EventInfo;
 use crate::transport::{Failure, grpc};
 
-/// Lists the members. The header has no revision, as in etcd.
+/// Lists the members.
 pub(super) async fn member_list(api: &Shared, request: pb::MemberListRequest) -> Result<Bytes, Failure> {
     if request.linearizable {
         api.store.barrier().await.map_err(|error| texts::failure(&error))?;
@@ -79,9 +79,14 @@ async fn fulfil(api: &Shared, wish: Wish) -> Result<(), Failure> {
     api.store.barrier().await.map_err(|error| texts::failure(&error))
 }
 
+/// The header of answers about members has no revision, as in etcd.
+pub(super) fn header(api: &Shared) -> pb::ResponseHeader {
+    api.headers.at(&api.store.position(), 0, 0)
+}
+
 fn listed(api: &Shared) -> (Option<pb::ResponseHeader>, Vec<pb::Member>) {
     let members = api.store.members().into_iter().map(convert::member).collect();
-    (Some(api.headers.at(&api.store.position(), 0, 0)), members)
+    (Some(header(api)), members)
 }
 
 /// Sets the desired number of pods.
@@ -90,8 +95,7 @@ pub(super) async fn resize(api: &Shared, request: client::ResizeRequest) -> Resu
         .map(Command::Cluster)
         .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     api.store.propose(Request::anonymous(command)).await.map_err(|error| texts::failure(&error))?;
-    let header = api.headers.at(&api.store.position(), 0, 0);
-    Ok(grpc::encode(&client::ResizeResponse { header: Some(header) }))
+    Ok(grpc::encode(&client::ResizeResponse { header: Some(header(api)) }))
 }
 
 /// Lists what the members decided lately. Of this member's own state, so that it is told without a leader, too.
@@ -99,6 +103,5 @@ pub(super) fn events(api: &Shared) -> Bytes {
     let event =
         |EventInfo { number, at_millis, source, text }| client::Event { number, at_millis, source, text };
     let events = api.store.events().into_iter().map(event).collect();
-    let header = api.headers.at(&api.store.position(), 0, 0);
-    grpc::encode(&client::EventsResponse { header: Some(header), events })
+    grpc::encode(&client::EventsResponse { header: Some(header(api)), events })
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{SERVER_VERSION, STORAGE_VERSION, Shared, texts};
+use super::{SERVER_VERSION, STORAGE_VERSION, Shared, cluster, texts};
 use crate::identity::NodeId;
 use crate::proto::etcdserverpb as pb;
 use crate::transport::{Failure, grpc};
@@ -41,10 +41,7 @@ pub(super) async fn move_leader(api: &Shared, request: pb::MoveLeaderRequest) ->
         None => Err(texts::NOT_LEADER.into()),
         Some(Err(_)) => Err(texts::BAD_TRANSFEREE.into()),
         Some(Ok(false)) => Err(texts::TRANSFER_TIMED_OUT.into()),
-        Some(Ok(true)) => {
-            let header = api.headers.at(&api.store.position(), 0, 0);
-            Ok(grpc::encode(&pb::MoveLeaderResponse { header: Some(header) }))
-        }
+        Some(Ok(true)) => Ok(grpc::encode(&pb::MoveLeaderResponse { header: Some(cluster::header(api)) })),
     }
 }
 

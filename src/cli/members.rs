@@ -58,7 +58,7 @@ Examples:
 }
 
 fn member_id(text: &str) -> Result<NodeId, String> {
-    u64::from_str_radix(text, 16).map(NodeId).map_err(|error| error.to_string())
+    output::parse_id(text).map(NodeId)
 }
 
 pub(super) async fn run(

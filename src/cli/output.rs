@@ -56,6 +56,14 @@ pub fn header_json(header: &Header) -> Value {
     })
 }
 
+/// An id as [`id`] prints it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_id(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|error| error.to_string())
+}
+
 /// An id as etcd's tools print it.
 pub fn id(id: u64) -> String {
     format!("{id:x}")

@@ -69,7 +69,7 @@ struct Directory {
 }
 
 fn cluster_id(text: &str) -> Result<ClusterId, String> {
-    u64::from_str_radix(text, 16).map(ClusterId).map_err(|error| error.to_string())
+    output::parse_id(text).map(ClusterId)
 }
 
 pub(super) fn recover(

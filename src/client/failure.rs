@@ -76,11 +76,12 @@ fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
 /// connection: hyper calls only such requests canceled. Or it was sent after the last one that the server says it looks at (RFC 9113,
 /// section 6.8): only such requests fail with the server's farewell itself.
 fn was_given_back(status: &Status) -> bool {
-    let unsent = causes(status).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled);
+    let unsent = |error: &hyper::Error| error.is_canceled();
     let farewell = |error: &h2::Error| {
         error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
     };
-    unsent || causes(status).filter_map(|error| error.downcast_ref()).any(farewell)
+    causes(status)
+        .any(|error| error.downcast_ref().is_some_and(unsent) || error.downcast_ref().is_some_and(farewell))
 }
 
 /// A connection error's own text is "tcp connect error"; what a person needs is at the end of the chain.

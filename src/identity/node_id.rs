@@ -2,9 +2,18 @@
 
 use std::fmt;
 
+use crate::env::Random;
+
 /// A cluster; random, never 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u64);
+
+impl ClusterId {
+    /// An id for a new cluster; never 0, which means none.
+    pub fn draw(random: &dyn Random) -> Self {
+        Self(random.next_u64().max(1))
+    }
+}
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

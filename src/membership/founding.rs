@@ -60,8 +60,7 @@ impl Attempt {
             }
         }
         Self {
-            // 0 means none.
-            cluster: ClusterId(random.next_u64().max(1)),
+            cluster: ClusterId::draw(random),
             own: NodeId::new(own.ordinal, NodeId::FIRST_INCARNATION),
             voters: Membership::all_vote(members),
             others,

@@ -119,15 +119,11 @@ impl SizeKeeper {
 
     /// A follower looks less often; one that becomes the leader looks soon.
     async fn pause(&self) {
+        let SizeSource::Owner(_) = self.source else { return sleep(limits::RECONCILE_INTERVAL).await };
         let begin = Instant::now();
         loop {
-            match self.source {
-                SizeSource::Fixed | SizeSource::Setting => sleep(limits::RECONCILE_INTERVAL).await,
-                SizeSource::Owner(_) => sleep(limits::OWNER_INTERVAL).await,
-            }
-            let follows = matches!(self.source, SizeSource::Owner(_))
-                && self.local.consensus().is_some()
-                && self.lead.leading().is_none();
+            sleep(limits::OWNER_INTERVAL).await;
+            let follows = self.local.consensus().is_some() && self.lead.leading().is_none();
             if !follows || begin.elapsed() >= limits::OWNER_INTERVAL_FOLLOWER {
                 return;
             }

@@ -223,7 +223,8 @@ impl Starter {
         if self.first_ready.is_none() && self.config.ready.as_ref().is_some_and(|ready| *ready.borrow()) {
             self.first_ready = Some(now);
         }
-        let request = self.request();
+        let led = self.is_led();
+        let request = self.request(led);
         let facts = self.facts(now, request.as_ref());
         let gate = Arc::clone(&self.gate);
         // Held still from the look at the disk to what follows from it: no identity is taken meanwhile.
@@ -263,7 +264,7 @@ impl Starter {
                 Step::Wait
             }
         };
-        let said = Said::of(&disk, &answers, &facts, self.is_led());
+        let said = Said::of(&disk, &answers, &facts, led);
         self.publish(step, action.clone(), said, answers.clone());
         drop(still);
         if self.state.borrow().step == Step::Wait && now >= self.no_attempt_before {
@@ -365,10 +366,9 @@ impl Starter {
     }
 
     /// What a human asks for. While somebody leads, nobody needs it, and it must not be left for later.
-    fn request(&self) -> Option<Request> {
-        let led = self.is_led() || self.state.borrow().leader_known;
+    fn request(&self, led: bool) -> Option<Request> {
         let request = self.local.request()?;
-        if led {
+        if led || self.state.borrow().leader_known {
             self.local.drop_request("the cluster has a leader");
             return None;
         }

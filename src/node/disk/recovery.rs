@@ -50,7 +50,7 @@ impl LocalDisk {
             Some(opened) => opened,
             None => std::sync::Arc::new(self.open_parts(identity.lineage()).map_err(start_error)?),
         };
-        let cluster = ClusterId(self.env.random.next_u64());
+        let cluster = ClusterId::draw(&*self.env.random);
         let node_id = append(&opened, self.ordinal, own).await?;
         opened.log.close().await;
         let mut supersedes = identity.supersedes.clone();
