@@ -1,10 +1,7 @@
 //! The key index: every key and its revisions, in memory, rebuilt at start from the history.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use super::Revision;
-use super::key::Key;
+use super::blocks::Blocks;
 use super::versions::{Found, Versions};
 
 /// Which keys a request means.
@@ -35,7 +32,7 @@ impl<'a> Span<'a> {
 /// Keys and their revisions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    map: BTreeMap<Key, Versions>,
+    map: Blocks<Versions>,
     /// Keys whose newest revision is not a tombstone.
     live: usize,
 }
@@ -67,16 +64,16 @@ impl Index {
 
     /// All keys of `span` that are known, in order.
     pub(super) fn entries<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = (&'a [u8], &'a Versions)> {
-        let bounds = match span {
-            Span::One(key) => Some((Bound::Included(key), Bound::Included(key))),
-            Span::From(key) => Some((Bound::Included(key), Bound::Unbounded)),
-            Span::Between(from, to) => Some((Bound::Included(from), Bound::Excluded(to))),
-            Span::Empty => None,
+        let one = match span {
+            Span::One(key) => self.map.get(key).map(|versions| (key, versions)),
+            _ => None,
         };
-        bounds
-            .into_iter()
-            .flat_map(|bounds| self.map.range::<[u8], _>(bounds))
-            .map(|(key, versions)| (key.as_slice(), versions))
+        let many = match span {
+            Span::From(key) => Some((key, None)),
+            Span::Between(from, to) => Some((from, Some(to))),
+            Span::One(_) | Span::Empty => None,
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|(from, to)| self.map.range(from, to)))
     }
 
     /// Add a write of `key`, above all its revisions. Its create revision and version.
@@ -86,7 +83,7 @@ impl Index {
             self.live += usize::from(!was_there);
             return (create, version);
         }
-        self.map.insert(Key::from(key), Versions::live(revision, revision.main, 1));
+        self.map.insert(key, Versions::live(revision, revision.main, 1));
         self.live += 1;
         (revision.main, 1)
     }
@@ -104,7 +101,7 @@ impl Index {
         let before = match versions {
             Some(versions) => match self.map.get_mut(key) {
                 Some(place) => Some(std::mem::replace(place, versions)),
-                None => self.map.insert(Key::from(key), versions),
+                None => self.map.insert(key, versions),
             },
             None => self.map.remove(key),
         };

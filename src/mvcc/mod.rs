@@ -22,11 +22,12 @@
 //! | `range` | reads, in bounded steps |
 //! | `compaction` | what dies, and its removal in bounded steps |
 //! | `hash` | the hash that members compare |
-//! | `revision`, `versions`, `key`, `index` | the key index |
+//! | `revision`, `versions`, `key`, `blocks`, `index` | the key index |
 //! | `history` | the read port |
 //! | `layout`, `record`, `small`, `read` | bytes in the engine |
 
 mod apply;
+mod blocks;
 pub mod check;
 pub mod cluster;
 pub mod command;
