@@ -192,7 +192,7 @@ fn check_size(command: &Command) -> Result<(), Error> {
         Command::Put(put) => put.key.len() + put.value.len(),
         Command::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
         Command::Txn(txn) => txn_bytes(txn),
-        Command::Compact(_) | Command::Cluster(_) => 0,
+        Command::Compact(_) | Command::Lease(_) | Command::Cluster(_) => 0,
     };
     if bytes > REQUEST_BYTES {
         return Err(Error::Invalid(format!("the request has {bytes} bytes; {REQUEST_BYTES} are possible")));
