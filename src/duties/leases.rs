@@ -76,10 +76,17 @@ impl Keeper {
             *self.book.lock() = Some(book);
             tokio::select! {
                 () = self.keep(lead.term) => {}
-                () = self.consensus.wait_to_lead_no_more(lead.term) => {}
+                () = self.deposed(lead.term) => {}
             }
             *self.book.lock() = None;
         }
+    }
+
+    async fn deposed(&self, term: u64) {
+        if simulated::planted(Bug::ExpireOfDeposedLeader) {
+            return std::future::pending().await;
+        }
+        self.consensus.wait_to_lead_no_more(term).await;
     }
 
     /// Ends leases whose time is over, as long as the book is that of `term`.

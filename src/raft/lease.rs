@@ -224,6 +224,61 @@ fn least_ttl(election_max: Duration) -> i64 {
     (millis.saturating_mul(3).saturating_add(1_999) / 2_000).max(1)
 }
 
+/// The leases before an entry, for a simulation that watches what becomes of them.
+#[cfg(feature = "simulation")]
+pub(super) struct Before {
+    leases: Option<std::collections::BTreeSet<i64>>,
+    revision: i64,
+}
+
+#[cfg(feature = "simulation")]
+impl Before {
+    pub(super) fn of(state: &crate::mvcc::State) -> Self {
+        let ids = || state.leases().iter().map(|(id, _)| id).collect();
+        Self { leases: simulated::is_running().then(ids), revision: state.revision() }
+    }
+
+    /// Tells which leases the entry has ended.
+    pub(super) fn tell_ended(
+        self,
+        state: &crate::mvcc::State,
+        at: crate::mvcc::command::LogPosition,
+        requests: &[Request],
+        replies: &super::types::Replies,
+    ) {
+        let Some(mut leases) = self.leases else { return };
+        let mut last = self.revision;
+        for (request, reply) in requests.iter().zip(replies) {
+            let Ok(reply) = reply else { continue };
+            let (revision, moved) = (reply.revision, reply.revision > last);
+            last = revision;
+            let (ids, expired) = match &request.command {
+                Command::Lease(LeaseCommand::Grant { id, .. }) => {
+                    leases.insert(*id);
+                    continue;
+                }
+                Command::Lease(LeaseCommand::Revoke { id }) => (vec![*id], false),
+                Command::Lease(LeaseCommand::Expire { leases, .. }) => {
+                    (leases.iter().map(|(id, _)| *id).collect(), true)
+                }
+                _ => continue,
+            };
+            for lease in ids {
+                if state.leases().get(lease).is_none() && leases.remove(&lease) {
+                    let index = at.index;
+                    simulated::tell(|| simulated::Seen::LeaseEnded {
+                        lease,
+                        index,
+                        revision,
+                        moved,
+                        expired,
+                    });
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

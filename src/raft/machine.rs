@@ -234,7 +234,11 @@ impl Machine {
         let compacted = state.compacted();
         let at = LogPosition { term: id.leader_id.term, index: id.index };
         let granted = state.leases().newest();
+        #[cfg(feature = "simulation")]
+        let before = super::lease::Before::of(&state);
         let applied = state.apply(&self.history, at, &requests);
+        #[cfg(feature = "simulation")]
+        before.tell_ended(&state, at, &requests, &applied.replies);
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
             return Err(MachineError::Unreadable);
         }
