@@ -26,9 +26,9 @@ use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::{
-    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
-    LeaseTimeToLiveRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
-    StatusRequest,
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MoveLeaderRequest, StatusRequest,
 };
 use crate::transport;
 
@@ -212,6 +212,19 @@ impl Connection {
         Ok(wire::answer(response.header.as_ref(), response.ttl))
     }
 
+    /// Opens a stream of keep-alives to this one member, for whoever keeps many leases. One lease keeps itself alive with
+    /// [`super::KeptLease`].
+    ///
+    /// # Errors
+    /// As [`Client::keep_alive`].
+    pub async fn keep_alives(&self) -> Result<KeepAlives, Error> {
+        let (requests, queue) = tokio::sync::mpsc::channel(1);
+        let mut connection = self.clone();
+        let opened = connection.lease.lease_keep_alive(tokio_stream::wrappers::ReceiverStream::new(queue));
+        let answers = attempt(Kind::Read, self.timeout, &self.endpoint, opened).await?;
+        Ok(KeepAlives { requests, answers, endpoint: self.endpoint.clone(), timeout: self.timeout })
+    }
+
     pub(super) async fn time_to_live_within(
         mut self,
         id: i64,
@@ -352,6 +365,36 @@ impl Client for Connection {
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.clone().hash_within(revision, self.timeout))
+    }
+}
+
+/// A stream of keep-alives to one member. After an error it is of no use any more.
+pub struct KeepAlives {
+    requests: tokio::sync::mpsc::Sender<LeaseKeepAliveRequest>,
+    answers: tonic::Streaming<LeaseKeepAliveResponse>,
+    endpoint: Endpoint,
+    timeout: Duration,
+}
+
+impl fmt::Debug for KeepAlives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepAlives").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl KeepAlives {
+    /// Begins a lease's time anew; returns the seconds that it has now, 0 if there is no such lease.
+    ///
+    /// # Errors
+    /// As [`Client::keep_alive`].
+    pub async fn keep_alive(&mut self, id: i64) -> Result<i64, Error> {
+        // If the stream has ended, it says why instead of answering.
+        let _ = self.requests.send(LeaseKeepAliveRequest { id }).await;
+        let answer = async { self.answers.message().await.map(Response::new) };
+        let answer = attempt(Kind::Read, self.timeout, &self.endpoint, answer).await?;
+        answer
+            .map(|answer| answer.ttl)
+            .ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))
     }
 }
 

@@ -33,7 +33,7 @@ use futures::future::BoxFuture;
 
 pub use crate::mvcc::KeyValue;
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
-pub use connection::{Connection, Dial, Options};
+pub use connection::{Connection, Dial, KeepAlives, Options};
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};
