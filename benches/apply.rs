@@ -9,11 +9,12 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use setstone::mvcc::command::{Command, Put, Range, Request};
+use setstone::mvcc::command::{Command, LogPosition, Put, Range, Request};
 use setstone::mvcc::{Changes, History, HistoryError, State};
 
 const VALUE_BYTES: usize = 256;
 const KEYS: u64 = 100_000;
+const AT: LogPosition = LogPosition { term: 1, index: 1 };
 
 #[derive(Default)]
 struct Memory(BTreeMap<Bytes, Bytes>);
@@ -67,7 +68,7 @@ fn filled() -> (State, Memory) {
     let (mut state, mut memory) = (State::new(), Memory::default());
     let requests: Vec<Request> = (0..KEYS).map(put).collect();
     for batch in requests.chunks(100) {
-        let applied = state.apply(&memory, 1, batch);
+        let applied = state.apply(&memory, AT, batch);
         memory.write(applied.changes);
     }
     (state, memory)
@@ -86,7 +87,7 @@ fn apply(criterion: &mut Criterion) {
                     (next - batch..next).map(put).collect::<Vec<_>>()
                 },
                 |requests| {
-                    let applied = state.apply(&memory, 1, &requests);
+                    let applied = state.apply(&memory, AT, &requests);
                     (applied, requests)
                 },
                 BatchSize::SmallInput,
@@ -135,7 +136,7 @@ fn codec(criterion: &mut Criterion) {
     group.bench_function("hash 100 000 keys", |bencher| bencher.iter(|| state.hash(&memory, 0).unwrap()));
     let requests: Vec<Request> = (0..KEYS).map(put).collect();
     group.bench_function("encode 100 000 keys", |bencher| {
-        bencher.iter_batched(|| (), |()| state.apply(&memory, 1, &requests), BatchSize::PerIteration);
+        bencher.iter_batched(|| (), |()| state.apply(&memory, AT, &requests), BatchSize::PerIteration);
     });
     group.finish();
 }

@@ -122,6 +122,9 @@ pub struct Tuning {
     pub election_min: Duration,
     /// Longest election time-out.
     pub election_max: Duration,
+    /// How often a leader writes down how much time long leases have left, so that the next one does not begin them anew. `None`: never, as
+    /// etcd without its experimental `LeaseCheckpoint`.
+    pub lease_checkpoint: Option<Duration>,
 }
 
 impl Default for Tuning {
@@ -135,6 +138,7 @@ impl Default for Tuning {
             heartbeat: limits::HEARTBEAT,
             election_min: limits::ELECTION_MIN,
             election_max: limits::ELECTION_MAX,
+            lease_checkpoint: None,
         }
     }
 }
@@ -243,6 +247,11 @@ impl Tuning {
                 self.election_max, self.election_min
             ));
         }
+        if let Some(interval) = self.lease_checkpoint.filter(|interval| *interval < Duration::from_secs(1)) {
+            return Err(format!(
+                "leases written down every {interval:?} are too many writes; 1s is the least"
+            ));
+        }
         if self.log_segment_bytes < limits::PEER_MESSAGE_BYTES as u64 {
             return Err(format!(
                 "a log segment of {} bytes is too small; {} is the least",
@@ -319,6 +328,7 @@ mod tests {
             (tuned(Tuning { heartbeat: Duration::ZERO, ..default() }), "is too often"),
             (tuned(Tuning { election_min: limits::HEARTBEAT, ..default() }), "at least three heartbeats"),
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
+            (tuned(Tuning { lease_checkpoint: Some(Duration::ZERO), ..default() }), "too many writes"),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
         ] {
             let said = config.validate().unwrap_err();

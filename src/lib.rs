@@ -24,6 +24,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod discovery;
+mod duties;
 pub mod env;
 pub mod error;
 #[cfg(feature = "simulation")]

@@ -62,6 +62,16 @@ pub const RECORD_BYTES: usize = 8 << 10;
 /// Bytes from which on a record takes no further entry. sled keeps a page, which holds up to sixteen records, in each of the
 /// 256 parts of its cache, whatever its capacity: small records bound that.
 pub const RECORD_GATHER_BYTES: usize = 2 << 10;
+/// Leases that are granted at a time. Each takes some 250 bytes on every member, and one heap entry where the leader is.
+pub const LEASES: usize = 1_000_000;
+/// Leases that one entry ends because their time is over: bounds the time that apply holds the state.
+pub const EXPIRE_LEASES: usize = 1_000;
+/// Keys from which on no further lease is put into that entry.
+pub const EXPIRE_KEYS: usize = 10_000;
+/// Keep-alives of one stream that are on their way at a time; more wait in the connection.
+pub const KEEP_ALIVES_IN_FLIGHT: usize = 256;
+/// Bytes that a question about a lease counts for among what waits for the leader.
+pub const LEASE_QUESTION_BYTES: usize = 64;
 /// Longest entry of history that is put together from its parts: far above [`REQUEST_BYTES`], and a bound for a length that
 /// damage made up.
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;

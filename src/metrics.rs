@@ -119,6 +119,12 @@ pub struct Metrics {
     pub health_success: Counter,
     /// `etcd_server_health_failures_total`: health requests answered with failure.
     pub health_failures: Counter,
+    /// `etcd_server_lease_expired_total`: leases that this member, as the leader, ended because their time was over.
+    pub leases_expired: Counter,
+    /// `setstone_leases`: leases that are granted.
+    pub leases: Gauge,
+    /// `setstone_lease_keys`: keys that hang on leases.
+    pub lease_keys: Gauge,
     /// `etcd_server_quota_backend_bytes`: quota of the store, in bytes.
     pub quota_bytes: Gauge,
     /// `etcd_mvcc_db_total_size_in_bytes`: bytes of the state engine on disk.
@@ -256,6 +262,10 @@ impl Metrics {
             health_success: r.counter("etcd_server_health_success", "Health requests answered with success"),
             health_failures: r
                 .counter("etcd_server_health_failures", "Health requests answered with failure"),
+            leases_expired: r
+                .counter("etcd_server_lease_expired", "Leases ended because their time was over"),
+            leases: r.gauge("setstone_leases", "Leases that are granted"),
+            lease_keys: r.gauge("setstone_lease_keys", "Keys that hang on leases"),
             quota_bytes: r.gauge("etcd_server_quota_backend_bytes", "Quota of the store in bytes"),
             db_bytes: r.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the state engine on disk"),
             db_bytes_in_use: r.gauge(
@@ -412,6 +422,7 @@ mod tests {
             ("etcd_server_proposals_pending", "gauge"),
             ("etcd_server_proposals_failed_total", "counter"),
             ("etcd_server_slow_read_indexes_total", "counter"),
+            ("etcd_server_lease_expired_total", "counter"),
         ] {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in\n{text}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help in\n{text}");

@@ -2,7 +2,7 @@
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw; `cluster/scaling.rs` changes how
 //! many pods there are, `cluster/pods.rs` deletes them, `cluster/volumes.rs` does to their volumes what happens to volumes,
-//! `cluster/operating.rs` is what a human does.
+//! `cluster/operating.rs` is what a human does, `cluster/leases.rs` what becomes of leases.
 
 #![allow(clippy::pedantic, clippy::type_complexity)]
 #![allow(
@@ -13,6 +13,8 @@
     missing_docs
 )]
 
+#[path = "cluster/leases.rs"]
+mod leases;
 #[path = "cluster/load.rs"]
 mod load;
 #[path = "cluster/operating.rs"]

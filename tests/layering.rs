@@ -31,6 +31,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("config", vec![]),
         ("raft", vec!["mvcc", "storage", "discovery", "transport", "proto", "config"]),
         ("discovery", vec!["transport"]),
+        ("duties", vec!["raft", "mvcc"]),
         ("membership", vec!["raft", "discovery", "mvcc", "proto"]),
         ("api", vec!["raft", "membership", "mvcc", "proto", "transport"]),
         ("client", vec!["mvcc", "proto", "transport", "raft"]),

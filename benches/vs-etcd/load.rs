@@ -27,7 +27,7 @@ pub struct Load {
 }
 
 /// All of them. One client asks the leader; many are spread over the members.
-pub const LOADS: [Load; 6] = [
+pub const LOADS: [Load; 7] = [
     Load { name: "put, 1 client", operation: &["put"], clients: 1, prefill: false },
     Load { name: "put, 128 clients", operation: &["put"], clients: 128, prefill: false },
     Load { name: "put, 512 clients", operation: &["put"], clients: 512, prefill: false },
@@ -39,6 +39,7 @@ pub const LOADS: [Load; 6] = [
         prefill: true,
     },
     Load { name: "txn (compare, put), 128 clients", operation: &["txn"], clients: 128, prefill: false },
+    Load { name: "lease keep-alive, 128 clients", operation: &["keep-alive"], clients: 128, prefill: false },
 ];
 
 /// What one run measured.

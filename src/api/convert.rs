@@ -207,9 +207,13 @@ pub(super) fn txn_response(
             command::Outcome::Txn(nested) => {
                 OpResponse::ResponseTxn(txn_response(pb::ResponseHeader::default(), nested)?)
             }
-            command::Outcome::Compact | command::Outcome::Cluster | command::Outcome::Admitted(_) => {
-                return Err(unexpected());
-            }
+            // Not of operations that a transaction can have.
+            command::Outcome::Compact
+            | command::Outcome::Granted { .. }
+            | command::Outcome::Lease
+            | command::Outcome::Lifetime(_)
+            | command::Outcome::Cluster
+            | command::Outcome::Admitted(_) => return Err(unexpected()),
         };
         responses.push(pb::ResponseOp { response: Some(response) });
     }

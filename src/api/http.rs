@@ -252,6 +252,8 @@ fn refresh(api: &Shared) {
     metrics.proposals_applied.set(signed(position.applied_index));
     metrics.revision.set(position.revision);
     metrics.compacted_revision.set(position.compacted);
+    metrics.leases.set(signed(position.leases as u64));
+    metrics.lease_keys.set(signed(position.lease_keys as u64));
     metrics.db_bytes.set(signed(disk.state));
     metrics.db_bytes_in_use.set(signed(disk.state));
     metrics.log_bytes.set(signed(disk.log));

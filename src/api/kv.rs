@@ -113,7 +113,11 @@ async fn propose(api: &Shared, command: Command) -> Result<(pb::ResponseHeader, 
 }
 
 /// Waits for the turn to make an answer, if it needs one.
-async fn turn(api: &Shared, answers: &Answers, share: u32) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+pub(super) async fn turn(
+    api: &Shared,
+    answers: &Answers,
+    share: u32,
+) -> Result<Option<OwnedSemaphorePermit>, Failure> {
     if share == 0 {
         return Ok(None);
     }

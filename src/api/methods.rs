@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::health::HealthService;
 use super::probe::Probe;
-use super::{Shared, cluster, kv, maintenance, texts};
+use super::{Shared, cluster, kv, lease, maintenance, texts};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb};
 use crate::transport::answers::Answers;
@@ -43,6 +43,10 @@ unary_methods! {
     DeleteRange = "etcdserverpb.KV" "DeleteRange";
     Txn = "etcdserverpb.KV" "Txn";
     Compact = "etcdserverpb.KV" "Compact";
+    LeaseGrant = "etcdserverpb.Lease" "LeaseGrant";
+    LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke";
+    LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive";
+    LeaseLeases = "etcdserverpb.Lease" "LeaseLeases";
     MemberAdd = "etcdserverpb.Cluster" "MemberAdd";
     MemberRemove = "etcdserverpb.Cluster" "MemberRemove";
     MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate";
@@ -61,6 +65,9 @@ const STREAMING: &[&str] = &[
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
+
+/// The method that streams of those that are served here, not by a service of tonic's.
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 /// The counters of every method.
 pub(super) struct Methods(Vec<MethodMetrics>);
@@ -139,6 +146,13 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
             kv::txn(api, answers, request, size).await
         }
         Unary::Compact => kv::compact(api, answers, received(api, body).await?.0).await,
+        Unary::LeaseGrant => lease::grant(api, received(api, body).await?.0).await,
+        Unary::LeaseRevoke => lease::revoke(api, received(api, body).await?.0).await,
+        Unary::LeaseTimeToLive => lease::time_to_live(api, answers, received(api, body).await?.0).await,
+        Unary::LeaseLeases => {
+            let _: (pb::LeaseLeasesRequest, _) = received(api, body).await?;
+            lease::leases(api, answers).await
+        }
         Unary::MemberAdd => cluster::member_add(&received(api, body).await?.0),
         Unary::MemberRemove => cluster::member_remove(api, received(api, body).await?.0).await,
         Unary::MemberUpdate => cluster::member_update(api, received(api, body).await?.0).await,
@@ -168,6 +182,9 @@ async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<
 /// A call of a streaming service, or of nothing that there is.
 async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
     let path = request.uri().path();
+    if path == KEEP_ALIVE {
+        return lease::keep_alive(api, request).await;
+    }
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
     if STREAMING.contains(&service) {
         let stopped = api.stopping.clone().cancelled_owned();
@@ -201,6 +218,7 @@ mod tests {
         described.sort();
         let mut served: Vec<String> =
             UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).collect();
+        served.push(KEEP_ALIVE.into());
         served.sort();
         assert_eq!(described, served);
         for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()

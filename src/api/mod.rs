@@ -7,7 +7,7 @@
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
-//! * `kv`, `cluster`, `maintenance`, `health`: the services
+//! * `kv`, `lease`, `cluster`, `maintenance`, `health`: the services
 //! * `http`: health, version and metrics in plain HTTP
 //! * `probe`: the seam to readiness
 
@@ -17,6 +17,7 @@ mod header;
 mod health;
 mod http;
 mod kv;
+mod lease;
 mod maintenance;
 mod methods;
 pub mod probe;

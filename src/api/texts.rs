@@ -65,6 +65,10 @@ texts! {
     TOO_MANY_REQUESTS = ResourceExhausted "too many requests";
     /// The lease is not there.
     LEASE_NOT_FOUND = NotFound "requested lease not found";
+    /// The lease is there already.
+    LEASE_EXISTS = FailedPrecondition "lease already exists";
+    /// More than [`crate::mvcc::lease::MAX_TTL`].
+    LEASE_TTL_TOO_LARGE = OutOfRange "too large lease TTL";
     /// The member is not there.
     MEMBER_NOT_FOUND = NotFound "member not found";
     /// It votes already.
@@ -114,6 +118,10 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::LeaseNotFound => LEASE_NOT_FOUND,
         Refusal::Compacted => COMPACTED,
         Refusal::FutureRevision => FUTURE_REVISION,
+        Refusal::LeaseExists => LEASE_EXISTS,
+        Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
+        // What etcd says when there is no room for a lease.
+        Refusal::TooManyLeases => NO_SPACE,
         // This member stops serving; another one will answer.
         Refusal::Unreadable => STOPPED,
     }

@@ -214,6 +214,7 @@ fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
         heartbeat: texts.get("heartbeat", duration::parse)?.unwrap_or(default.heartbeat),
         election_min: texts.get("election-min", duration::parse)?.unwrap_or(default.election_min),
         election_max: texts.get("election-max", duration::parse)?.unwrap_or(default.election_max),
+        lease_checkpoint: texts.get("lease-checkpoint", duration::parse)?,
     })
 }
 

@@ -5,7 +5,7 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members` `events`: clients
+//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members` `events` `lease`: clients
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -30,6 +30,7 @@ mod duration;
 mod events;
 pub mod exit;
 mod get;
+mod lease;
 mod members;
 mod output;
 #[cfg(feature = "playground")]
@@ -113,6 +114,7 @@ enum Command {
     Del(del::Arguments),
     Txn(txn::Arguments),
     Compact(compact::Arguments),
+    Lease(lease::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
     Events(events::Arguments),
@@ -171,6 +173,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Del(arguments) => wait(del::run(arguments, global, out)),
         Command::Txn(arguments) => wait(txn::run(arguments, global, out)),
         Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
+        Command::Lease(arguments) => wait(lease::run(&arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
         Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 29] = [
+pub(super) const SETTINGS: [Setting; 30] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -118,6 +118,12 @@ pub(super) const SETTINGS: [Setting; 29] = [
     setting("heartbeat", "SETSTONE_HEARTBEAT", "TIME", "Interval of heartbeats (default: 100ms)"),
     setting("election-min", "SETSTONE_ELECTION_MIN", "TIME", "Shortest election time-out (default: 400ms)"),
     setting("election-max", "SETSTONE_ELECTION_MAX", "TIME", "Longest election time-out (default: 800ms)"),
+    setting(
+        "lease-checkpoint",
+        "SETSTONE_LEASE_CHECKPOINT",
+        "TIME",
+        "How often the leader writes down what is left of long leases, for the next (default: never)",
+    ),
     setting(
         "engine-cache",
         "SETSTONE_ENGINE_CACHE",

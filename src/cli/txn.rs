@@ -112,7 +112,8 @@ fn print_outcomes(
                 writeln!(out, "{number}. txn: {}", if inner.succeeded { "success" } else { "failure" })?;
                 print_outcomes(inner, encoding, &format!("{number}."), out)?;
             }
-            Outcome::Compact | Outcome::Cluster | Outcome::Admitted(_) => {}
+            // Not of operations that a transaction can have.
+            _ => {}
         }
     }
     Ok(())
@@ -128,7 +129,7 @@ fn txn_json(result: &TxnResult, encoding: Encoding) -> Value {
             Outcome::Put(Some(kv)) => json!({ "put": { "prev_kv": pair_json(kv, encoding, true) } }),
             Outcome::DeleteRange(deleted) => json!({ "del": del::deleted_json(deleted, encoding) }),
             Outcome::Txn(inner) => json!({ "txn": txn_json(inner, encoding) }),
-            Outcome::Compact | Outcome::Cluster | Outcome::Admitted(_) => json!({}),
+            _ => json!({}),
         })
         .collect();
     json!({ "succeeded": result.succeeded, "responses": responses })

@@ -9,7 +9,10 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus};
 
 use super::failure::{self, Kind};
-use super::{Answer, Call, Client, Consistency, Endpoint, EventInfo, MemberInfo, Status, StoreHash, wire};
+use super::{
+    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Status,
+    StoreHash, wire,
+};
 use crate::env::Env;
 use crate::error::Error;
 use crate::identity::NodeId;
@@ -20,10 +23,12 @@ use crate::proto::client::members_client::MembersClient;
 use crate::proto::client::{EventsRequest, ResizeRequest};
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::{
-    HashKvRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
-    StatusRequest,
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
+    MoveLeaderRequest, StatusRequest,
 };
 use crate::transport;
 
@@ -73,6 +78,7 @@ pub struct Connection {
     endpoint: Endpoint,
     timeout: Duration,
     kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
     own: MembersClient<Channel>,
@@ -104,6 +110,7 @@ impl Connection {
             endpoint,
             timeout: options.timeout,
             kv: KvClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
+            lease: LeaseClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
             own: MembersClient::new(channel),
@@ -172,6 +179,69 @@ impl Connection {
             attempt(Kind::Read, limit, &self.endpoint, self.maintenance.status(request)).await?;
         let header = response.header.take();
         Ok(wire::answer(header.as_ref(), wire::status(response)))
+    }
+
+    pub(super) async fn grant_within(
+        mut self,
+        id: i64,
+        ttl: i64,
+        limit: Duration,
+    ) -> Result<Answer<LeaseGranted>, Error> {
+        let request = timed(LeaseGrantRequest { id, ttl }, limit);
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.lease.lease_grant(request)).await?;
+        let granted = LeaseGranted { id: response.id, ttl: response.ttl };
+        Ok(wire::answer(response.header.as_ref(), granted))
+    }
+
+    pub(super) async fn revoke_within(mut self, id: i64, limit: Duration) -> Result<Answer<()>, Error> {
+        let request = timed(LeaseRevokeRequest { id }, limit);
+        let response = attempt(Kind::Write, limit, &self.endpoint, self.lease.lease_revoke(request)).await?;
+        Ok(wire::answer(response.header.as_ref(), ()))
+    }
+
+    /// A stream of one keep-alive: its answer, or the error that ended it, is all that is waited for.
+    pub(super) async fn keep_alive_within(mut self, id: i64, limit: Duration) -> Result<Answer<i64>, Error> {
+        let requests = futures::stream::iter([LeaseKeepAliveRequest { id }]);
+        let first = async {
+            let mut answers = self.lease.lease_keep_alive(timed(requests, limit)).await?.into_inner();
+            answers.message().await.map(Response::new)
+        };
+        let response = attempt(Kind::Read, limit, &self.endpoint, first).await?;
+        let response = response
+            .ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))?;
+        Ok(wire::answer(response.header.as_ref(), response.ttl))
+    }
+
+    /// Opens a stream of keep-alives to this one member, for whoever keeps many leases. One lease keeps itself alive with
+    /// [`super::KeptLease`].
+    ///
+    /// # Errors
+    /// As [`Client::keep_alive`].
+    pub async fn keep_alives(&self) -> Result<KeepAlives, Error> {
+        let (requests, queue) = tokio::sync::mpsc::channel(1);
+        let mut connection = self.clone();
+        let opened = connection.lease.lease_keep_alive(tokio_stream::wrappers::ReceiverStream::new(queue));
+        let answers = attempt(Kind::Read, self.timeout, &self.endpoint, opened).await?;
+        Ok(KeepAlives { requests, answers, endpoint: self.endpoint.clone(), timeout: self.timeout })
+    }
+
+    pub(super) async fn time_to_live_within(
+        mut self,
+        id: i64,
+        keys: bool,
+        limit: Duration,
+    ) -> Result<Answer<LeaseLife>, Error> {
+        let call = self.lease.lease_time_to_live(timed(LeaseTimeToLiveRequest { id, keys }, limit));
+        let response = attempt(Kind::Read, limit, &self.endpoint, call).await?;
+        let life = LeaseLife { ttl: response.ttl, granted: response.granted_ttl, keys: response.keys };
+        Ok(wire::answer(response.header.as_ref(), life))
+    }
+
+    pub(super) async fn leases_within(mut self, limit: Duration) -> Result<Answer<Vec<i64>>, Error> {
+        let call = self.lease.lease_leases(timed(LeaseLeasesRequest {}, limit));
+        let response = attempt(Kind::Read, limit, &self.endpoint, call).await?;
+        let leases = response.leases.into_iter().map(|lease| lease.id).collect();
+        Ok(wire::answer(response.header.as_ref(), leases))
     }
 
     pub(super) async fn members_within(mut self, limit: Duration) -> Result<Answer<Vec<MemberInfo>>, Error> {
@@ -266,6 +336,21 @@ impl Client for Connection {
     fn compact(&self, compact: Compact) -> Call<'_, ()> {
         Box::pin(self.clone().compact_within(compact, self.timeout))
     }
+    fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted> {
+        Box::pin(self.clone().grant_within(id, ttl, self.timeout))
+    }
+    fn revoke(&self, id: i64) -> Call<'_, ()> {
+        Box::pin(self.clone().revoke_within(id, self.timeout))
+    }
+    fn keep_alive(&self, id: i64) -> Call<'_, i64> {
+        Box::pin(self.clone().keep_alive_within(id, self.timeout))
+    }
+    fn time_to_live(&self, id: i64, keys: bool) -> Call<'_, LeaseLife> {
+        Box::pin(self.clone().time_to_live_within(id, keys, self.timeout))
+    }
+    fn leases(&self) -> Call<'_, Vec<i64>> {
+        Box::pin(self.clone().leases_within(self.timeout))
+    }
     fn status(&self) -> Call<'_, Status> {
         Box::pin(self.clone().status_within(self.timeout))
     }
@@ -280,6 +365,36 @@ impl Client for Connection {
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.clone().hash_within(revision, self.timeout))
+    }
+}
+
+/// A stream of keep-alives to one member. After an error it is of no use any more.
+pub struct KeepAlives {
+    requests: tokio::sync::mpsc::Sender<LeaseKeepAliveRequest>,
+    answers: tonic::Streaming<LeaseKeepAliveResponse>,
+    endpoint: Endpoint,
+    timeout: Duration,
+}
+
+impl fmt::Debug for KeepAlives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepAlives").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl KeepAlives {
+    /// Begins a lease's time anew; returns the seconds that it has now, 0 if there is no such lease.
+    ///
+    /// # Errors
+    /// As [`Client::keep_alive`].
+    pub async fn keep_alive(&mut self, id: i64) -> Result<i64, Error> {
+        // If the stream has ended, it says why instead of answering.
+        let _ = self.requests.send(LeaseKeepAliveRequest { id }).await;
+        let answer = async { self.answers.message().await.map(Response::new) };
+        let answer = attempt(Kind::Read, self.timeout, &self.endpoint, answer).await?;
+        answer
+            .map(|answer| answer.ttl)
+            .ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))
     }
 }
 

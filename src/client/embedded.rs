@@ -3,16 +3,21 @@
 //! What `api` checks for remote callers is checked here for local ones, before anything is proposed. As a remote client tries
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
-use super::{Answer, Call, Client, Consistency, EventInfo, Header, MemberInfo, Status, StoreHash};
+use super::{
+    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Status,
+    StoreHash,
+};
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::check;
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{
-    Command, Compact, Compare, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult, Request, Txn,
-    TxnOp, TxnResult,
+    Command, Compact, Compare, DeleteRange, Deleted, Lifetime, Operand, Outcome, Put, Range, RangeResult,
+    Request, Txn, TxnOp, TxnResult,
 };
+use crate::mvcc::lease::LeaseCommand;
+use crate::raft::lease::LeaseQuestion;
 use crate::raft::store::SharedStore;
 
 /// A client of the store in this process. Cheap to clone.
@@ -128,6 +133,51 @@ impl Client for Embedded {
         })
     }
 
+    fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted> {
+        Box::pin(async move {
+            self.opened().await;
+            let (reply, term) = self.store.grant(id, ttl).await?;
+            match reply.outcome {
+                Outcome::Granted { id, ttl } => {
+                    Ok(Answer { header: self.header(reply.revision, term), value: LeaseGranted { id, ttl } })
+                }
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn revoke(&self, id: i64) -> Call<'_, ()> {
+        Box::pin(async move {
+            let answer = self.propose(Command::Lease(LeaseCommand::Revoke { id })).await?;
+            Ok(Answer { header: answer.header, value: () })
+        })
+    }
+
+    fn keep_alive(&self, id: i64) -> Call<'_, i64> {
+        Box::pin(async move {
+            self.opened().await;
+            let before = self.answer_now(());
+            let lifetime = self.store.lifetime(LeaseQuestion { id, renew: true }).await?;
+            Ok(Answer { header: before.header, value: lifetime.ttl.max(0) })
+        })
+    }
+
+    fn time_to_live(&self, id: i64, keys: bool) -> Call<'_, LeaseLife> {
+        Box::pin(async move {
+            self.opened().await;
+            let Lifetime { ttl, granted } = self.store.lifetime(LeaseQuestion { id, renew: false }).await?;
+            let keys = if keys && ttl >= 0 { self.store.lease_keys(id) } else { Vec::new() };
+            Ok(self.answer_now(LeaseLife { ttl, granted, keys }))
+        })
+    }
+
+    fn leases(&self) -> Call<'_, Vec<i64>> {
+        Box::pin(async move {
+            self.barrier().await?;
+            Ok(self.answer_now(self.store.leases()))
+        })
+    }
+
     fn status(&self) -> Call<'_, Status> {
         Box::pin(async move {
             let position = self.store.position();
@@ -192,7 +242,7 @@ fn check_size(command: &Command) -> Result<(), Error> {
         Command::Put(put) => put.key.len() + put.value.len(),
         Command::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
         Command::Txn(txn) => txn_bytes(txn),
-        Command::Compact(_) | Command::Cluster(_) => 0,
+        Command::Compact(_) | Command::Lease(_) | Command::Cluster(_) => 0,
     };
     if bytes > REQUEST_BYTES {
         return Err(Error::Invalid(format!("the request has {bytes} bytes; {REQUEST_BYTES} are possible")));

@@ -16,6 +16,7 @@
 //! * `failure`: a gRPC status as an [`Error`]
 //! * `wire`: values to messages and back
 //! * `embedded`: the store in this process
+//! * `lease`: a lease that keeps itself alive
 //! * `kv`: the everyday calls, short
 
 mod connection;
@@ -23,6 +24,7 @@ mod embedded;
 mod endpoint;
 mod failure;
 mod kv;
+mod lease;
 mod remote;
 mod retry;
 mod wire;
@@ -31,10 +33,11 @@ use futures::future::BoxFuture;
 
 pub use crate::mvcc::KeyValue;
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
-pub use connection::{Connection, Dial, Options};
+pub use connection::{Connection, Dial, KeepAlives, Options};
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};
+pub use lease::KeptLease;
 pub use remote::Remote;
 
 use crate::error::Error;
@@ -104,6 +107,26 @@ pub struct Status {
     pub errors: Vec<String>,
 }
 
+/// A lease that was granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseGranted {
+    /// Its id.
+    pub id: i64,
+    /// Its time to live, in seconds.
+    pub ttl: i64,
+}
+
+/// What is left of a lease. Fields as etcd's `LeaseTimeToLiveResponse`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseLife {
+    /// Whole seconds that are left; -1: there is no such lease.
+    pub ttl: i64,
+    /// Its time to live, in seconds; 0: there is no such lease.
+    pub granted: i64,
+    /// The keys that hang on it, in order, if they were asked for.
+    pub keys: Vec<bytes::Bytes>,
+}
+
 /// A replicated store, wherever it is.
 ///
 /// Errors of every method: [`Error::Refused`] only from a store in this process (a remote one says [`Error::Remote`] with
@@ -119,6 +142,16 @@ pub trait Client: Send + Sync {
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult>;
     /// Forgets versions that newer ones at or below a revision replaced.
     fn compact(&self, compact: Compact) -> Call<'_, ()>;
+    /// Grants a lease of `ttl` seconds, which the cluster may raise. An `id` of 0 lets the cluster choose one.
+    fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted>;
+    /// Ends a lease, and deletes the keys that hang on it.
+    fn revoke(&self, id: i64) -> Call<'_, ()>;
+    /// Begins a lease's time anew; returns the seconds that it has now, 0 if there is no such lease. See [`KeptLease`].
+    fn keep_alive(&self, id: i64) -> Call<'_, i64>;
+    /// How much time a lease has left, and, if asked for, the keys that hang on it.
+    fn time_to_live(&self, id: i64, keys: bool) -> Call<'_, LeaseLife>;
+    /// The ids of all leases.
+    fn leases(&self) -> Call<'_, Vec<i64>>;
     /// How the member that answers is.
     fn status(&self) -> Call<'_, Status>;
     /// The members of the cluster.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, MemberInfo, Options, Status,
-    StoreHash, retry,
+    Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
+    Options, Status, StoreHash, retry,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;
@@ -183,6 +183,22 @@ impl Client for Remote {
     }
     fn compact(&self, compact: Compact) -> Call<'_, ()> {
         Box::pin(self.run(Kind::Write, move |on, limit| on.compact_within(compact, limit)))
+    }
+    fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted> {
+        Box::pin(self.run(Kind::Write, move |on, limit| on.grant_within(id, ttl, limit)))
+    }
+    fn revoke(&self, id: i64) -> Call<'_, ()> {
+        Box::pin(self.run(Kind::Write, move |on, limit| on.revoke_within(id, limit)))
+    }
+    // Renewing twice is the same as once.
+    fn keep_alive(&self, id: i64) -> Call<'_, i64> {
+        Box::pin(self.run(Kind::Read, move |on, limit| on.keep_alive_within(id, limit)))
+    }
+    fn time_to_live(&self, id: i64, keys: bool) -> Call<'_, LeaseLife> {
+        Box::pin(self.run(Kind::Read, move |on, limit| on.time_to_live_within(id, keys, limit)))
+    }
+    fn leases(&self) -> Call<'_, Vec<i64>> {
+        Box::pin(self.run(Kind::Read, super::connection::Connection::leases_within))
     }
     fn status(&self) -> Call<'_, Status> {
         Box::pin(self.run(Kind::Read, super::connection::Connection::status_within))

@@ -281,6 +281,32 @@ async fn tour(client: &dyn Client) -> Vec<String> {
     let invalid = client.put(Put::default()).await.unwrap_err();
     assert!(invalid.to_string().contains("key is not provided"), "{invalid}");
     assert!(!invalid.is_outcome_unknown() && !invalid.is_retryable());
+    let granted = client.grant(77, 1).await.unwrap();
+    note("grant", &(granted.header.revision, granted.value));
+    let drawn = client.grant(0, 60).await.unwrap().value;
+    assert!(drawn.id > 0 && drawn.ttl == 60, "{drawn:?}");
+    let exists = client.grant(77, 60).await.unwrap_err();
+    assert!(exists.to_string().contains("lease already exists"), "{exists}");
+    for key in ["m", "l"] {
+        client.put(Put { lease: 77, ..put(key, "leased") }).await.unwrap();
+    }
+    note(
+        "keep alive",
+        &(client.keep_alive(77).await.unwrap().value, client.keep_alive(5).await.unwrap().value),
+    );
+    let mut life = client.time_to_live(77, true).await.unwrap().value;
+    assert!((0..=2).contains(&life.ttl), "{life:?}");
+    life.ttl = 0;
+    note("time to live", &(life, client.time_to_live(5, true).await.unwrap().value));
+    let leases = client.leases().await.unwrap().value;
+    assert!(leases.len() == 2 && leases.contains(&drawn.id) && leases.contains(&77), "{leases:?}");
+    let revoked = client.revoke(77).await.unwrap();
+    note(
+        "revoke",
+        &(revoked.header.revision, client.get(all(), Consistency::Linearizable).await.unwrap().value.count),
+    );
+    let unknown = client.revoke(77).await.unwrap_err();
+    assert!(unknown.to_string().contains("requested lease not found"), "{unknown}");
     let status = client.status().await.unwrap();
     note(
         "status",
@@ -305,7 +331,7 @@ async fn the_embedded_and_the_remote_client_say_the_same() {
     let remote = Remote::new(&address.to_string(), &Options::default()).unwrap();
     let embedded = tour(&one.client()).await;
     assert_eq!(embedded, tour(&remote).await);
-    assert_eq!(embedded.len(), 11, "{embedded:#?}");
+    assert_eq!(embedded.len(), 15, "{embedded:#?}");
     one.shutdown().await;
     other.shutdown().await;
 }

@@ -75,6 +75,19 @@ pub enum Seen {
         /// Digest of the state.
         digest: u64,
     },
+    /// A member applied the end of a lease.
+    LeaseEnded {
+        /// The lease.
+        lease: i64,
+        /// Index of the entry.
+        index: u64,
+        /// Revision of the store after it.
+        revision: i64,
+        /// Keys were deleted with it.
+        moved: bool,
+        /// Its time was over; else a client wanted it.
+        expired: bool,
+    },
     /// A member installed a snapshot up to an entry.
     Installed {
         /// The member.

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cluster::{ClusterCommand, Touched};
-use super::command::{Command, Compact, DeleteRange, Deleted, Outcome, Put, Refusal, Reply, Request};
+use super::command::{
+    Command, Compact, DeleteRange, Deleted, LogPosition, Outcome, Put, Refusal, Reply, Request,
+};
 use super::history::History;
 use super::index::Span;
+use super::lease::{Granted, LeaseCommand, TouchedLeases};
 use super::record::{self, Entry};
 use super::txn::View;
 use super::{Changes, Event, KeyValue, Revision, State, layout, small};
@@ -42,24 +45,29 @@ pub(super) struct Batch<'a> {
     pub(super) pending: Vec<Entry>,
     /// Changes of the command that runs now.
     pub(super) subs: i64,
-    /// Index of the log entry.
-    index: u64,
+    /// The log entry.
+    at: LogPosition,
+    /// Place in it of the command that runs now.
+    position: u32,
     touched: Touched,
+    leases: TouchedLeases,
 }
 
 impl State {
-    /// Apply the commands of the log entry at `index`. `history` must hold what all earlier calls returned.
-    pub fn apply(&mut self, history: &dyn History, index: u64, requests: &[Request]) -> Applied {
+    /// Apply the commands of the log entry `at`. `history` must hold what all earlier calls returned.
+    pub fn apply(&mut self, history: &dyn History, at: LogPosition, requests: &[Request]) -> Applied {
         let compacted = self.compacted;
         let pending = Vec::with_capacity(requests.len());
         let touched = Touched::default();
-        let mut batch = Batch { state: self, history, pending, subs: 0, index, touched };
+        let leases = TouchedLeases::new();
+        let mut batch = Batch { state: self, history, pending, subs: 0, at, position: 0, touched, leases };
         let mut applied = Applied { replies: Vec::with_capacity(requests.len()), ..Applied::default() };
         for request in requests {
             let reply = batch.run(&request.command);
             applied.replies.push(reply);
+            batch.position = batch.position.saturating_add(1);
         }
-        let Batch { pending, touched, .. } = batch;
+        let Batch { pending, touched, leases, .. } = batch;
         if applied.is_unreadable() {
             return applied;
         }
@@ -68,6 +76,7 @@ impl State {
             applied.changes.puts.push(small::compacted(self.compacted));
         }
         self.write_cluster(&touched, &mut applied.changes);
+        self.write_leases(&leases, &mut applied.changes);
         applied
     }
 
@@ -101,6 +110,19 @@ impl State {
     }
 }
 
+impl State {
+    fn write_leases(&self, touched: &TouchedLeases, changes: &mut Changes) {
+        for (id, was_there) in touched {
+            match self.leases.get(*id) {
+                Some(lease) => changes.puts.push(small::lease(*id, lease)),
+                None if *was_there => changes.deletes.push(layout::lease_key(*id).into()),
+                // It came and went in one entry.
+                None => {}
+            }
+        }
+    }
+}
+
 impl Batch<'_> {
     fn run(&mut self, command: &Command) -> Result<Reply, Refusal> {
         self.subs = 0;
@@ -112,12 +134,13 @@ impl Batch<'_> {
             Command::DeleteRange(delete) => Outcome::DeleteRange(self.delete_range(delete)?),
             Command::Txn(txn) => Outcome::Txn(self.txn(txn)?),
             Command::Compact(compact) => self.compact(*compact)?,
+            Command::Lease(command) => self.lease(command)?,
             Command::Cluster(ClusterCommand::RaiseRevision(by)) => {
                 self.state.revision = self.state.revision.saturating_add(i64::from(*by));
                 self.state.compacted = self.state.revision;
                 Outcome::Cluster
             }
-            Command::Cluster(command) => self.state.cluster.apply(command, self.index, &mut self.touched),
+            Command::Cluster(command) => self.state.cluster.apply(command, self.at.index, &mut self.touched),
         };
         self.state.revision = self.newest();
         Ok(Reply { revision: self.state.revision, outcome })
@@ -150,6 +173,7 @@ impl Batch<'_> {
         }
         entry.revision = self.next_revision();
         (entry.create, entry.version) = self.state.index.put(&entry.key, entry.revision);
+        self.state.leases.hang(&entry.key, entry.lease);
         self.pending.push(entry);
         Ok(previous.filter(|_| put.prev_kv))
     }
@@ -171,11 +195,27 @@ impl Batch<'_> {
         }
         let deleted = keys.len() as i64;
         for key in keys {
-            let revision = self.next_revision();
-            self.state.index.delete(&key, revision);
-            self.pending.push(Entry { revision, tombstone: true, key, ..Entry::default() });
+            self.state.leases.hang(&key, 0);
+            self.bury(key);
         }
         Ok(Deleted { deleted, previous, revision: self.newest() })
+    }
+
+    /// Delete a key that is there.
+    fn bury(&mut self, key: Bytes) {
+        let revision = self.next_revision();
+        self.state.index.delete(&key, revision);
+        self.pending.push(Entry { revision, tombstone: true, key, ..Entry::default() });
+    }
+
+    /// Leases end together with their keys, which share one main revision; if there are none, the revision stays.
+    fn lease(&mut self, command: &LeaseCommand) -> Result<Outcome, Refusal> {
+        let granted = Granted { index: self.at.index, position: self.position };
+        let done = self.state.leases.apply(command, self.at.term, granted, &mut self.leases)?;
+        for key in done.keys {
+            self.bury(Bytes::copy_from_slice(&key));
+        }
+        Ok(done.outcome)
     }
 
     fn compact(&mut self, compact: Compact) -> Result<Outcome, Refusal> {

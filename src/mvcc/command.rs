@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::KeyValue;
+use super::lease::LeaseCommand;
 use crate::identity::NodeId;
 
 /// One client's command, with who sent it. Permission is checked again when it is applied.
@@ -26,6 +27,15 @@ impl Request {
     }
 }
 
+/// Where in the log an entry stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Term of the leader that made it.
+    pub term: u64,
+    /// Its index.
+    pub index: u64,
+}
+
 /// What one request asks the state machine to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -37,6 +47,8 @@ pub enum Command {
     Txn(Txn),
     /// Forget versions that a newer one at or below a revision replaced.
     Compact(Compact),
+    /// Grant or end leases.
+    Lease(LeaseCommand),
     /// Change cluster state that is not a key.
     Cluster(super::cluster::ClusterCommand),
 }
@@ -222,10 +234,35 @@ pub enum Outcome {
     Txn(TxnResult),
     /// Of [`Compact`].
     Compact,
+    /// Of a grant.
+    Granted {
+        /// The lease.
+        id: i64,
+        /// Its time to live, in seconds.
+        ttl: i64,
+    },
+    /// Of a lease command that answers nothing.
+    Lease,
+    /// Of a question about a lease, which the leader answers from its memory and not through the log.
+    Lifetime(Lifetime),
     /// Of a cluster command that answers nothing.
     Cluster,
     /// Of an admission: the disk's id; none if another disk of its ordinal was admitted by the same entry.
     Admitted(Option<NodeId>),
+}
+
+/// How much time a lease has, as its leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Whole seconds that are left; -1: there is no such lease.
+    pub ttl: i64,
+    /// Its time to live, in seconds; 0: there is no such lease.
+    pub granted: i64,
+}
+
+impl Lifetime {
+    /// Of a lease that is not there.
+    pub const UNKNOWN: Self = Self { ttl: -1, granted: 0 };
 }
 
 /// What a delete did.
@@ -282,13 +319,31 @@ pub enum Refusal {
     /// The engine could not be read; the member that says so stops serving.
     #[error("the state could not be read")]
     Unreadable = 5,
+    /// There is a lease of this id.
+    #[error("lease already exists")]
+    LeaseExists = 6,
+    /// A time to live above [`super::lease::MAX_TTL`].
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge = 7,
+    /// [`crate::limits::LEASES`] are granted already.
+    #[error("too many leases")]
+    TooManyLeases = 8,
 }
 
 impl Refusal {
     /// The refusal with this number, if a version that we know made it.
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::KeyNotFound, Self::LeaseNotFound, Self::Compacted, Self::FutureRevision, Self::Unreadable]
-            .into_iter()
-            .find(|refusal| *refusal as u32 == number)
+        [
+            Self::KeyNotFound,
+            Self::LeaseNotFound,
+            Self::Compacted,
+            Self::FutureRevision,
+            Self::Unreadable,
+            Self::LeaseExists,
+            Self::LeaseTtlTooLarge,
+            Self::TooManyLeases,
+        ]
+        .into_iter()
+        .find(|refusal| *refusal as u32 == number)
     }
 }

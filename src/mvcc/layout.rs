@@ -9,6 +9,7 @@
 //! | `sc` | the compacted revision |
 //! | `sd` | the desired range |
 //! | `se` number (8) | an event |
+//! | `sl` lease id (8) | a lease, without its keys |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
 //!
@@ -37,6 +38,8 @@ pub(super) const DESIRED: &[u8] = b"sd";
 pub(super) const ADMISSION: &[u8] = b"sa";
 /// Begin of the key of an event.
 pub(super) const EVENT: &[u8] = b"se";
+/// Begin of the key of a lease.
+pub(super) const LEASE: &[u8] = b"sl";
 /// Begin of the key of a mark.
 pub(super) const MARK: &[u8] = b"sm";
 
@@ -81,6 +84,14 @@ pub(super) fn mark_key(node: NodeId) -> Vec<u8> {
 pub(super) fn mark_node(key: &[u8]) -> Option<NodeId> {
     let id = key.strip_prefix(MARK)?;
     Some(NodeId(u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+pub(super) fn lease_key(id: i64) -> Vec<u8> {
+    [LEASE, &id.to_be_bytes()].concat()
+}
+
+pub(super) fn lease_id(key: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(key.strip_prefix(LEASE)?.try_into().ok()?))
 }
 
 pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {

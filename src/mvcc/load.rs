@@ -2,13 +2,14 @@
 //!
 //! Checked are: the checksum and form of every item; that revisions ascend, and have no gap above the compacted revision, below
 //! which gaps are what compaction does; that create revision and version of every change fit the changes before it; that large
-//! entries are whole. What compaction killed but a pass has not removed yet is left out of the index.
+//! entries are whole; that every key that is there hangs on a lease that is there. What compaction killed but a pass has not removed yet is left out of the index.
 
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 
 use super::history::{History, HistoryError};
+use super::lease::Named;
 use super::record::{self, Damage, Entry, Kind, Raw, Walk};
 use super::small::{self, Item};
 use super::state::NEVER;
@@ -55,6 +56,9 @@ pub enum Reason {
         /// Its version.
         version: i64,
     },
+    /// Keys hang on the lease of this id, which is missing: a lease goes together with its keys.
+    #[error("it is missing, but keys hang on it")]
+    LeaseMissing,
     /// A key is deleted that is not there.
     #[error("revision {found} deletes a key that is not there")]
     Absent {
@@ -78,13 +82,18 @@ impl State {
         let mut state = Self::new();
         let (from, to) = layout::small_span();
         scan(history, &from, &to, &mut |key, value| state.load_small(key, value).map_err(Reason::from))?;
-        let mut loader = Loader { state, last: Revision::default(), large: None };
+        let named = Named::default();
+        let mut loader = Loader { state, last: Revision::default(), large: None, named };
         scan(history, &[layout::HISTORY], &[layout::HISTORY + 1], &mut |key, value| loader.load(key, value))?;
-        let Loader { mut state, last, large } = loader;
+        let Loader { mut state, last, large, named } = loader;
         if let Some(large) = large {
             let key = Bytes::copy_from_slice(&layout::record_key(large.head));
             return Err(LoadError::Damaged { key, reason: Damage::Part.into() });
         }
+        named.hang_on(&mut state.leases).map_err(|lease| LoadError::Damaged {
+            key: layout::lease_key(lease).into(),
+            reason: Reason::LeaseMissing,
+        })?;
         state.revision = last.main.max(state.compacted).max(Revision::EMPTY_STORE);
         Ok(state)
     }
@@ -100,6 +109,7 @@ impl State {
             Item::Admission(ordinal, admission) => {
                 self.cluster.admissions.insert(ordinal, admission);
             }
+            Item::Lease(id, lease) => self.leases.load(id, lease),
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }
@@ -130,6 +140,7 @@ struct Loader {
     /// The last change that was read.
     last: Revision,
     large: Option<Large>,
+    named: Named,
 }
 
 /// A large entry that is being put together.
@@ -203,6 +214,7 @@ impl Loader {
     fn add(&mut self, entry: &Entry) -> Result<(), Reason> {
         let last = std::mem::replace(&mut self.last, entry.revision);
         let found = entry.revision;
+        self.named.set(&entry.key, entry.lease);
         if found.main > self.state.compacted {
             let continued = Revision::new(last.main, last.sub + 1);
             let newest = last.main.max(self.state.compacted).max(Revision::EMPTY_STORE);

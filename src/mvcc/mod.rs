@@ -15,6 +15,7 @@
 //! | `command` | what the log holds and what comes back |
 //! | `check` | what is wrong with a request, before it is proposed |
 //! | `cluster` | cluster state that is not a key |
+//! | `lease` | what is granted, and which keys hang on it |
 //! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
 //! | `load` | rebuilding it from the engine, checking every record |
@@ -38,6 +39,7 @@ pub mod history;
 mod index;
 mod key;
 pub mod layout;
+pub mod lease;
 mod load;
 mod range;
 mod read;

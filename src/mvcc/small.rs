@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 use super::cluster::{Admission, Mark, Standing};
 use super::compaction::Progress;
 use super::event_log::ClusterEvent;
+use super::lease::{Granted, Lease};
 use super::record::{self, Damage, Kind};
 use super::{Revision, layout};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
@@ -28,6 +29,12 @@ pub(super) fn mark(node: NodeId, mark: &Mark) -> (Bytes, Bytes) {
 pub(super) fn admission(ordinal: Ordinal, admission: &Admission) -> (Bytes, Bytes) {
     let Admission { id, nonce, standing } = *admission;
     item(&layout::admission_key(ordinal), &[id.0, nonce, standing as u64])
+}
+
+pub(super) fn lease(id: i64, lease: &Lease) -> (Bytes, Bytes) {
+    let Granted { index, position } = lease.granted;
+    let numbers = [index, u64::from(position), lease.ttl as u64, lease.remaining as u64];
+    item(&layout::lease_key(id), &numbers)
 }
 
 pub(super) fn desired(range: OrdinalRange) -> (Bytes, Bytes) {
@@ -62,6 +69,7 @@ pub(super) enum Item {
     Admission(Ordinal, Admission),
     Desired(OrdinalRange),
     Event(u64, ClusterEvent),
+    Lease(i64, Lease),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -91,9 +99,19 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
     if let Some(number) = layout::event_number(key) {
         return Ok(Item::Event(number, read_event(body)?));
     }
+    if let Some(id) = layout::lease_id(key) {
+        return Ok(Item::Lease(id, read_lease(body)?));
+    }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;
     Ok(Item::Mark(node, Mark { boot, vote_term, vote_node, log_term, log_index }))
+}
+
+fn read_lease(body: &[u8]) -> Result<Lease, Damage> {
+    let [index, position, ttl, remaining] = numbers(body)?;
+    let granted = Granted { index, position: u32::try_from(position).map_err(|_| Damage::Number)? };
+    let seconds = |number: u64| i64::try_from(number).map_err(|_| Damage::Number);
+    Ok(Lease::new(granted, seconds(ttl)?, seconds(remaining)?))
 }
 
 fn read_event(body: &[u8]) -> Result<ClusterEvent, Damage> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::cluster::Cluster;
 use super::compaction::Progress;
 use super::index::Index;
+use super::lease::Leases;
 use super::{Revision, small};
 
 /// Compacted revision of a store that was never compacted: etcd's value, which `HashKV` shows.
@@ -17,6 +18,7 @@ pub struct State {
     pub(super) compacted: i64,
     pub(super) index: Index,
     pub(super) cluster: Cluster,
+    pub(super) leases: Leases,
     pub(super) progress: Progress,
 }
 
@@ -50,6 +52,7 @@ impl State {
             compacted: NEVER,
             index: Index::default(),
             cluster: Cluster::default(),
+            leases: Leases::default(),
             progress: Progress::default(),
         }
     }
@@ -74,9 +77,14 @@ impl State {
         &self.cluster
     }
 
+    /// The leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
     /// All small state as it is in the engine. With the records up to [`State::revision`] it is all that a snapshot needs.
     pub fn small_state(&self) -> Vec<(Bytes, Bytes)> {
-        let mut items = Vec::with_capacity(3 + self.cluster.marks.len() + self.cluster.admissions.len());
+        let mut items = Vec::with_capacity(3 + self.cluster.marks.len() + self.leases.len());
         if self.compacted != NEVER {
             items.push(small::compacted(self.compacted));
         }
@@ -84,6 +92,7 @@ impl State {
         items.extend(
             self.cluster.admissions.iter().map(|(ordinal, newest)| small::admission(*ordinal, newest)),
         );
+        items.extend(self.leases.iter().map(|(id, lease)| small::lease(id, lease)));
         items.extend(self.cluster.events.iter().map(|(number, event)| small::event(number, event)));
         items.extend(self.cluster.marks.iter().map(|(node, mark)| small::mark(*node, mark)));
         if self.progress != Progress::default() {

@@ -47,8 +47,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn check_put(&self, put: &Put) -> Result<(), Refusal> {
-        if put.lease != 0 {
-            // No lease was ever granted.
+        if put.lease != 0 && self.state.leases.get(put.lease).is_none() {
             return Err(Refusal::LeaseNotFound);
         }
         let needs_key = put.ignore_value || put.ignore_lease;

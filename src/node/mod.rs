@@ -148,6 +148,7 @@ impl Node {
             gate: gate.clone(),
             service: Service::new(),
             channels: place.channels.clone(),
+            random: env.random.clone(),
             tuning: config.tuning.clone(),
             metrics: metrics.clone(),
             state,

@@ -16,7 +16,8 @@ use super::dial::{DialNobody, DialPods};
 use super::disk::{self, LocalDisk};
 use crate::config::Tuning;
 use crate::discovery::PeerChannels;
-use crate::env::{Listener, Stream};
+use crate::duties;
+use crate::env::{Listener, Random, Stream};
 use crate::error::Error;
 use crate::limits;
 use crate::membership::{Action, MembershipService, Prepared, StartState, Step};
@@ -31,6 +32,7 @@ pub(super) struct Runner {
     pub(super) gate: Gate,
     pub(super) service: Service,
     pub(super) channels: Option<PeerChannels>,
+    pub(super) random: Arc<dyn Random>,
     pub(super) tuning: Tuning,
     pub(super) metrics: Metrics,
     pub(super) state: watch::Receiver<StartState>,
@@ -105,10 +107,12 @@ impl Runner {
             snapshots: opened.snapshots.clone(),
             dial,
             boots: Boots::default(),
+            random: self.random.clone(),
             tuning: self.tuning.clone(),
             metrics: self.metrics.clone(),
         })
         .await?;
+        duties::start(&consensus, self.tuning.lease_checkpoint);
         self.service.set(consensus.clone());
         self.gate.open(consensus.clone());
         if let Some(prepared) = founding {

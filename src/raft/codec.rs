@@ -13,6 +13,7 @@ use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
     SortTarget, Txn, TxnOp,
 };
+use crate::mvcc::lease::{Granted, LeaseCommand};
 use crate::proto::log;
 
 /// Bytes that are not a payload that this version understands.
@@ -163,6 +164,7 @@ fn request_to_log(request: Request) -> log::Request {
             Log::Compact(log::Compact { revision: compact.revision, physical: compact.physical })
         }
         Command::Cluster(command) => Log::Cluster(cluster_to_log(&command)),
+        Command::Lease(command) => Log::Lease(lease_to_log(command)),
     };
     log::Request { user: request.user, auth_revision: request.auth_revision, command: Some(command) }
 }
@@ -177,8 +179,51 @@ fn request_from_log(request: log::Request) -> Result<Request, CodecError> {
             Command::Compact(Compact { revision: compact.revision, physical: compact.physical })
         }
         Log::Cluster(cluster) => Command::Cluster(cluster_from_log(cluster)?),
+        Log::Lease(lease) => Command::Lease(lease_from_log(lease)?),
     };
     Ok(Request { user: request.user, auth_revision: request.auth_revision, command })
+}
+
+fn lease_to_log(command: LeaseCommand) -> log::LeaseCommand {
+    use log::lease_command::Command as Log;
+    let reference = |id, granted: Granted, remaining| log::LeaseRef {
+        id,
+        granted_index: granted.index,
+        granted_position: granted.position,
+        remaining,
+    };
+    let command = match command {
+        LeaseCommand::Grant { id, ttl } => Log::Grant(log::LeaseGrant { id, ttl }),
+        LeaseCommand::Revoke { id } => Log::Revoke(id),
+        LeaseCommand::Expire { term, leases } => {
+            let leases = leases.into_iter().map(|(id, granted)| reference(id, granted, 0)).collect();
+            Log::Expire(log::LeaseExpire { term, leases })
+        }
+        LeaseCommand::Checkpoint { term, remaining } => {
+            let leases =
+                remaining.into_iter().map(|(id, granted, left)| reference(id, granted, left)).collect();
+            Log::Checkpoint(log::LeaseCheckpoint { term, leases })
+        }
+    };
+    log::LeaseCommand { command: Some(command) }
+}
+
+fn lease_from_log(command: log::LeaseCommand) -> Result<LeaseCommand, CodecError> {
+    use log::lease_command::Command as Log;
+    let granted =
+        |lease: &log::LeaseRef| Granted { index: lease.granted_index, position: lease.granted_position };
+    Ok(match command.command.ok_or(CodecError::Missing("lease command"))? {
+        Log::Grant(log::LeaseGrant { id, ttl }) => LeaseCommand::Grant { id, ttl },
+        Log::Revoke(id) => LeaseCommand::Revoke { id },
+        Log::Expire(log::LeaseExpire { term, leases }) => LeaseCommand::Expire {
+            term,
+            leases: leases.iter().map(|lease| (lease.id, granted(lease))).collect(),
+        },
+        Log::Checkpoint(log::LeaseCheckpoint { term, leases }) => LeaseCommand::Checkpoint {
+            term,
+            remaining: leases.iter().map(|lease| (lease.id, granted(lease), lease.remaining)).collect(),
+        },
+    })
 }
 
 fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,22 +13,59 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 
+use super::lease::LeaseQuestion;
 use super::network::PeerChannels;
-use super::proposer::{Pending, ReplyTo};
+use super::proposer::{Held, ReplyTo};
 use super::wire::{self, Proposed};
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
+use crate::proto::peer;
 use crate::proto::peer::{ForwardRequest, ForwardResponse, ForwardedRequest};
 
 /// Messages that wait for the connection; more wait in the queue before.
 const MESSAGES_IN_FLIGHT: usize = 16;
 
-/// A request and the leader that it is for.
+/// What is handed to the leader.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    /// A `setstone.log.v1.Request`.
+    Propose(Bytes),
+    /// What the leader answers from its memory.
+    Lease(LeaseQuestion),
+}
+
+impl Ask {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Propose(request) => request.len(),
+            Self::Lease(_) => limits::LEASE_QUESTION_BYTES,
+        }
+    }
+
+    fn numbered(&self, number: u64) -> ForwardedRequest {
+        match self {
+            Self::Propose(request) => ForwardedRequest { number, request: request.clone(), lease: None },
+            Self::Lease(LeaseQuestion { id, renew }) => {
+                let lease = peer::LeaseQuestion { id: *id, renew: *renew };
+                ForwardedRequest { number, request: Bytes::new(), lease: Some(lease) }
+            }
+        }
+    }
+}
+
+/// One that is on its way.
+pub(crate) struct Waiting {
+    pub(crate) ask: Ask,
+    pub(crate) reply: ReplyTo,
+    pub(crate) _held: Held,
+}
+
+/// One and the leader that it is for.
 pub(crate) struct Forwarded {
     pub(crate) leader: NodeId,
-    pub(crate) pending: Pending,
+    pub(crate) waiting: Waiting,
 }
 
 /// Runs until `cancel`: hands each request to the link of its leader.
@@ -37,13 +75,13 @@ pub(crate) async fn run(
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
-    let mut current: Option<(NodeId, mpsc::Sender<Pending>)> = None;
+    let mut current: Option<(NodeId, mpsc::Sender<Waiting>)> = None;
     loop {
         let forwarded = tokio::select! {
             forwarded = queue.recv() => forwarded,
             () = cancel.cancelled() => None,
         };
-        let Some(Forwarded { leader, mut pending }) = forwarded else { break };
+        let Some(Forwarded { leader, waiting: mut pending }) = forwarded else { break };
         if let Some((to, link)) = &current
             && *to == leader
         {
@@ -61,7 +99,7 @@ pub(crate) async fn run(
     }
     queue.close();
     while let Some(forwarded) = queue.recv().await {
-        forwarded.pending.reply.answer(Err(Error::Stopped));
+        forwarded.waiting.reply.answer(Err(Error::Stopped));
     }
 }
 
@@ -72,7 +110,7 @@ struct Link {
     outgoing: Option<mpsc::Sender<ForwardRequest>>,
     answers: Streaming<ForwardResponse>,
     /// Dropped unanswered, a request is of unknown outcome.
-    unanswered: BTreeMap<u64, Pending>,
+    unanswered: BTreeMap<u64, Waiting>,
     next_number: u64,
 }
 
@@ -80,7 +118,7 @@ struct Link {
 async fn serve(
     peers: PeerChannels,
     leader: NodeId,
-    mut requests: mpsc::Receiver<Pending>,
+    mut requests: mpsc::Receiver<Waiting>,
     cancel: CancellationToken,
 ) {
     let link = tokio::select! {
@@ -118,7 +156,7 @@ async fn open(peers: &PeerChannels, leader: NodeId) -> Option<Link> {
 }
 
 impl Link {
-    async fn run(mut self, requests: &mut mpsc::Receiver<Pending>) {
+    async fn run(mut self, requests: &mut mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::new();
         while self.outgoing.is_some() || !self.unanswered.is_empty() {
             let outgoing = self.outgoing.clone();
@@ -141,13 +179,13 @@ impl Link {
     }
 
     /// Sends what waits, up to one message.
-    fn send(&mut self, permit: mpsc::OwnedPermit<ForwardRequest>, waiting: &mut Vec<Pending>) {
+    fn send(&mut self, permit: mpsc::OwnedPermit<ForwardRequest>, waiting: &mut Vec<Waiting>) {
         let mut bytes = 0;
         let count = waiting
             .iter()
             .take_while(|pending| {
                 let fits = bytes < limits::BATCH_BYTES;
-                bytes += pending.request.len();
+                bytes += pending.ask.bytes();
                 fits
             })
             .count();
@@ -156,9 +194,9 @@ impl Link {
             let number = self.next_number;
             self.next_number += 1;
             if simulated::planted(Bug::ForwardTwice) {
-                requests.push(ForwardedRequest { number: u64::MAX, request: pending.request.clone() });
+                requests.push(pending.ask.numbered(u64::MAX));
             }
-            requests.push(ForwardedRequest { number, request: pending.request.clone() });
+            requests.push(pending.ask.numbered(number));
             self.unanswered.insert(number, pending);
         }
         permit.send(ForwardRequest { envelope: None, requests });
@@ -186,8 +224,8 @@ impl Link {
 /// dropped: what was taken is in `waiting`.
 async fn room(
     outgoing: Option<mpsc::Sender<ForwardRequest>>,
-    requests: &mut mpsc::Receiver<Pending>,
-    waiting: &mut Vec<Pending>,
+    requests: &mut mpsc::Receiver<Waiting>,
+    waiting: &mut Vec<Waiting>,
 ) -> Option<mpsc::OwnedPermit<ForwardRequest>> {
     let Some(outgoing) = outgoing else { return std::future::pending().await };
     if waiting.is_empty() && requests.recv_many(waiting, limits::BATCH_REQUESTS).await == 0 {

@@ -6,14 +6,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::handle::Consensus;
+use super::lease::LeaseQuestion;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
-use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
+use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Stands before consensus. Cheap to clone.
 #[derive(Clone, Default)]
@@ -76,6 +78,28 @@ impl Store for Gate {
             Ok(consensus) => consensus.propose(request),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
+    }
+
+    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.grant(id, ttl),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn lifetime(&self, question: LeaseQuestion) -> BoxFuture<'_, Result<Lifetime, Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.lifetime(question),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        self.get().map_or_else(|_| Vec::new(), Store::leases)
+    }
+
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.get().map_or_else(|_| Vec::new(), |consensus| consensus.lease_keys(id))
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Instant as _, SnapshotPolicy};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use super::codec;
 use super::commits::Wanted;
 use super::forward::{self, Forwarded};
 use super::heard::LeaderHeard;
+use super::lease::Asked;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::network::{Dial, Factory, PeerChannels};
@@ -29,6 +31,7 @@ use super::types::{PeerNode, Raft};
 use super::wire::Sender;
 use super::{duties, marks};
 use crate::config::Tuning;
+use crate::env::Random;
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -52,6 +55,8 @@ pub struct Parts {
     pub dial: Arc<dyn Dial>,
     /// Boots that were seen.
     pub boots: Boots,
+    /// For ids that nobody chose.
+    pub random: Arc<dyn Random>,
     /// Knobs.
     pub tuning: Tuning,
     /// Counters.
@@ -89,7 +94,12 @@ pub(super) struct Inner {
     pub(super) proposals: mpsc::Sender<Pending>,
     pub(super) forwards: mpsc::Sender<Forwarded>,
     pub(super) reads: mpsc::Sender<Waiter>,
+    pub(super) questions: mpsc::Sender<Asked>,
+    /// Until the keeper of the leases takes them.
+    pub(super) questions_queue: Mutex<Option<mpsc::Receiver<Asked>>>,
+    pub(super) random: Arc<dyn Random>,
     pub(super) read_rounds: Arc<AtomicU64>,
+    pub(super) metrics: Metrics,
     pub(super) election_max: std::time::Duration,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -151,6 +161,7 @@ impl Consensus {
         let (proposals, proposals_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (forwards, forwards_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (reads, reads_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
+        let (questions, questions_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let peers = PeerChannels::new(parts.mine, parts.dial, raft.clone());
         tasks.spawn(proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone()));
@@ -172,7 +183,11 @@ impl Consensus {
             proposals,
             forwards,
             reads,
+            questions,
+            questions_queue: Mutex::new(Some(questions_queue)),
+            random: parts.random,
             read_rounds,
+            metrics: parts.metrics.clone(),
             election_max: parts.tuning.election_max,
             tasks,
             cancel,
@@ -207,6 +222,10 @@ impl Consensus {
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.inner.raft
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     pub(crate) fn machine(&self) -> &Arc<Machine> {

@@ -22,7 +22,7 @@ use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembe
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::limits;
-use crate::mvcc::command::{Range, RangeResult, Refusal, Txn, TxnResult};
+use crate::mvcc::command::{LogPosition, Range, RangeResult, Refusal, Txn, TxnResult};
 use crate::mvcc::{self, History, HistoryError, State, layout};
 use crate::proto::log;
 use crate::storage::{self, Engine};
@@ -108,6 +108,8 @@ pub struct Machine {
     compacted_on_disk: watch::Sender<i64>,
     /// Told when there is something to compact.
     to_compact: Notify,
+    /// Told when a lease was granted.
+    leases_granted: Notify,
 }
 
 impl Machine {
@@ -128,6 +130,7 @@ impl Machine {
             installs: AtomicU64::new(0),
             compacted_on_disk,
             to_compact: Notify::new(),
+            leases_granted: Notify::new(),
         })
     }
 
@@ -143,6 +146,11 @@ impl Machine {
     /// Returns when there may be something to compact.
     pub(crate) async fn wait_to_compact(&self) {
         self.to_compact.notified().await;
+    }
+
+    /// Returns when a lease was granted since the last call.
+    pub(crate) async fn wait_leases_granted(&self) {
+        self.leases_granted.notified().await;
     }
 
     /// Returns when this member's disk has forgotten what compaction at `revision` made dead.
@@ -224,7 +232,13 @@ impl Machine {
             codec::decode_batch(requests).map_err(|error| MachineError::Record("log entry", error))?;
         let mut state = self.state.write();
         let compacted = state.compacted();
-        let applied = state.apply(&self.history, id.index, &requests);
+        let at = LogPosition { term: id.leader_id.term, index: id.index };
+        let granted = state.leases().newest();
+        #[cfg(feature = "simulation")]
+        let before = super::lease::Before::of(&state);
+        let applied = state.apply(&self.history, at, &requests);
+        #[cfg(feature = "simulation")]
+        before.tell_ended(&state, at, &requests, &applied.replies);
         if applied.replies.contains(&Err(Refusal::Unreadable)) {
             return Err(MachineError::Unreadable);
         }
@@ -233,6 +247,9 @@ impl Machine {
         self.history.0.commit(batch)?;
         if state.compacted() > compacted {
             self.to_compact.notify_one();
+        }
+        if state.leases().newest() != granted {
+            self.leases_granted.notify_one();
         }
         drop(state);
         if let Some(sink) = &self.events {
@@ -334,7 +351,7 @@ impl Machine {
     pub(crate) fn digest(&self) -> u64 {
         let state = self.state.read();
         let hash = state.hash(&self.history, 0);
-        let rest = (state.cluster(), &*self.membership.read());
+        let rest = (state.cluster(), state.leases(), &*self.membership.read());
         simulated::digest(format!("{hash:?} {rest:?}").as_bytes())
     }
 

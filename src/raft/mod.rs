@@ -13,6 +13,7 @@
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
 //! * `network`, `service`: messages out, messages in; `turns`: one append at a time; `commits`: when followers hear that an entry
 //!   is committed
+//! * `lease`: questions about leases, and what the leader's keeper of them needs
 //! * `boots`, `heard`: which messages to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
@@ -25,6 +26,7 @@ mod forward;
 pub mod gate;
 pub mod handle;
 mod heard;
+pub mod lease;
 mod log_store;
 pub mod machine;
 mod marks;

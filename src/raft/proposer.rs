@@ -81,7 +81,7 @@ impl ReplyTo {
     }
 
     /// Whether nobody waits for the answer any more.
-    fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         match &self.0 {
             Some(Target::Caller(caller)) => caller.is_closed(),
             Some(Target::Follower(_, stream)) => stream.is_closed(),

@@ -3,14 +3,16 @@
 //! A request is sent again only while it is certain that nothing was proposed; what is not certain is answered as of unknown
 //! outcome, never tried twice.
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::codec;
-use super::forward::Forwarded;
+use super::forward::{Ask, Forwarded, Waiting};
 use super::handle::Consensus;
+use super::lease::LeaseQuestion;
 use super::proposer::{Pending, ReplyTo};
 use super::state_machine;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
@@ -21,7 +23,7 @@ use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::cluster::ClusterEvent;
-use crate::mvcc::command::{Command, Range, RangeResult, Reply, Request, Txn, TxnResult};
+use crate::mvcc::command::{Command, Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 impl Consensus {
     /// Proposes, until it is applied or the deadline passes; tells where it was applied.
@@ -49,7 +51,7 @@ impl Consensus {
     ///
     /// # Errors
     /// `late` after the deadline; why there will be no leader here any more.
-    async fn wait_for_another_leader(
+    pub(super) async fn wait_for_another_leader(
         &self,
         leader: Option<NodeId>,
         deadline: Instant,
@@ -92,23 +94,20 @@ impl Consensus {
         }
     }
 
-    async fn propose_at(
-        &self,
-        leader: NodeId,
-        request: bytes::Bytes,
-        deadline: Instant,
-    ) -> Result<Applied, Error> {
+    async fn propose_at(&self, leader: NodeId, request: Bytes, deadline: Instant) -> Result<Applied, Error> {
         if self.inner.cancel.is_cancelled() {
             return Err(Error::Stopped);
         }
         let held = self.inner.waiting.enter(request.len())?;
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { request, reply: ReplyTo::caller(reply), _held: held };
+        let reply = ReplyTo::caller(reply);
         let is_mine = leader == self.inner.mine.node;
         if is_mine {
+            let pending = Pending { request, reply, _held: held };
             self.inner.proposals.try_send(pending).map_err(|error| full_or_closed(&error))?;
         } else {
-            let forwarded = Forwarded { leader, pending };
+            let waiting = Waiting { ask: Ask::Propose(request), reply, _held: held };
+            let forwarded = Forwarded { leader, waiting };
             self.inner.forwards.try_send(forwarded).map_err(|error| full_or_closed(&error))?;
         }
         let applied = match tokio::time::timeout_at(deadline, answer).await {
@@ -137,7 +136,7 @@ impl Consensus {
     }
 }
 
-fn full_or_closed<T>(error: &mpsc::error::TrySendError<T>) -> Error {
+pub(super) fn full_or_closed<T>(error: &mpsc::error::TrySendError<T>) -> Error {
     match error {
         mpsc::error::TrySendError::Full(_) => Error::TooManyRequests,
         mpsc::error::TrySendError::Closed(_) => Error::Stopped,
@@ -163,6 +162,29 @@ impl Store for Consensus {
             }
             Ok((reply, applied.term))
         })
+    }
+
+    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+        match self.grant_command(id, ttl) {
+            Ok(command) => self.propose(Request::anonymous(command)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn lifetime(&self, question: LeaseQuestion) -> BoxFuture<'_, Result<Lifetime, Error>> {
+        Box::pin(self.lease_lifetime(question))
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        self.inner.machine.with_state(|state| state.leases().iter().map(|(id, _)| id).collect())
+    }
+
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        let keys = |state: &State| {
+            let lease = state.leases().get(id);
+            lease.map(|lease| lease.keys().map(Bytes::copy_from_slice).collect()).unwrap_or_default()
+        };
+        self.inner.machine.with_state(keys)
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {
@@ -206,8 +228,9 @@ impl Store for Consensus {
         let leader = self.leader().filter(|_| self.leader_is_alive());
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let (revision, compacted) =
-            self.inner.machine.with_state(|state: &State| (state.revision(), state.compacted()));
+        let (revision, compacted, leases, lease_keys) = self.inner.machine.with_state(|state: &State| {
+            (state.revision(), state.compacted(), state.leases().len(), state.leases().key_count())
+        });
         Position {
             cluster: self.inner.mine.cluster,
             member: self.inner.mine.node,
@@ -218,6 +241,8 @@ impl Store for Consensus {
             applied_index: self.inner.machine.applied().map_or(0, |id| id.index),
             revision,
             compacted,
+            leases,
+            lease_keys,
             is_learner: !metrics.membership_config.voter_ids().any(|id| id == self.inner.mine.node),
             failure: metrics.running_state.as_ref().err().map(ToString::to_string),
         }

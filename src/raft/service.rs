@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::handle::Consensus;
+use super::lease::LeaseQuestion;
 use super::proposer::ReplyTo;
 use super::snapshot;
 use super::wire;
@@ -206,6 +207,11 @@ impl Raft for Service {
                         return;
                     }
                     let reply = ReplyTo::follower(forwarded.number, replies.clone());
+                    if let Some(lease) = forwarded.lease {
+                        let question = LeaseQuestion { id: lease.id, renew: lease.renew };
+                        leader.enqueue_question(question, reply);
+                        continue;
+                    }
                     leader.enqueue(forwarded.request, reply).await;
                 }
                 next = messages.message().await.ok().flatten();

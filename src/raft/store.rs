@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::lease::LeaseQuestion;
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
-use crate::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
+use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Where a member stands. Every answer's header is made from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub struct Position {
     pub revision: i64,
     /// Revision up to which history was compacted.
     pub compacted: i64,
+    /// Leases that are granted.
+    pub leases: usize,
+    /// Keys that hang on leases.
+    pub lease_keys: usize,
     /// This member does not vote.
     pub is_learner: bool,
     /// Why this member does not serve, if it does not.
@@ -90,6 +96,16 @@ pub trait Store: Send + Sync + 'static {
     /// Puts a request through the log, wherever the leader is, and returns what the state machine made of it, together
     /// with the term in which it was applied. Errors: any of [`Error`] but `Invalid`, `Start` and `Remote`.
     fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
+    /// Grants a lease. An id of 0 is replaced by one that is drawn here, a time to live in seconds that is too short by the least that
+    /// a leader can keep. Errors: as [`Store::propose`].
+    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
+    /// What the leader knows of a lease, after it has made sure that it still leads. When it is asked without renewing, this member has
+    /// applied by then what the leader had.
+    fn lifetime(&self, question: LeaseQuestion) -> BoxFuture<'_, Result<Lifetime, Error>>;
+    /// The leases in the local state, by id.
+    fn leases(&self) -> Vec<i64>;
+    /// The keys that hang on a lease in the local state, in order.
+    fn lease_keys(&self, id: i64) -> Vec<Bytes>;
     /// Returns when this member has applied everything that was acknowledged before the call (read index).
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Reads the local state; also returns the revision of the store at which it was read.

@@ -12,7 +12,7 @@ use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::mvcc::KeyValue;
-use crate::mvcc::command::{Deleted, Outcome, RangeResult, Refusal, Reply, TxnResult};
+use crate::mvcc::command::{Deleted, Lifetime, Outcome, RangeResult, Refusal, Reply, TxnResult};
 use crate::proto::peer;
 
 /// What became of one entry sent to a peer.
@@ -259,6 +259,9 @@ fn outcome_to_wire(outcome: Outcome) -> peer::Outcome {
         }),
         Outcome::Compact => Wire::Compact(peer::Blank {}),
         Outcome::Cluster => Wire::Cluster(peer::Blank {}),
+        Outcome::Granted { id, ttl } => Wire::Granted(peer::LeaseGranted { id, ttl }),
+        Outcome::Lease => Wire::Lease(peer::Blank {}),
+        Outcome::Lifetime(Lifetime { ttl, granted }) => Wire::Lifetime(peer::LeaseLifetime { ttl, granted }),
         Outcome::Admitted(id) => Wire::Admitted(id.map_or(0, |id| id.0)),
     };
     peer::Outcome { outcome: Some(outcome) }
@@ -286,6 +289,9 @@ fn outcome_from_wire(outcome: peer::Outcome) -> Result<Outcome, CodecError> {
         }),
         Wire::Compact(_) => Outcome::Compact,
         Wire::Cluster(_) => Outcome::Cluster,
+        Wire::Granted(peer::LeaseGranted { id, ttl }) => Outcome::Granted { id, ttl },
+        Wire::Lease(_) => Outcome::Lease,
+        Wire::Lifetime(peer::LeaseLifetime { ttl, granted }) => Outcome::Lifetime(Lifetime { ttl, granted }),
         Wire::Admitted(id) => Outcome::Admitted((id != 0).then_some(NodeId(id))),
     })
 }

@@ -12,6 +12,8 @@ use crate::playground::controller::PodManagement;
 const AGAIN: Duration = Duration::from_millis(100);
 /// Time in which the members' marks name the last write.
 const MARKED: Duration = Duration::from_millis(2_500);
+/// Time in which leases end that nobody keeps alive: longer than any lives, and than an election takes.
+const LEASES_END: Duration = Duration::from_secs(20);
 /// Time in which a pod with another disk than it had finds out what it is to wait for.
 const FIND_OUT: Duration = Duration::from_secs(30);
 
@@ -22,6 +24,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     }
     let serving = settle(&mut caller, &shared).await;
     tokio::time::sleep(MARKED).await;
+    end_of_leases(&caller, &shared, &serving).await;
     shared.phase.set(Phase::Settled);
     while shared.phase.get() < Phase::RolledBack {
         if shared.phase.get() == Phase::Copied {
@@ -50,6 +53,25 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
         }
     }
     shared.waiting_for.replace(String::new());
+}
+
+/// Nobody keeps leases alive any more: all of them end.
+async fn end_of_leases(caller: &Caller, shared: &Shared, serving: &[u16]) {
+    let Some(member) = serving.first() else { return };
+    shared.waiting_for.replace("the end of all leases".into());
+    let deadline = tokio::time::Instant::now() + LEASES_END;
+    loop {
+        match caller.leases(usize::from(*member)).await {
+            Ok(left) if left.is_empty() => return,
+            Ok(left) if tokio::time::Instant::now() > deadline => {
+                return shared.complain(format!(
+                    "LATE: nobody keeps the leases {left:?} alive, and they are still there"
+                ));
+            }
+            _ => {}
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// Writes that an old copy lacks, through every member: acknowledged within a second, and on the disks of all the others.

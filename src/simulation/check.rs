@@ -5,7 +5,7 @@
 //!
 //! 1. the stored history makes sense by itself: each revision changes something, versions count, creations stand;
 //! 2. every acknowledged write is in it, alone at its revision, with exactly its effect, and said truly what was before;
-//! 3. every other revision is the work of one write of unknown outcome, each of which happened at most once, and not
+//! 3. every other revision is the end of leases, with all that hung on them, or the work of one write of unknown outcome, each of which happened at most once, and not
 //!    before it was asked for; none is that of a write which was refused;
 //! 4. every read saw exactly the state at its revision, and so did every write without an effect;
 //! 5. what is said to be forgotten, somebody asked to forget;
@@ -14,7 +14,7 @@
 //! No search is needed for unknown outcomes: no two writes have the same value; deletes of one key are alike, and of those
 //! the one that was asked for last before the revision is as good as any other that was asked for before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -25,10 +25,16 @@ const FIRST: i64 = 1;
 
 type Changes = Vec<(Bytes, Option<Bytes>)>;
 
-/// Everything that is wrong with a history. `states`: the state at every revision from 1 to the newest.
-pub fn check(operations: &[Operation], states: &BTreeMap<i64, State>) -> Vec<String> {
+/// Everything that is wrong with a history. `states`: the state at every revision from 1 to the newest. `ended`: the leases that took keys
+/// along, by revision.
+pub fn check(
+    operations: &[Operation],
+    states: &BTreeMap<i64, State>,
+    ended: &BTreeMap<i64, BTreeSet<i64>>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let changes = stored_changes(states, &mut wrong);
+    let by_leases = ends_of_leases(&changes, states, ended, &mut wrong);
     let floors = floors(operations);
     let mut work: BTreeMap<i64, usize> = BTreeMap::new();
     for (place, operation) in operations.iter().enumerate() {
@@ -64,7 +70,9 @@ pub fn check(operations: &[Operation], states: &BTreeMap<i64, State>) -> Vec<Str
             _ => check_answer(operation, state, states.get(&(revision - 1)), &mut wrong),
         }
     }
-    explain_rest(operations, &floors, &changes, &work, states, &mut wrong);
+    let rest =
+        changes.iter().filter(|(revision, _)| !work.contains_key(revision) && !by_leases.contains(revision));
+    explain_rest(operations, &floors, rest, states, &mut wrong);
     wrong
 }
 
@@ -114,6 +122,31 @@ fn stored_changes(states: &BTreeMap<i64, State>, wrong: &mut Vec<String>) -> BTr
         before = state;
     }
     all
+}
+
+/// The revisions at which leases ended: each deleted all that hung on them, and nothing else.
+fn ends_of_leases(
+    changes: &BTreeMap<i64, Changes>,
+    states: &BTreeMap<i64, State>,
+    ended: &BTreeMap<i64, BTreeSet<i64>>,
+    wrong: &mut Vec<String>,
+) -> BTreeSet<i64> {
+    let mut revisions = BTreeSet::new();
+    for (revision, leases) in ended {
+        // What was compacted before anybody read it is not known.
+        let (Some(changes), Some(before)) = (changes.get(revision), states.get(&(revision - 1))) else {
+            continue;
+        };
+        revisions.insert(*revision);
+        let hung = before.iter().filter(|(_, kv)| leases.contains(&kv.lease));
+        let expected = sorted(hung.map(|(key, _)| (key.clone(), None)).collect());
+        if *changes != expected {
+            wrong.push(format!(
+                "leases {leases:?} ended at revision {revision}, on which {expected:?} hung, and it changed {changes:?}"
+            ));
+        }
+    }
+    revisions
 }
 
 /// The newest revision that was answered before each call.
@@ -170,7 +203,7 @@ fn check_answer(operation: &Operation, state: &State, before: Option<&State>, wr
     let before = before.unwrap_or(&empty);
     let fine = match (&operation.action, answer) {
         (Action::Delete(key), Answer::Previous(None)) => !state.contains_key(key),
-        (Action::Put(key, _) | Action::Delete(key), Answer::Previous(previous)) => {
+        (Action::Put(key, _) | Action::PutOn(key, ..) | Action::Delete(key), Answer::Previous(previous)) => {
             previous.as_ref() == before.get(key)
         }
         (Action::Swap { key, expected, .. }, Answer::Swapped(true)) => {
@@ -191,11 +224,10 @@ fn check_answer(operation: &Operation, state: &State, before: Option<&State>, wr
 }
 
 /// Finds who made the revisions that no acknowledged write made.
-fn explain_rest(
+fn explain_rest<'a>(
     operations: &[Operation],
     floors: &[i64],
-    changes: &BTreeMap<i64, Changes>,
-    work: &BTreeMap<i64, usize>,
+    rest: impl Iterator<Item = (&'a i64, &'a Changes)>,
     states: &BTreeMap<i64, State>,
     wrong: &mut Vec<String>,
 ) {
@@ -205,10 +237,7 @@ fn explain_rest(
             suspects.entry(sorted(operation.changes())).or_default().push(place);
         }
     }
-    for (revision, changes) in changes {
-        if work.contains_key(revision) || changes.is_empty() {
-            continue;
-        }
+    for (revision, changes) in rest.filter(|(_, changes)| !changes.is_empty()) {
         let of_these = suspects.get_mut(changes);
         // The unknown ones that were asked for early enough; of those the last, because the others can explain what follows.
         let culprit = of_these.and_then(|places| {

@@ -76,13 +76,13 @@ fn right() -> Vec<Operation> {
 
 #[track_caller]
 fn found(operations: &[Operation], states: &BTreeMap<i64, State>, what: &str) {
-    let wrong = check(operations, states);
+    let wrong = check(operations, states, &BTreeMap::new());
     assert!(wrong.iter().any(|text| text.contains(what)), "{what:?} is not in {wrong:#?}");
 }
 
 #[test]
 fn a_right_history_is_right() {
-    assert_eq!(check(&right(), &stored()), Vec::<String>::new());
+    assert_eq!(check(&right(), &stored(), &BTreeMap::new()), Vec::<String>::new());
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn writes_of_unknown_outcome_may_have_happened_once() {
     let mut history = right();
     history[2] = open(put("a", "2"), 5, Outcome::Unknown);
     history[3] = open(Action::Delete(key("a")), 7, Outcome::Unknown);
-    assert_eq!(check(&history, &stored()), Vec::<String>::new());
+    assert_eq!(check(&history, &stored(), &BTreeMap::new()), Vec::<String>::new());
 
     // The swap that happened needs its condition to have held.
     let mut history = right();
@@ -153,13 +153,13 @@ fn reads_at_a_revision_see_it_unless_somebody_had_it_forgotten() {
     let read = |at, answer| done(Action::ReadAt(at), 21, 22, 5, answer);
     let mut history = right();
     history.push(read(3, Answer::State(stored()[&3].clone())));
-    assert_eq!(check(&history, &stored()), Vec::<String>::new());
+    assert_eq!(check(&history, &stored(), &BTreeMap::new()), Vec::<String>::new());
     history.push(read(3, Answer::Forgotten));
     found(&history, &stored(), "nobody asked for that");
     history.push(open(Action::Compact(3), 17, Outcome::Unknown));
     found(&history, &stored(), "nobody asked for that");
     history.push(open(Action::Compact(4), 17, Outcome::Unknown));
-    assert_eq!(check(&history, &stored()), Vec::<String>::new());
+    assert_eq!(check(&history, &stored(), &BTreeMap::new()), Vec::<String>::new());
     history.pop();
     for useless in
         [open(Action::Compact(4), 17, Outcome::Refused), open(Action::Compact(4), 23, Outcome::Unknown)]
@@ -181,7 +181,7 @@ fn reads_that_overlap_a_write_may_see_it_or_not() {
             done(put("a", "1"), 1, 4, 2, Answer::Previous(None)),
             done(Action::Read, 2, 3, revision, Answer::State(states[&revision].clone())),
         ];
-        assert_eq!(check(&history, &states), Vec::<String>::new());
+        assert_eq!(check(&history, &states, &BTreeMap::new()), Vec::<String>::new());
     }
 }
 
@@ -204,7 +204,7 @@ fn wrong_answers_are_found() {
         let mut history = right();
         let revision = history[at].revision().unwrap();
         history[at].outcome = Outcome::Done { revision, answer };
-        assert!(!check(&history, &stored()).is_empty(), "{}", history[at]);
+        assert!(!check(&history, &stored(), &BTreeMap::new()).is_empty(), "{}", history[at]);
     }
 }
 
@@ -215,7 +215,7 @@ fn a_store_that_contradicts_itself_is_found() {
     {
         let mut states = stored();
         states.insert(revision, held);
-        assert!(!check(&right(), &states).is_empty(), "revision {revision}");
+        assert!(!check(&right(), &states, &BTreeMap::new()).is_empty(), "revision {revision}");
     }
     let mut states = stored();
     states.remove(&3);

@@ -83,7 +83,11 @@ impl<'a> Driver<'a> {
                 Ok(false) => {}
                 Err(error) => return self.shared.complain(format!("a task ended: {error}")),
             }
-            if !self.shared.invariants.borrow().wrong().is_empty() || !self.shared.wrong.borrow().is_empty() {
+            let broken = !self.shared.leases.borrow().wrong().is_empty();
+            if broken
+                || !self.shared.invariants.borrow().wrong().is_empty()
+                || !self.shared.wrong.borrow().is_empty()
+            {
                 return;
             }
             if millis > heal + self.patience() {

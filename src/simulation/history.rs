@@ -14,6 +14,8 @@ pub type State = BTreeMap<Bytes, KeyValue>;
 pub enum Action {
     /// Write one key. No two writes of a history have the same value.
     Put(Bytes, Bytes),
+    /// Write one key, and hang it on a lease.
+    PutOn(Bytes, Bytes, i64),
     /// Write several keys at once.
     PutAll(Vec<(Bytes, Bytes)>),
     /// Delete one key.
@@ -45,7 +47,10 @@ impl Action {
 
     /// Whether it changes keys.
     pub(super) fn writes(&self) -> bool {
-        matches!(self, Self::Put(..) | Self::PutAll(_) | Self::Delete(_) | Self::Swap { .. })
+        matches!(
+            self,
+            Self::Put(..) | Self::PutOn(..) | Self::PutAll(_) | Self::Delete(_) | Self::Swap { .. }
+        )
     }
 }
 
@@ -101,7 +106,7 @@ impl Operation {
     /// The keys that it changes if it is done and has an effect, and to what; `None`: deleted.
     pub(super) fn changes(&self) -> Vec<(Bytes, Option<Bytes>)> {
         match &self.action {
-            Action::Put(key, value) | Action::Swap { key, value, .. } => {
+            Action::Put(key, value) | Action::PutOn(key, value, _) | Action::Swap { key, value, .. } => {
                 vec![(key.clone(), Some(value.clone()))]
             }
             Action::PutAll(pairs) => {
@@ -127,7 +132,7 @@ impl Operation {
                 previous.is_some()
             }
             (Outcome::Done { answer: Answer::Swapped(swapped), .. }, _) => *swapped,
-            (Outcome::Done { .. }, Action::Put(..) | Action::PutAll(_)) => true,
+            (Outcome::Done { .. }, Action::Put(..) | Action::PutOn(..) | Action::PutAll(_)) => true,
             _ => false,
         }
     }

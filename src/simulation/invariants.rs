@@ -146,6 +146,8 @@ impl Invariants {
                 }
                 return false;
             }
+            // The ledger of the leases takes it.
+            Seen::LeaseEnded { .. } => return false,
             Seen::Lost { node } => {
                 let ordinal = NodeId(node).ordinal();
                 if !self.is_tampered(ordinal) && !self.dismissed.contains(&ordinal) {

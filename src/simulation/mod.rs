@@ -12,6 +12,7 @@
 //! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `audit`: the clients; what is asked of every member at the end
 //! * `history`, `check`: what clients saw, and whether that can be (pure)
+//! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
 //! * `trace`, `shared`: what the parts of a run share
 //! * `os_clock`, `panics`: what a thread that simulates has of the operating system's clocks, and what its panics say
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod history;
 pub mod invariants;
 mod kubelet;
+pub mod leases;
 pub mod network;
 mod os_clock;
 mod panics;
@@ -45,6 +47,7 @@ use crate::env::simulated::{Bug, Seen, Simulating, mix};
 use driver::Driver;
 use history::Outcome;
 use invariants::Invariants;
+use leases::{End, Ledger};
 use network::Zone;
 use plan::Plan;
 use shared::{Phase, Shared, Simulation};
@@ -102,9 +105,14 @@ fn run_here(seed: u64, options: Options) -> Report {
     let trace = Rc::new(Trace::new(now.clone(), options.echo));
     let plan = Plan::of(seed);
     let invariants = Rc::new(RefCell::new(Invariants::of(if plan.follows { 1 } else { plan.size })));
+    let leases = Rc::new(RefCell::new(Ledger::default()));
     let sink = {
         let (trace, invariants) = (trace.clone(), invariants.clone());
+        let (leases, now) = (leases.clone(), now.clone());
         Box::new(move |seen: Seen| {
+            if let Seen::LeaseEnded { lease, index, revision, moved, expired } = seen {
+                leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
+            }
             if invariants.borrow_mut().take(seen) {
                 trace.add(&format!("{seen:x?}"));
             }
@@ -120,12 +128,13 @@ fn run_here(seed: u64, options: Options) -> Report {
         trace: trace.clone(),
         invariants: invariants.clone(),
         operations: RefCell::default(),
+        leases,
         places: RefCell::default(),
         processes: RefCell::default(),
         reports: RefCell::default(),
         heard: RefCell::default(),
-        // The archivist is one of them.
-        calling: Cell::new(plan.clients + 1),
+        // The archivist and the tenant are among them.
+        calling: Cell::new(plan.clients + 2),
         states: RefCell::default(),
         owner: Arc::new(SimulatedOwner::new(plan.size, plan.seed)),
         must_wait: RefCell::default(),
@@ -159,11 +168,15 @@ fn report(seed: u64, shared: &Shared) -> Report {
     let invariants = shared.invariants.borrow();
     let mut wrong: Vec<String> = invariants.wrong().to_vec();
     wrong.extend(shared.wrong.borrow().iter().cloned());
+    wrong.extend(shared.leases.borrow().wrong().iter().cloned());
     if wrong.is_empty() {
-        wrong.extend(check::check(&shared.operations.borrow(), &shared.states.borrow()));
+        let (states, leases) = (shared.states.borrow(), shared.leases.borrow());
+        wrong.extend(leases.check(&states));
+        wrong.extend(check::check(&shared.operations.borrow(), &states, &leases.revisions()));
     }
     let mut counts = shared.counts.borrow().clone();
     counts.extend(invariants.counts());
+    counts.extend(shared.leases.borrow().counts());
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()
     };
@@ -208,6 +221,7 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
             match number.checked_sub(clients) {
                 None => Caller::new(&format!("c{number}"), shared, &place, workload::patience()).run().await,
                 Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
+                Some(1) => workload::tenants(&shared, &place).await,
                 Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
             }
             Ok(())

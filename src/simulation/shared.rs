@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{Action, Operation, Outcome, State};
 use super::invariants::Invariants;
+use super::leases::Ledger;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
@@ -68,6 +69,7 @@ pub(super) struct Simulation {
     pub(super) trace: Rc<Trace>,
     pub(super) invariants: Rc<RefCell<Invariants>>,
     pub(super) operations: RefCell<Vec<Operation>>,
+    pub(super) leases: Rc<RefCell<Ledger>>,
     /// The addresses of the pods that exist, by ordinal.
     pub(super) places: RefCell<BTreeMap<u16, IpAddr>>,
     /// The processes that run, by ordinal.
@@ -161,7 +163,7 @@ impl Simulation {
 
     /// The addresses of the clients, numbered after the pods of any size.
     pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
-        (0..self.plan.clients + 2).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
+        (0..self.plan.clients + 3).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
     /// Publishes all names as they should be.
@@ -219,6 +221,7 @@ impl Simulation {
 fn brief(action: &Action) -> String {
     match action {
         Action::Put(key, value) => format!("put {key:?}={}", brief_value(value)),
+        Action::PutOn(key, value, lease) => format!("put {key:?}={} on {lease}", brief_value(value)),
         Action::PutAll(pairs) => {
             let pairs = pairs.iter().map(|(key, value)| format!("{key:?}={}", brief_value(value)));
             format!("put {}", pairs.collect::<Vec<_>>().join(" "))

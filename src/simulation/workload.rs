@@ -16,6 +16,9 @@ use crate::mvcc::command::{
 /// Time that a client waits for one answer: shorter than a member's own, so that answers are missed.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// Clients that take leases.
+const TENANTS: usize = 3;
+
 /// Most bytes that a value has beside its name.
 const LARGE_VALUE_BYTES: u64 = 2_000;
 
@@ -101,6 +104,88 @@ impl Caller {
         shared.calling.set(shared.calling.get().saturating_sub(1));
     }
 
+    /// Takes leases, hangs keys on them, keeps them alive for a while, and then ends them or lets them end, until the simulation heals.
+    async fn rent(&mut self, number: i64) {
+        let shared = self.shared.clone();
+        let mut taken = 0;
+        while shared.now.millis() < shared.plan.heal {
+            taken += 1;
+            let lease = number * 1_000 + taken;
+            let Some(ttl) = self.grant(lease).await else { continue };
+            for key in 0..self.dice.below(4) {
+                let (key, value) = (format!("l{lease}.{key}").into(), self.value());
+                self.call(self.any_member(), Action::PutOn(key, value, lease)).await;
+            }
+            // Whoever keeps it may die at any moment.
+            for _ in 0..self.dice.below(9) {
+                let pause = self.dice.within(0, ttl.unsigned_abs() * 400);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                if shared.now.millis() >= shared.plan.heal || !self.keep_alive(lease).await {
+                    break;
+                }
+            }
+            if self.dice.chance(200)
+                && let Some(connection) = self.members.get(self.any_member())
+            {
+                // Whether it comes through, nobody needs to know.
+                let _ = connection.revoke(lease).await;
+            }
+        }
+    }
+
+    fn any_member(&self) -> usize {
+        self.dice.below(u64::from(self.shared.plan.size)) as usize
+    }
+
+    /// Grants a lease; returns its time to live, in seconds, if it was said to be granted.
+    async fn grant(&self, lease: i64) -> Option<i64> {
+        let connection = self.members.get(self.any_member())?;
+        let (asked, ttl) = (self.shared.now.millis(), self.dice.within(1, 3) as i64);
+        match connection.grant(lease, ttl).await {
+            Ok(granted) => {
+                self.shared
+                    .trace
+                    .add(&format!("{} has lease {lease} for {} s", self.name, granted.value.ttl));
+                self.shared.leases.borrow_mut().promised(lease, asked, granted.value.ttl);
+                Some(granted.value.ttl)
+            }
+            Err(error) => {
+                self.shared.trace.add(&format!("{} has no lease {lease}: {error}", self.name));
+                tokio::time::sleep(Duration::from_millis(self.dice.within(10, 200))).await;
+                None
+            }
+        }
+    }
+
+    /// False if it is said to be gone.
+    async fn keep_alive(&self, lease: i64) -> bool {
+        let member = self.any_member();
+        let Some(connection) = self.members.get(member) else { return false };
+        let asked = self.shared.now.millis();
+        match connection.keep_alive(lease).await {
+            Ok(answer) if answer.value > 0 => {
+                self.shared.trace.add(&format!("{}@{member} keeps lease {lease}", self.name));
+                self.shared.count("keep-alives");
+                self.shared.leases.borrow_mut().promised(lease, asked, answer.value);
+                true
+            }
+            Ok(_) => {
+                self.shared.trace.add(&format!("{}@{member} hears that lease {lease} is gone", self.name));
+                self.shared.leases.borrow_mut().said_to_be_gone(lease);
+                false
+            }
+            // It may be asked again.
+            Err(_) => true,
+        }
+    }
+
+    /// The leases that there are, as this member knows it with everything that was acknowledged.
+    pub(super) async fn leases(&self, member: usize) -> Result<Vec<i64>, Error> {
+        let answer = self.member(member)?.leases().await?;
+        of(member, &answer.header)?;
+        Ok(answer.value)
+    }
+
     /// Calls until the simulation heals.
     pub(super) async fn run(mut self) {
         let shared = self.shared.clone();
@@ -184,6 +269,16 @@ fn of(member: usize, header: &Header) -> Result<(), Error> {
     Err(Error::NotServing(format!("{} answered", header.member)))
 }
 
+/// Some that rent at the same time.
+pub(super) async fn tenants(shared: &Shared, place: &Pod) {
+    let mut tenants: Vec<Caller> = (0..TENANTS)
+        .map(|number| Caller::new(&format!("t{number}"), shared.clone(), place, PATIENCE))
+        .collect();
+    let rented = tenants.iter_mut().zip(1..).map(|(tenant, number)| tenant.rent(number));
+    futures::future::join_all(rented).await;
+    shared.calling.set(shared.calling.get().saturating_sub(1));
+}
+
 fn is_compacted(error: &Error) -> bool {
     error.to_string().contains("compacted")
 }
@@ -210,6 +305,11 @@ async fn execute(on: &Connection, action: &Action) -> Result<(Header, Answer), E
         Action::Put(key, value) => {
             let put = Put { key: key.clone(), value: value.clone(), prev_kv: true, ..Put::default() };
             let answer = on.put(put).await?;
+            Ok((answer.header, Answer::Previous(answer.value)))
+        }
+        Action::PutOn(key, value, lease) => {
+            let (key, value) = (key.clone(), value.clone());
+            let answer = on.put(Put { key, value, lease: *lease, prev_kv: true, ..Put::default() }).await?;
             Ok((answer.header, Answer::Previous(answer.value)))
         }
         Action::Delete(key) => {

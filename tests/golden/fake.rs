@@ -19,8 +19,12 @@ use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
 use setstone::membership::{Operate, Wish, WishRefusal};
 use setstone::metrics::Metrics;
-use setstone::mvcc::command::{Range, RangeResult, Reply, Request, Txn, TxnResult};
+use setstone::mvcc::command::{
+    Command, Lifetime, LogPosition, Range, RangeResult, Reply, Request, Txn, TxnResult,
+};
+use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
+use setstone::raft::lease::LeaseQuestion;
 use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -105,7 +109,8 @@ impl Store for FakeStore {
             let mut content = self.content.lock();
             let (state, map, index) = &mut *content;
             *index += 1;
-            let applied = state.apply(map, 1, &[request]);
+            let at = LogPosition { term: 1, index: *index };
+            let applied = state.apply(map, at, &[request]);
             map.0.extend(applied.changes.puts);
             for key in &applied.changes.deletes {
                 map.0.remove(key);
@@ -113,6 +118,32 @@ impl Store for FakeStore {
             let reply = applied.replies.into_iter().next().unwrap()?;
             Ok((reply, self.position.lock().term))
         })
+    }
+
+    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+        let id = if id == 0 { self.content.lock().2 as i64 } else { id };
+        let grant = LeaseCommand::Grant { id, ttl: ttl.max(2) };
+        self.propose(Request::anonymous(Command::Lease(grant)))
+    }
+
+    /// No time passes, but what is left is rounded down.
+    fn lifetime(&self, question: LeaseQuestion) -> BoxFuture<'_, Result<Lifetime, Error>> {
+        Box::pin(async move {
+            self.pass().await?;
+            let content = self.content.lock();
+            let Some(lease) = content.0.leases().get(question.id) else { return Ok(Lifetime::UNKNOWN) };
+            Ok(Lifetime { ttl: lease.ttl - i64::from(!question.renew), granted: lease.ttl })
+        })
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        self.content.lock().0.leases().iter().map(|(id, _)| id).collect()
+    }
+
+    fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        let content = self.content.lock();
+        let lease = content.0.leases().get(id);
+        lease.map(|lease| lease.keys().map(Bytes::copy_from_slice).collect()).unwrap_or_default()
     }
 
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -50,6 +50,8 @@ enum OperationArguments {
     },
     /// Compares a key's version, then writes the key
     Txn(Load),
+    /// Keeps leases alive, one for each client, on a stream of its own
+    KeepAlive(Load),
     /// Reads and writes keys
     Mixed {
         #[command(flatten)]
@@ -126,6 +128,7 @@ pub(super) enum Operation {
     Get { serializable: bool },
     Range { serializable: bool, limit: i64 },
     Txn,
+    KeepAlive,
     Mixed { reads: u64, serializable: bool },
 }
 
@@ -139,6 +142,7 @@ impl Operation {
             Self::Range { serializable: false, .. } => "range",
             Self::Range { serializable: true, .. } => "range, serializable",
             Self::Txn => "txn",
+            Self::KeepAlive => "keep-alive",
             Self::Mixed { .. } => "mixed",
         }
     }
@@ -178,6 +182,7 @@ impl Arguments {
                 (Operation::Range { serializable: *serializable, limit: *limit }, load)
             }
             OperationArguments::Txn(load) => (Operation::Txn, load),
+            OperationArguments::KeepAlive(load) => (Operation::KeepAlive, load),
             OperationArguments::Mixed { load, reads, serializable } => {
                 (Operation::Mixed { reads: *reads, serializable: *serializable }, load)
             }

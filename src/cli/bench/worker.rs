@@ -13,10 +13,12 @@ use super::options::{Operation, Plan};
 use super::payload::{Payload, Rng};
 use super::tickets::{Ticket, Tickets};
 use crate::cli::exit::{Exit, Failure};
-use crate::client::{Client, Connection, Consistency, Endpoint, Options};
+use crate::client::{Client, Connection, Consistency, Endpoint, KeepAlives, Options};
 use crate::error::Error;
 use crate::mvcc::command::{Compare, CompareResult, Operand, Put, Range, Txn, TxnOp};
 
+/// Time to live of the leases that are kept alive: nothing is left of them soon after.
+const LEASE_SECONDS: i64 = 60;
 /// Different error texts that are counted apart.
 const ERROR_TEXTS: usize = 16;
 /// Pause of a client whose request failed: a server that is away must not cost a core.
@@ -197,12 +199,20 @@ fn share(total: u32, parts: u32, index: u32) -> u32 {
 
 /// One client: takes tickets until there are none.
 async fn client(shared: Rc<Shared>, connection: Connection, mut rng: Rng) {
+    let mut kept = None;
+    if shared.plan.operation == Operation::KeepAlive {
+        // Should it fail, each request tries again, and counts its failure.
+        kept = keep(&connection).await.ok();
+    }
     while let Some(ticket) = shared.tickets.take(Instant::now()) {
         if let Some(due) = ticket.due {
             tokio::time::sleep_until(due.into()).await;
         }
         let begin = ticket.due.unwrap_or_else(Instant::now);
-        let result = request(&shared, &connection, &mut rng, ticket).await;
+        let result = match shared.plan.operation {
+            Operation::KeepAlive => keep_alive(&connection, &mut kept).await,
+            _ => request(&shared, &connection, &mut rng, ticket).await,
+        };
         let now = Instant::now();
         shared.tickets.count();
         let failed = result.is_err();
@@ -276,8 +286,28 @@ async fn request(
         Operation::Mixed { reads, serializable } if rng.below(100) < reads => {
             get(connection, Range { key, ..Range::default() }, serializable).await
         }
-        Operation::Put | Operation::Mixed { .. } => put(shared, connection, rng, key).await,
+        // A keep-alive needs a lease and a stream, which its client has.
+        Operation::Put | Operation::KeepAlive | Operation::Mixed { .. } => {
+            put(shared, connection, rng, key).await
+        }
     }
+}
+
+/// A lease, and the stream that it is kept alive on.
+type Kept = (i64, KeepAlives);
+
+async fn keep(connection: &Connection) -> Result<Kept, Error> {
+    Ok((connection.grant(0, LEASE_SECONDS).await?.value.id, connection.keep_alives().await?))
+}
+
+async fn keep_alive(connection: &Connection, kept: &mut Option<Kept>) -> Result<Found, Error> {
+    let (lease, mut stream) = match kept.take() {
+        Some(kept) => kept,
+        None => keep(connection).await?,
+    };
+    let ttl = stream.keep_alive(lease).await?;
+    *kept = (ttl > 0).then_some((lease, stream));
+    Ok(if ttl > 0 { Found::Something } else { Found::Nothing })
 }
 
 async fn put(

@@ -80,6 +80,16 @@ bugs! {
     UnknownIsRefused,
     /// The condition of a transaction is not looked at.
     IgnoreCompare,
+    /// A leader promises to keep leases without asking a quorum whether it still leads.
+    PromiseUnconfirmed,
+    /// What a deposed leader decided ends leases.
+    ExpireOfDeposedLeader,
+    /// A new leader does not begin the time of leases anew.
+    ShortLeases,
+    /// A lease ends and leaves a key behind.
+    RevokeLeavesKey,
+    /// Leases whose time is over are not ended.
+    NeverExpire,
     /// A stop leaves a file open.
     LeaveFileOpen,
 }

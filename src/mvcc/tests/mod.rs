@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod codec;
+mod leases;
 mod loading;
 mod model;
 mod random;
@@ -15,9 +16,12 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use super::command::{
-    Command, Compact, DeleteRange, Outcome, Put, Range, RangeResult, Refusal, Reply, Request,
+    Command, Compact, DeleteRange, LogPosition, Outcome, Put, Range, RangeResult, Refusal, Reply, Request,
 };
 use super::{Applied, Changes, Event, History, HistoryError, State};
+
+/// Where in the log all entries of these tests stand, unless it matters.
+pub(super) const AT: LogPosition = LogPosition { term: 1, index: 1 };
 
 /// An engine in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,12 +93,16 @@ impl History for Broken {
 pub(super) struct Store {
     pub state: State,
     pub engine: Memory,
+    /// Entries applied; the index of each.
+    pub entries: u64,
 }
 
 impl Store {
     pub fn apply(&mut self, commands: impl IntoIterator<Item = Command>) -> Applied {
         let requests: Vec<_> = commands.into_iter().map(Request::anonymous).collect();
-        let applied = self.state.apply(&self.engine, 1, &requests);
+        self.entries += 1;
+        let at = LogPosition { index: self.entries, ..AT };
+        let applied = self.state.apply(&self.engine, at, &requests);
         self.engine.write(&applied.changes);
         applied
     }

@@ -1,6 +1,6 @@
 //! The naive model: a list of everything that ever happened, and straight-line code over it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -8,6 +8,7 @@ use crate::mvcc::command::{
     Command, Compare, CompareResult, DeleteRange, Deleted, Operand, Outcome, Put, Range, RangeResult,
     Refusal, Reply, SortOrder, SortTarget, Txn, TxnOp, TxnResult,
 };
+use crate::mvcc::lease::{Granted, LeaseCommand, MAX_TTL};
 use crate::mvcc::{Event, EventKind, KeyValue};
 
 /// One change. `kv.version` is 0 for a tombstone.
@@ -22,11 +23,13 @@ pub struct Model {
     pub changes: Vec<Change>,
     pub revision: i64,
     pub compacted: i64,
+    /// Each with its time to live, what is left of it, and where it was granted.
+    pub leases: BTreeMap<i64, (i64, i64, Granted)>,
 }
 
 impl Model {
     pub fn new() -> Self {
-        Self { changes: Vec::new(), revision: 1, compacted: -1 }
+        Self { changes: Vec::new(), revision: 1, compacted: -1, leases: BTreeMap::new() }
     }
 
     fn keys(&self, key: &[u8], range_end: &[u8]) -> BTreeSet<Bytes> {
@@ -133,7 +136,14 @@ impl Model {
         Ok(RangeResult { kvs, more, count, revision: newest })
     }
 
-    pub fn apply(&mut self, command: &Command) -> (Result<Reply, Refusal>, Vec<Event>) {
+    /// The keys that hang on a lease.
+    pub fn hanging(&self, id: i64) -> Vec<Bytes> {
+        let everything = self.keys(b"", b"\0").into_iter();
+        everything.filter(|key| self.get(key, i64::MAX).is_some_and(|kv| kv.lease == id)).collect()
+    }
+
+    /// `at`: where the command stands. All entries are of term 1.
+    pub fn apply(&mut self, command: &Command, at: Granted) -> (Result<Reply, Refusal>, Vec<Event>) {
         let before = self.changes.len();
         let begin = self.revision;
         let outcome = match command {
@@ -147,6 +157,7 @@ impl Model {
                 Ok(Outcome::Compact)
             }
             Command::Cluster(_) => Ok(Outcome::Cluster),
+            Command::Lease(command) => self.lease(command, at),
         };
         let new = &self.changes[before..];
         self.revision += i64::from(!new.is_empty());
@@ -155,6 +166,47 @@ impl Model {
             Event { kind, kv: change.kv.clone() }
         };
         (outcome.map(|outcome| Reply { revision: self.revision, outcome }), new.iter().map(event).collect())
+    }
+
+    fn lease(&mut self, command: &LeaseCommand, at: Granted) -> Result<Outcome, Refusal> {
+        let mut gone = BTreeSet::new();
+        match command {
+            LeaseCommand::Grant { id: 0, .. } => return Err(Refusal::LeaseNotFound),
+            LeaseCommand::Grant { ttl, .. } if *ttl > MAX_TTL => return Err(Refusal::LeaseTtlTooLarge),
+            LeaseCommand::Grant { id, .. } if self.leases.contains_key(id) => {
+                return Err(Refusal::LeaseExists);
+            }
+            LeaseCommand::Grant { id, ttl } => {
+                self.leases.insert(*id, (*ttl, 0, at));
+                return Ok(Outcome::Granted { id: *id, ttl: *ttl });
+            }
+            LeaseCommand::Revoke { id } if !self.leases.contains_key(id) => {
+                return Err(Refusal::LeaseNotFound);
+            }
+            LeaseCommand::Revoke { id } => {
+                gone.insert(*id);
+            }
+            LeaseCommand::Expire { term, leases } if *term == 1 => {
+                let same =
+                    |(id, granted): &&(i64, Granted)| self.leases.get(id).is_some_and(|l| l.2 == *granted);
+                gone.extend(leases.iter().filter(same).map(|(id, _)| *id));
+            }
+            LeaseCommand::Checkpoint { term, remaining } if *term == 1 => {
+                for (id, granted, left) in remaining {
+                    if let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.2 == *granted) {
+                        lease.1 = *left;
+                    }
+                }
+            }
+            LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. } => {}
+        }
+        let keys: BTreeSet<Bytes> = gone.iter().flat_map(|id| self.hanging(*id)).collect();
+        self.leases.retain(|id, _| !gone.contains(id));
+        for (sub, key) in keys.into_iter().enumerate() {
+            let kv = KeyValue { key, mod_revision: self.revision + 1, ..KeyValue::default() };
+            self.changes.push(Change { sub, kv });
+        }
+        Ok(Outcome::Lease)
     }
 
     /// Revision that a read in the command that runs sees, which began at `begin`.
@@ -167,7 +219,7 @@ impl Model {
     }
 
     fn check_put(&self, put: &Put) -> Result<(), Refusal> {
-        if put.lease != 0 {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(Refusal::LeaseNotFound);
         }
         if (put.ignore_value || put.ignore_lease) && self.get(&put.key, i64::MAX).is_none() {

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::model::Model;
 use super::{Memory, Store};
 use crate::mvcc::command::{
-    Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
-    SortTarget, Txn, TxnOp,
+    Command, Compact, Compare, CompareResult, DeleteRange, LogPosition, Operand, Put, Range, Request,
+    SortOrder, SortTarget, Txn, TxnOp,
 };
+use crate::mvcc::lease::{Granted, LeaseCommand, MAX_TTL};
 use crate::mvcc::read;
 use crate::mvcc::{Revision, State};
 
@@ -54,7 +55,7 @@ fn value() -> impl Strategy<Value = Bytes> {
 }
 
 fn put() -> impl Strategy<Value = Put> {
-    let lease = prop_oneof![20 => Just(0), 1 => Just(7)];
+    let lease = prop_oneof![6 => Just(0), 3 => LEASES];
     let often = || prop::bool::weighted(0.25);
     (key(), value(), lease, often(), often(), often()).prop_map(
         |(key, value, lease, prev_kv, ignore_value, ignore_lease)| Put {
@@ -66,6 +67,26 @@ fn put() -> impl Strategy<Value = Put> {
             ignore_lease,
         },
     )
+}
+
+/// Few ids, so that they meet; also one that is negative, and 0, which no lease has.
+const LEASES: std::ops::Range<i64> = -1..3;
+
+fn lease() -> impl Strategy<Value = LeaseCommand> {
+    // Entries are counted from 1, and commands in them from 0: some of these were granted there.
+    let granted =
+        || (LEASES, 1..12_u64, 0..4_u32).prop_map(|(id, index, position)| (id, Granted { index, position }));
+    let term = || prop_oneof![4 => Just(1_u64), 1 => Just(2)];
+    prop_oneof![
+        6 => (LEASES, prop_oneof![9 => 1..90_i64, 1 => Just(MAX_TTL + 1)])
+            .prop_map(|(id, ttl)| LeaseCommand::Grant { id, ttl }),
+        2 => LEASES.prop_map(|id| LeaseCommand::Revoke { id }),
+        3 => (term(), vec(granted(), 0..20)).prop_map(|(term, leases)| LeaseCommand::Expire { term, leases }),
+        2 => (term(), vec((granted(), 0..50_i64), 0..20)).prop_map(|(term, leases)| {
+            let remaining = leases.into_iter().map(|((id, granted), left)| (id, granted, left)).collect();
+            LeaseCommand::Checkpoint { term, remaining }
+        }),
+    ]
 }
 
 fn delete() -> impl Strategy<Value = DeleteRange> {
@@ -143,6 +164,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => put().prop_map(Command::Put),
         2 => delete().prop_map(Command::DeleteRange),
         3 => txn().prop_map(Command::Txn),
+        4 => lease().prop_map(Command::Lease),
         1 => REVISIONS.prop_map(|revision| Command::Compact(Compact { revision, physical: false })),
     ]
 }
@@ -187,7 +209,7 @@ impl Trio {
             }
             Action::ReadTxn(txn) => {
                 let read = self.store.state.read_txn(&self.store.engine, txn);
-                let (reply, events) = self.model.apply(&Command::Txn(txn.clone()));
+                let (reply, events) = self.model.apply(&Command::Txn(txn.clone()), Granted::default());
                 prop_assert_eq!(events.len(), 0);
                 let outcome =
                     read.map(|result| crate::mvcc::command::Outcome::Txn(result.expect("reads only")));
@@ -197,6 +219,23 @@ impl Trio {
         prop_assert_eq!(self.store.state.revision(), self.model.revision);
         prop_assert_eq!(self.store.state.compacted(), self.model.compacted);
         prop_assert_eq!(self.store.state.keys(), self.model.live());
+        self.check_leases()
+    }
+
+    fn check_leases(&self) -> Result<(), TestCaseError> {
+        let leases = self.store.state.leases();
+        let ours: Vec<_> =
+            leases.iter().map(|(id, lease)| (id, (lease.ttl, lease.remaining, lease.granted))).collect();
+        let expected: Vec<_> = self.model.leases.iter().map(|(id, lease)| (*id, *lease)).collect();
+        prop_assert_eq!(ours, expected);
+        let mut hanging = 0;
+        for (id, lease) in leases.iter() {
+            let keys: Vec<_> = lease.keys().map(Bytes::copy_from_slice).collect();
+            hanging += keys.len();
+            prop_assert_eq!(keys, self.model.hanging(id), "lease {}", id);
+        }
+        prop_assert_eq!(leases.key_count(), hanging);
+        prop_assert_eq!(leases, self.lazy.state.leases());
         Ok(())
     }
 
@@ -204,8 +243,9 @@ impl Trio {
         let applied = self.store.apply(commands.to_vec());
         let lazy = self.lazy.apply(commands.to_vec());
         let mut events = Vec::new();
-        for (command, reply) in commands.iter().zip(&applied.replies) {
-            let (expected, new) = self.model.apply(command);
+        let index = self.store.entries;
+        for ((command, reply), position) in commands.iter().zip(&applied.replies).zip(0..) {
+            let (expected, new) = self.model.apply(command, Granted { index, position });
             prop_assert_eq!(reply, &expected, "{:?}", command);
             events.extend(new);
         }
@@ -272,6 +312,7 @@ proptest! {
         let loaded = State::load(&trio.store.engine).unwrap();
         prop_assert_eq!(&loaded.index, &trio.store.state.index);
         prop_assert_eq!(&State::load(&trio.lazy.engine).unwrap().index, &loaded.index, "cleaned or not");
+        prop_assert_eq!(&loaded.leases, &trio.store.state.leases);
         trio.store.reload();
         trio.check_all()?;
         let small: Vec<_> = trio.store.engine.0.iter().filter(|(key, _)| key[0] == b's').collect();
@@ -294,9 +335,11 @@ proptest! {
         let (revision, compacted) = (store.state.revision(), store.state.compacted());
         let expected = store.state.hash(&store.engine, 0).unwrap();
         let small = store.state.small_state();
-        for commands in after {
+        let leases = store.state.leases().clone();
+        for (commands, later) in after.into_iter().zip(1..) {
+            let at = LogPosition { term: 1, index: store.entries + later };
             let requests: Vec<_> = commands.into_iter().map(Request::anonymous).collect();
-            let applied = store.state.apply(&store.engine, 1, &requests);
+            let applied = store.state.apply(&store.engine, at, &requests);
             store.engine.write(&applied.changes);
         }
         let (from, to) = crate::mvcc::layout::history_span(revision);
@@ -307,5 +350,6 @@ proptest! {
         let loaded = State::load(&copy).unwrap();
         prop_assert_eq!((loaded.revision(), loaded.compacted()), (revision, compacted));
         prop_assert_eq!(loaded.hash(&copy, 0).unwrap(), expected);
+        prop_assert_eq!(loaded.leases(), &leases);
     }
 }

@@ -349,7 +349,7 @@ fn an_engine_that_cannot_be_read_yields_nothing_to_write() {
     let mut store = Store::default();
     store.put("k", "v");
     let requests = [put("a", "1"), with(|put| put.prev_kv = true)].map(Request::anonymous);
-    let applied = store.state.apply(&Broken, 1, &requests);
+    let applied = store.state.apply(&Broken, AT, &requests);
     assert_eq!(applied.replies[1], Err(Refusal::Unreadable));
     assert!(applied.is_unreadable() && applied.changes.is_empty() && applied.events.is_empty());
     store.state.compacted = 2;

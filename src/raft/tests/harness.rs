@@ -307,6 +307,7 @@ impl Member {
             snapshots: opened.snapshots.clone(),
             dial: Arc::new(DialFrom(id, net.clone())),
             boots: Boots::default(),
+            random: Arc::new(crate::env::random::SystemRandom),
             tuning: setup.tuning.clone(),
             metrics: metrics.clone(),
         };
