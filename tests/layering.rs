@@ -32,8 +32,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("raft", vec!["mvcc", "storage", "discovery", "transport", "proto", "config"]),
         ("discovery", vec!["transport"]),
         ("membership", vec!["raft", "discovery", "mvcc", "proto"]),
-        ("api", vec!["raft", "membership", "mvcc", "proto", "transport"]),
-        ("client", vec!["mvcc", "proto", "transport", "raft"]),
+        ("watch", vec!["mvcc"]),
+        ("api", vec!["raft", "membership", "mvcc", "proto", "transport", "watch"]),
+        ("client", vec!["mvcc", "proto", "transport", "raft", "watch"]),
         (
             "node",
             vec![

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 29] = [
+pub(super) const SETTINGS: [Setting; 30] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -118,6 +118,12 @@ pub(super) const SETTINGS: [Setting; 29] = [
     setting("heartbeat", "SETSTONE_HEARTBEAT", "TIME", "Interval of heartbeats (default: 100ms)"),
     setting("election-min", "SETSTONE_ELECTION_MIN", "TIME", "Shortest election time-out (default: 400ms)"),
     setting("election-max", "SETSTONE_ELECTION_MAX", "TIME", "Longest election time-out (default: 800ms)"),
+    setting(
+        "watch-progress-notify-interval",
+        "SETSTONE_WATCH_PROGRESS_NOTIFY_INTERVAL",
+        "TIME",
+        "Time between two notices of progress to an idle watcher (default: 10m; at least 100ms)",
+    ),
     setting(
         "engine-cache",
         "SETSTONE_ENGINE_CACHE",

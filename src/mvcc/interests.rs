@@ -167,9 +167,9 @@ fn balance<T>(mut node: Box<Node<T>>) -> Box<Node<T>> {
     node.update();
     let (left, right) = (height(&node.left), height(&node.right));
     if left > right + 1 {
-        node.left = node.left.map(|child| {
-            if height(&child.left) < height(&child.right) { rotate_left(child) } else { child }
-        });
+        node.left = node
+            .left
+            .map(|child| if height(&child.left) < height(&child.right) { rotate_left(child) } else { child });
         rotate_right(node)
     } else if right > left + 1 {
         node.right = node.right.map(|child| {
@@ -284,9 +284,14 @@ mod tests {
 
     fn keys() -> impl Strategy<Value = WatchedKeys> {
         (0..12_u8, 0..14_u8).prop_map(|(key, end)| {
-            let end = if end == 13 { vec![0] } else if end == 12 { vec![] } else { vec![end + 1] };
-            WatchedKeys::new(&[key + 1], &end)
-                .unwrap_or_else(|_| WatchedKeys::new(&[key + 1], &[]).unwrap())
+            let end = if end == 13 {
+                vec![0]
+            } else if end == 12 {
+                vec![]
+            } else {
+                vec![end + 1]
+            };
+            WatchedKeys::new(&[key + 1], &end).unwrap_or_else(|_| WatchedKeys::new(&[key + 1], &[]).unwrap())
         })
     }
 

@@ -233,6 +233,7 @@ pub async fn serve_with(drain: Duration) -> Served {
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
     let api = Api::new(
         store.clone(),
+        hub(),
         Arc::new(Alone),
         probe.clone(),
         metrics.clone(),
