@@ -35,3 +35,5 @@ mod signals;
 mod unknown;
 #[path = "node/volumes.rs"]
 mod volumes;
+#[path = "node/watch.rs"]
+mod watch;

@@ -3,7 +3,10 @@
 //! What `api` checks for remote callers is checked here for local ones, before anything is proposed. As a remote client tries
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
-use super::{Answer, Call, Client, Consistency, EventInfo, Header, MemberInfo, Status, StoreHash};
+use super::{
+    Answer, Call, Client, Consistency, EventInfo, Header, MemberInfo, Status, StoreHash, Watch, Watcher,
+    watch_here,
+};
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
@@ -14,11 +17,13 @@ use crate::mvcc::command::{
     TxnOp, TxnResult,
 };
 use crate::raft::store::SharedStore;
+use crate::watch::Hub;
 
 /// A client of the store in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Embedded {
     store: SharedStore,
+    hub: Hub,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -28,9 +33,9 @@ impl std::fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// A client of `store`.
-    pub fn new(store: SharedStore) -> Self {
-        Self { store }
+    /// A client of `store`, whose changes `hub` hears of.
+    pub fn new(store: SharedStore, hub: Hub) -> Self {
+        Self { store, hub }
     }
 
     /// Waits while the member starts. One that takes too long refuses the request itself, and says why.
@@ -119,6 +124,10 @@ impl Client for Embedded {
                 other => Err(mismatch(&other)),
             }
         })
+    }
+
+    fn watch(&self, watch: Watch) -> Watcher {
+        watch_here::here(self.store.clone(), self.hub.clone(), watch)
     }
 
     fn compact(&self, compact: Compact) -> Call<'_, ()> {

@@ -239,6 +239,7 @@ impl Node {
     /// Ends what a start that failed has begun.
     async fn abandon(&self) {
         self.refusing.cancel();
+        self.hub.close();
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -247,7 +248,7 @@ impl Node {
 
     /// The store, for programs in the same process. Cheap to clone, and usable as long as the node runs.
     pub fn client(&self) -> Embedded {
-        Embedded::new(Arc::new(self.gate.clone()))
+        Embedded::new(Arc::new(self.gate.clone()), self.hub.clone())
     }
 
     /// The bound ports.
@@ -296,6 +297,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.refusing.cancel();
+        self.hub.close();
         self.closing.cancel();
         // After a stop this finds nothing left to do.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -47,7 +47,7 @@ impl Session {
                 self.while_busy().await;
                 return Ok(None);
             }
-            Err(lost @ ReadFailure::Lost(_)) => return Err(lost),
+            Err(lost @ (ReadFailure::Lost(_) | ReadFailure::Stopped)) => return Err(lost),
         };
         let encode = self.handle.encode();
         let events: Vec<_> =
@@ -113,7 +113,10 @@ impl Session {
                     event.keep_previous(previous.as_ref());
                     return Ok(previous);
                 }
-                Err(lost @ ReadFailure::Lost(_)) => return Err(lost),
+                Err(lost @ (ReadFailure::Lost(_) | ReadFailure::Stopped)) => return Err(lost),
+                Err(ReadFailure::Busy | ReadFailure::Compacted) if self.handle.is_closed() => {
+                    return Err(ReadFailure::Stopped);
+                }
                 Err(ReadFailure::Busy | ReadFailure::Compacted) => self.while_busy().await,
             }
         }

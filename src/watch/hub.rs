@@ -1,7 +1,7 @@
 //! From apply to the streams. One lock, held for as long as the events of one entry take to be handed out: per event a look-up, and
 //! per stream that watches its key a push. Nothing else happens under it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ struct Shared {
     source: OnceLock<Arc<dyn Source>>,
     inner: Mutex<Inner>,
     budget: Budget,
+    is_closed: AtomicBool,
 }
 
 /// What is under the lock.
@@ -134,6 +135,7 @@ impl Hub {
             source: OnceLock::new(),
             inner: Mutex::default(),
             budget: Budget::new(limits::WATCHER_BYTES),
+            is_closed: AtomicBool::new(false),
         }))
     }
 
@@ -192,8 +194,19 @@ impl Hub {
         }
     }
 
-    /// Opens a stream; its watchers count towards `connection`. `None` until the hub is bound.
+    /// Ends all sessions, and opens no more: the member stops.
+    pub fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        for stream in self.0.inner.lock().streams.slots.iter().flatten() {
+            stream.wake.notify_one();
+        }
+    }
+
+    /// Opens a stream; its watchers count towards `connection`. `None` until the hub is bound, and once it is closed.
     pub fn open(&self, connection: Budget) -> Option<Session> {
+        if self.0.is_closed.load(Ordering::Acquire) {
+            return None;
+        }
         let source = self.0.source.get()?.clone();
         let wake = Arc::new(Notify::new());
         let (stream, published) = {
@@ -265,6 +278,11 @@ impl Handle {
     /// Returns once something waits, or at once if something came since it last did.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// The member stops.
+    pub(super) fn is_closed(&self) -> bool {
+        self.hub.0.is_closed.load(Ordering::Acquire)
     }
 
     pub(super) fn encode(&self) -> Encode {

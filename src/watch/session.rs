@@ -235,9 +235,12 @@ impl Session {
     /// What comes next. May be dropped at any time: nothing is lost by that.
     ///
     /// # Errors
-    /// [`ReadFailure::Lost`] if the state of this member is lost: the stream must end.
+    /// [`ReadFailure::Stopped`] if the member stops, [`ReadFailure::Lost`] if its state is lost: the stream must end.
     pub async fn next(&mut self) -> Result<Update, ReadFailure> {
         loop {
+            if self.handle.is_closed() {
+                return Err(ReadFailure::Stopped);
+            }
             if let Some(update) = self.ready.pop_front() {
                 return Ok(update);
             }

@@ -11,6 +11,9 @@ pub enum ReadFailure {
     /// A snapshot is being installed: later.
     #[error("a snapshot is being installed")]
     Busy,
+    /// The member stops.
+    #[error("the member is stopping")]
+    Stopped,
     /// The state of this member is lost.
     #[error("{0}")]
     Lost(String),
