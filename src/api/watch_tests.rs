@@ -26,7 +26,7 @@ fn an_encoded_event_tells_where_its_key_is() {
             assert_eq!(shared.key(), key);
             let decoded = mvccpb::Event::decode(shared.encoded().clone()).unwrap();
             assert_eq!(decoded.kv.unwrap(), crate::api::convert::key_value(kv));
-            assert_eq!(decoded.r#type, if kind == EventKind::Put { 0 } else { 1 });
+            assert_eq!(decoded.r#type, i32::from(kind == EventKind::Delete));
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Embedded {
 
 impl std::fmt::Debug for Embedded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Embedded").field("position", &self.store.position()).finish()
+        f.debug_struct("Embedded").field("position", &self.store.position()).finish_non_exhaustive()
     }
 }
 

@@ -27,6 +27,7 @@ use pb::watch_create_request::FilterType;
 use pb::watch_request::RequestUnion;
 
 /// What to watch.
+#[allow(clippy::struct_excessive_bools)] // They are etcd's, and independent of each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
     /// The key, or the first one of a range.

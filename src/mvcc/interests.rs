@@ -1,6 +1,9 @@
 //! Who is interested in a key: single keys in a map, ranges in a balanced tree whose nodes know how far their subtrees reach, so
 //! that an event finds its `m` watched ranges among `n` in about `m · log n` steps, whatever the ranges are.
 
+// The nodes live in boxes, which are moved and never unpacked.
+#![allow(clippy::unnecessary_box_returns)]
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -129,7 +132,7 @@ impl<T: Default> Node<T> {
 
 impl<T> Node<T> {
     fn update(&mut self) {
-        self.height = 1 + height(&self.left).max(height(&self.right));
+        self.height = 1 + height(self.left.as_deref()).max(height(self.right.as_deref()));
         let mut reach = self.place.to.as_ref();
         for child in [&self.left, &self.right].into_iter().flatten() {
             if compare_ends(child.reach.as_ref(), reach).is_gt() {
@@ -140,8 +143,8 @@ impl<T> Node<T> {
     }
 }
 
-fn height<T>(tree: &Tree<T>) -> u8 {
-    tree.as_ref().map_or(0, |node| node.height)
+fn height<T>(tree: Option<&Node<T>>) -> u8 {
+    tree.map_or(0, |node| node.height)
 }
 
 fn rotate_right<T>(mut node: Box<Node<T>>) -> Box<Node<T>> {
@@ -165,15 +168,23 @@ fn rotate_left<T>(mut node: Box<Node<T>>) -> Box<Node<T>> {
 /// Makes the heights of the children, which differ by two at most, differ by one at most.
 fn balance<T>(mut node: Box<Node<T>>) -> Box<Node<T>> {
     node.update();
-    let (left, right) = (height(&node.left), height(&node.right));
+    let (left, right) = (height(node.left.as_deref()), height(node.right.as_deref()));
     if left > right + 1 {
-        node.left = node
-            .left
-            .map(|child| if height(&child.left) < height(&child.right) { rotate_left(child) } else { child });
+        node.left = node.left.map(|child| {
+            if height(child.left.as_deref()) < height(child.right.as_deref()) {
+                rotate_left(child)
+            } else {
+                child
+            }
+        });
         rotate_right(node)
     } else if right > left + 1 {
         node.right = node.right.map(|child| {
-            if height(&child.right) < height(&child.left) { rotate_right(child) } else { child }
+            if height(child.right.as_deref()) < height(child.left.as_deref()) {
+                rotate_right(child)
+            } else {
+                child
+            }
         });
         rotate_left(node)
     } else {
@@ -265,8 +276,8 @@ mod tests {
 
     use super::*;
 
-    fn depth<T>(tree: &Tree<T>) -> usize {
-        tree.as_ref().map_or(0, |node| 1 + depth(&node.left).max(depth(&node.right)))
+    fn depth<T>(tree: Option<&Node<T>>) -> usize {
+        tree.map_or(0, |node| 1 + depth(node.left.as_deref()).max(depth(node.right.as_deref())))
     }
 
     #[test]
@@ -276,7 +287,7 @@ mod tests {
             let keys = WatchedKeys::new(format!("{n:05}/").as_bytes(), format!("{n:05}0").as_bytes());
             *interests.entry(&keys.unwrap()) = n;
         }
-        assert!(depth(&interests.ranges) <= 20);
+        assert!(depth(interests.ranges.as_deref()) <= 20);
         let mut found = Vec::new();
         interests.visit(b"04711/x", &mut |n| found.push(*n));
         assert_eq!(found, [4_711]);
@@ -317,7 +328,7 @@ mod tests {
                     let expected: Vec<_> = model.iter().filter(|keys| keys.contains(&[key])).cloned().collect();
                     prop_assert_eq!(&found, &expected);
                 }
-                prop_assert!(depth(&interests.ranges) <= 10);
+                prop_assert!(depth(interests.ranges.as_deref()) <= 10);
             }
         }
     }

@@ -15,6 +15,7 @@ use super::invariants::Invariants;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
+use super::watch_check::Watching;
 use super::world::{Now, Pod, SimulatedOwner};
 use crate::config::{Cluster, Config, Data, SizeFrom};
 use crate::env::Lookup;
@@ -89,6 +90,10 @@ pub(super) struct Simulation {
     pub(super) other_clusters: RefCell<BTreeSet<ClusterId>>,
     /// How far the audit has come.
     pub(super) phase: Cell<Phase>,
+    /// What was watched.
+    pub(super) watchings: RefCell<Vec<Watching>>,
+    /// The revision of the store once nothing is written any more: watchers must reach it.
+    pub(super) settled: Cell<Option<i64>>,
     /// How often what happened.
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What else was found to be wrong.
@@ -161,7 +166,7 @@ impl Simulation {
 
     /// The addresses of the clients, numbered after the pods of any size.
     pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
-        (0..self.plan.clients + 2).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
+        (0..self.plan.clients + 3).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
     /// Publishes all names as they should be.

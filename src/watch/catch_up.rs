@@ -79,17 +79,15 @@ impl Session {
             }
             let mut previous = None;
             if self.table.wants_previous() && !event.is_create {
-                previous = match event.known_previous() {
-                    Some(known) => known,
-                    None if self.table.is_wanted(event.key(), from, WatchOptions::PREVIOUS) => {
-                        reads += 1;
-                        if reads % PREVIOUS_STEP == 0 {
-                            tokio::task::yield_now().await;
-                        }
-                        self.previous(event).await?
+                if event.knows_previous() {
+                    previous = event.known_previous();
+                } else if self.table.is_wanted(event.key(), from, WatchOptions::PREVIOUS) {
+                    reads += 1;
+                    if reads % PREVIOUS_STEP == 0 {
+                        tokio::task::yield_now().await;
                     }
-                    None => None,
-                };
+                    previous = self.previous(event).await?;
+                }
             }
             bytes += event.encoded().len() + previous.as_ref().map_or(0, bytes::Bytes::len);
             if whole > 0 && bytes > limits::WATCH_RESPONSE_BYTES {

@@ -64,10 +64,14 @@ impl SharedEvent {
         2 * (self.encoded.len() + SMALL)
     }
 
-    /// The pair before it on the wire, if somebody has asked for it already and it is small.
-    pub(super) fn known_previous(&self) -> Option<Option<Bytes>> {
-        // What is not there before a creation need not be looked for.
-        if self.is_create { Some(None) } else { self.previous.get().cloned() }
+    /// Whether it is known what was before it: somebody has asked for it already and it is small.
+    pub(super) fn knows_previous(&self) -> bool {
+        self.previous.get().is_some()
+    }
+
+    /// The pair before it on the wire, if it is known.
+    pub(super) fn known_previous(&self) -> Option<Bytes> {
+        self.previous.get().cloned().flatten()
     }
 
     /// Keeps the pair before it for whoever asks next. A large one is not kept: events wait in queues, and their bytes count there

@@ -385,14 +385,13 @@ impl Audience {
     /// One watcher of `stream` fewer; true if nobody is left.
     fn remove(&mut self, stream: u32) -> bool {
         match self {
-            Self::Nobody => {}
             Self::One(known, count) if *known == stream => {
                 *count -= 1;
                 if *count == 0 {
                     *self = Self::Nobody;
                 }
             }
-            Self::One(..) => {}
+            Self::Nobody | Self::One(..) => {}
             Self::Many(many) => {
                 if let Ok(at) = many.binary_search_by_key(&stream, |(known, _)| *known)
                     && let Some((_, count)) = many.get_mut(at)
