@@ -252,8 +252,9 @@ impl Call {
             Update::Canceled { watch_id, revision } => {
                 pb::WatchResponse { header: header(revision), watch_id, canceled: true, ..Default::default() }
             }
-            Update::Compacted { watch_id, compacted, revision } => pb::WatchResponse {
-                header: header(revision),
+            Update::Compacted { watch_id, compacted } => pb::WatchResponse {
+                // Without a revision, as in etcd.
+                header: header(0),
                 watch_id,
                 canceled: true,
                 compact_revision: compacted,

@@ -23,10 +23,9 @@ impl Session {
         let compacted = self.source.compacted();
         let lost = self.table.below(compacted);
         if !lost.is_empty() {
-            let revision = self.stamp(self.source.revision());
             for watch_id in lost {
                 self.end(watch_id);
-                self.ready.push_back(Update::Compacted { watch_id, compacted, revision });
+                self.ready.push_back(Update::Compacted { watch_id, compacted });
             }
             return Ok(None);
         }

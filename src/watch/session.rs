@@ -75,8 +75,6 @@ pub enum Update {
         watch_id: i64,
         /// The compacted revision.
         compacted: i64,
-        /// Revision of the store.
-        revision: i64,
     },
     /// A watcher ended because a revision has more for it than [`limits::WATCH_REVISION_BYTES`].
     TooLarge {
@@ -199,7 +197,8 @@ impl Session {
             options,
             is_behind,
             was_told: false,
-            has_begun: false,
+            // One without a start has begun at once, although it gets only what comes later: as in etcd.
+            has_begun: create.start_revision == 0,
             next: start,
         });
         Ok(id)

@@ -50,6 +50,8 @@ struct Model {
     start: i64,
     /// Events up to here were seen or are known to be none.
     seen: i64,
+    /// It was asked for without a start.
+    is_now: bool,
     /// Announced: no event up to here may follow.
     announced: i64,
 }
@@ -143,7 +145,14 @@ impl Run {
                 let start = if start_revision == 0 { revision + 1 } else { start_revision };
                 let (session, _, waiting) = &mut self.streams[stream];
                 session.create(create);
-                waiting.push_back(Model { keys, options, start, seen: start - 1, announced: 0 });
+                waiting.push_back(Model {
+                    keys,
+                    options,
+                    start,
+                    seen: start - 1,
+                    is_now: start_revision == 0,
+                    announced: 0,
+                });
             }
             Step::Cancel { stream, id } => self.streams[stream].0.cancel(id),
             Step::Progress { stream } => self.streams[stream].0.ask_progress(),
@@ -187,7 +196,7 @@ impl Run {
                 }
                 Said::Progress(None, at) => {
                     for model in models.values_mut() {
-                        assert!(at >= model.start, "{model:?} has not begun at {at}");
+                        assert!(at >= model.start || model.is_now, "{model:?} has not begun at {at}");
                         let missed = self.log.expected(model, model.seen, at);
                         assert_eq!(missed, [], "{at} was announced to {model:?}");
                         model.announced = at;

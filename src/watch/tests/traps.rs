@@ -210,7 +210,11 @@ async fn progress_is_told_only_if_all_have_everything() {
     session.create(watch("a", "", 0));
     drain(&mut session);
     session.ask_progress();
-    assert_eq!(drain(&mut session), [], "its start is not there yet, as in etcd");
+    assert_eq!(drain(&mut session), [Said::Progress(None, 1)], "it has no start to wait for");
+    session.create(watch("b", "", 2));
+    drain(&mut session);
+    session.ask_progress();
+    assert_eq!(drain(&mut session), [], "the start of one is not there yet");
     world.put("x", "1");
     session.ask_progress();
     assert_eq!(drain(&mut session), [Said::Progress(None, 2)]);
