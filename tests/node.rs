@@ -37,3 +37,5 @@ mod unknown;
 mod volumes;
 #[path = "node/watch.rs"]
 mod watch;
+#[path = "../examples/watch.rs"]
+mod watch_example;

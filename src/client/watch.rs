@@ -267,9 +267,7 @@ impl Following {
             self.next = self.next.max(revision + 1);
             return Ok(Some(Watched::Progress(revision)));
         }
-        let next = self.next;
-        let events = response.events.into_iter().map(event).filter(|event| event.kv.mod_revision >= next);
-        self.fragments.extend(events);
+        self.fragments.extend(response.events.into_iter().map(event));
         let Some(last) = self.fragments.last().filter(|_| !response.fragment) else { return Ok(None) };
         self.next = last.kv.mod_revision + 1;
         Ok(Some(Watched::Events(std::mem::take(&mut self.fragments))))

@@ -135,6 +135,12 @@ async fn every_client_watches() {
 }
 
 #[tokio::test]
+async fn the_example_keeps_its_copy() {
+    let copy = crate::watch_example::run().await.unwrap();
+    assert_eq!(copy.into_iter().collect::<Vec<_>>(), [("services/db".into(), "10.0.0.3".into())]);
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_its_member_stops() {
     let node = alone().await;
     let (requests, mut responses) = stream(node.addresses().client, false).await;
@@ -323,6 +329,87 @@ async fn a_thousand_watchers_on_one_stream() {
         looks.next("the stream is gone").await;
     }
     node.shutdown().await;
+}
+
+/// Time that a process was on a processor so far, in all its threads.
+fn cpu(process: &Process) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_watchers_on_a_hundred_streams() {
+    const STREAMS: usize = 100;
+    const PER_STREAM: usize = 1_000;
+    let root = tempfile::tempdir().unwrap();
+    let member = Process::start(root.path(), &[]).await;
+    let remote = member.remote();
+    let endpoint = Channel::from_shared(format!("http://{}", member.client)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let watchers = async |name: &dyn Fn(usize, usize) -> pb::WatchCreateRequest| {
+        let mut streams = Vec::new();
+        for stream in 0..STREAMS {
+            let (requests, sent) = mpsc::channel(PER_STREAM);
+            for watcher in 0..PER_STREAM {
+                requests.try_send(creation(name(stream, watcher))).unwrap();
+            }
+            let mut client = WatchClient::new(channel.clone());
+            let mut responses = client.watch(ReceiverStream::new(sent)).await.unwrap().into_inner();
+            for _ in 0..PER_STREAM {
+                assert!(next(&mut responses).await.created);
+            }
+            streams.push((requests, responses));
+        }
+        streams
+    };
+    Kv::put(&remote, "warm", "1").await.unwrap();
+    let before = member.resident();
+    let mut idle =
+        watchers(&|stream, watcher| create(&format!("/registry/pods/{stream:03}/{watcher:04}"), "")).await;
+    assert_eq!(member.metric("etcd_debugging_mvcc_watcher_total") as usize, STREAMS * PER_STREAM);
+    let each = (member.resident() - before) / (STREAMS * PER_STREAM);
+    println!("{each} bytes for each idle watcher of a key of 22 bytes, streams included");
+    assert!(each < 500, "{each} bytes");
+
+    // One event each, of many keys.
+    let (began, puts) = (cpu(&member), 500);
+    for number in 0..puts {
+        let (stream, watcher) = (number % STREAMS, (number * 37) % PER_STREAM);
+        Kv::put(&remote, format!("/registry/pods/{stream:03}/{watcher:04}"), "v").await.unwrap();
+        assert_eq!(next(&mut idle[stream].1).await.watch_id, watcher as i64);
+    }
+    println!("{:?} of the server for a put that one of them sees", (cpu(&member) - began) / puts as u32);
+    drop(idle);
+
+    // A hundred thousand on one prefix: every one gets every event.
+    let all = watchers(&|_, _| create("/registry/", "/registry0")).await;
+    let (began, puts) = (cpu(&member), 5);
+    let readers: Vec<_> = all
+        .into_iter()
+        .map(|(requests, mut responses)| {
+            tokio::spawn(async move {
+                let mut seen = 0;
+                while seen < PER_STREAM * puts {
+                    seen += next(&mut responses).await.events.len();
+                }
+                drop(requests);
+                seen
+            })
+        })
+        .collect();
+    for _ in 0..puts {
+        Kv::put(&remote, "/registry/pods/a", vec![b'v'; 256]).await.unwrap();
+    }
+    let mut delivered = 0;
+    for reader in readers {
+        delivered += reader.await.unwrap();
+    }
+    assert_eq!(delivered, STREAMS * PER_STREAM * puts);
+    println!("{:?} of the server for each delivered event", (cpu(&member) - began) / delivered as u32);
 }
 
 #[tokio::test]
