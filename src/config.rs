@@ -125,6 +125,10 @@ pub struct Tuning {
     /// How often a leader writes down how much time long leases have left, so that the next one does not begin them anew. `None`: never, as
     /// etcd without its experimental `LeaseCheckpoint`.
     pub lease_checkpoint: Option<Duration>,
+    /// Time between two notices of progress to a watcher that nothing happens to; each stream adds up to a tenth.
+    pub watch_progress_interval: Duration,
+    /// Bytes of events that may wait for one stream of watchers before it must read the history.
+    pub watch_queue_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -139,6 +143,8 @@ impl Default for Tuning {
             election_min: limits::ELECTION_MIN,
             election_max: limits::ELECTION_MAX,
             lease_checkpoint: None,
+            watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
+            watch_queue_bytes: limits::WATCH_QUEUE_BYTES,
         }
     }
 }
@@ -234,6 +240,13 @@ impl Tuning {
     fn validate(&self) -> Result<(), String> {
         if self.heartbeat < Duration::from_millis(1) {
             return Err(format!("a heartbeat every {:?} is too often; 1ms is the least", self.heartbeat));
+        }
+        if self.watch_progress_interval < limits::WATCH_PROGRESS_INTERVAL_MIN {
+            return Err(format!(
+                "progress told to watchers every {:?} is too often; {:?} is the least",
+                self.watch_progress_interval,
+                limits::WATCH_PROGRESS_INTERVAL_MIN
+            ));
         }
         if self.election_min < self.heartbeat * 3 {
             return Err(format!(

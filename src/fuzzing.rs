@@ -90,7 +90,7 @@ pub fn record_codec(mut bytes: &[u8]) {
     if engine.commit(batch).is_err() {
         return;
     }
-    let Ok(machine) = Machine::load(Arc::new(engine), None) else { return };
+    let Ok(machine) = Machine::load(Arc::new(engine)) else { return };
     while machine.compaction_step().is_ok_and(|more| more) {}
 }
 
@@ -120,7 +120,7 @@ pub fn peer_messages(bytes: &[u8]) {
 /// loaded again is the same.
 pub fn requests(mut bytes: &[u8]) {
     let engines = [Arc::new(MemoryEngine::new()), Arc::new(MemoryEngine::new())];
-    let load = |engine: &Arc<MemoryEngine>| Machine::load(engine.clone(), None);
+    let load = |engine: &Arc<MemoryEngine>| Machine::load(engine.clone());
     let [Ok(one), Ok(other)] = engines.each_ref().map(load) else { panic!("an empty state does not load") };
     let mut index = 0;
     while let Some((kind, (message, rest))) =

@@ -8,6 +8,7 @@
 //! | [`storage`] | log, snapshots, engine: bytes on disk |
 //! | [`raft`] | consensus |
 //! | [`identity`], [`discovery`], [`membership`] | who am I, who are the others, who should be in |
+//! | [`watch`] | who gets which event |
 //! | [`transport`], [`api`] | ports, and etcd's API on them |
 //! | [`env`] | the outside world, as traits |
 //! | [`testing`] | a cluster in one process, for tests |
@@ -44,6 +45,7 @@ pub mod simulation;
 pub mod storage;
 pub mod testing;
 pub mod transport;
+pub mod watch;
 
 pub use config::Config;
 pub use error::Error;

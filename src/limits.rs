@@ -126,6 +126,36 @@ pub const UNCOUNTED_ANSWER_BYTES: usize = 4 << 10;
 pub const ANSWERS_IN_THE_MAKING: u32 = 256;
 /// How many of [`ANSWERS_IN_THE_MAKING`] a request counts for whose answer can be of any size, as that to a range.
 pub const LARGE_ANSWER_SHARE: u32 = 8;
+/// Watchers on one stream: as many as kube-apiserver has many times over, and a bound for what one step over them costs.
+pub const WATCHERS_PER_STREAM: usize = 65_536;
+/// Memory for the watchers of one connection, in bytes: some 150,000 with short keys.
+pub const WATCHER_BYTES_PER_CONNECTION: usize = 64 << 20;
+/// Memory for the watchers of all connections, in bytes.
+pub const WATCHER_BYTES: usize = 1 << 30;
+/// Bytes of events that may wait for one stream of watchers; what comes on top is dropped, and read from the history later. A
+/// third of a second of what a busy store writes, so that a reader that pauses for a moment costs no second encoding.
+pub const WATCH_QUEUE_BYTES: usize = 2 << 20;
+/// Bytes of events that wait for all streams (shared ones count for each) from which on [`WATCH_QUEUE_BYTES_WHEN_SCARCE`] holds.
+pub const WATCH_QUEUED_BYTES_OF_ALL: usize = 256 << 20;
+/// See [`WATCH_QUEUED_BYTES_OF_ALL`]: streams that do not read must not add up.
+pub const WATCH_QUEUE_BYTES_WHEN_SCARCE: usize = 32 << 10;
+/// Bytes of history that a watcher which lags looks at in one step.
+pub const WATCH_STEP_BYTES: usize = 256 << 10;
+/// Bytes of events in one response beyond which the next revision goes into another one: some gRPC clients take 4 MiB at most.
+pub const WATCH_RESPONSE_BYTES: usize = 1 << 20;
+/// Bytes of one revision's events and of the pairs before them. A watcher of more that asked for these pairs is ended: they
+/// would have to be in memory at once.
+pub const WATCH_REVISION_BYTES: usize = 256 << 20;
+/// Bytes that the header and the other fields of a response to a watcher take at most.
+pub const WATCH_HEADER_BYTES: usize = 128;
+/// Bytes that a stream of watchers hands to HTTP/2 at once; larger events go as they are, uncopied.
+pub const WATCH_CHUNK_BYTES: usize = 16 << 10;
+/// Time between two notices of progress: etcd's ten minutes.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_mins(10);
+/// Shortest time between two notices of progress that can be configured, as with etcd.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Looks at the leader, an election time-out apart, that must all find none before a stream ends that wants one, as with etcd.
+pub const LEADERLESS_LOOKS: u32 = 3;
 /// Time to connect to a server, as a client.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings to a server, as a client, while calls are waiting: etcd takes one every five seconds.

@@ -137,6 +137,17 @@ pub struct Metrics {
     pub revision: Gauge,
     /// `etcd_debugging_mvcc_compact_revision`: revision up to which history was compacted.
     pub compacted_revision: Gauge,
+    /// `etcd_debugging_mvcc_watch_stream_total`: open streams of watchers (a gauge under this name in etcd too).
+    pub watch_streams: Gauge,
+    /// `etcd_debugging_mvcc_watcher_total`: watchers (a gauge under this name in etcd too).
+    pub watchers: Gauge,
+    /// `etcd_debugging_mvcc_events_total`: events that were sent to watchers, each as often as it was.
+    pub watch_events_sent: Counter,
+    /// `setstone_watch_events_shared_total`: events that somebody watched when they were applied; each is encoded once.
+    pub watch_events_shared: Counter,
+    /// `setstone_watch_streams_fallen_behind_total`: how often a stream of watchers did not take its events in time, and had to
+    /// read the history.
+    pub watch_streams_fallen_behind: Counter,
     /// `etcd_disk_wal_fsync_duration_seconds`: time of one fdatasync of the log, in seconds.
     pub fsync_seconds: Histogram,
     /// `etcd_disk_backend_commit_duration_seconds`: time to write one applied entry to the state engine, in seconds.
@@ -276,6 +287,17 @@ impl Metrics {
             revision: r.gauge("etcd_debugging_mvcc_current_revision", "Revision of the store"),
             compacted_revision: r
                 .gauge("etcd_debugging_mvcc_compact_revision", "Revision up to which history was compacted"),
+            watch_streams: r.gauge("etcd_debugging_mvcc_watch_stream_total", "Open streams of watchers"),
+            watchers: r.gauge("etcd_debugging_mvcc_watcher_total", "Watchers"),
+            watch_events_sent: r.counter("etcd_debugging_mvcc_events", "Events sent to watchers"),
+            watch_events_shared: r.counter(
+                "setstone_watch_events_shared",
+                "Events that somebody watched when they were applied",
+            ),
+            watch_streams_fallen_behind: r.counter(
+                "setstone_watch_streams_fallen_behind",
+                "Streams of watchers that did not take their events in time",
+            ),
             fsync_seconds: r.add(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "Time of one fdatasync of the log in seconds",

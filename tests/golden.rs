@@ -205,14 +205,16 @@ fn recorded(row: &Value) -> Value {
     serde_json::from_str(row["answer"].as_str().unwrap()).unwrap()
 }
 
+/// 39 and 40 are mistakes in JSON, which gRPC does not have.
+fn is_of_kv_and_leases(row: &Value) -> bool {
+    let number = row["n"].as_u64().unwrap();
+    (11..=80).contains(&number) && ![39, 40].contains(&number)
+}
+
 async fn kv_transactions_compaction_and_leases_answer_as_etcd_does(server: Server) {
     let channel = server.channel().await;
-    // 39 and 40 are mistakes in JSON, which gRPC does not have.
-    let chosen = |row: &Value| {
-        (11..=80).contains(&row["n"].as_u64().unwrap()) && ![39, 40].contains(&row["n"].as_u64().unwrap())
-    };
     let mut compared = 0;
-    for row in rows().iter().filter(|row| chosen(row)) {
+    for row in rows().iter().filter(|row| is_of_kv_and_leases(row)) {
         let answer = without_drawn(without_ids(ask(&channel, row).await), row);
         let expected = without_drawn(without_ids(recorded(row)), row);
         assert_eq!(answer, expected, "row {}: {}", row["n"], row["name"]);
@@ -293,6 +295,51 @@ async fn health_and_version_answer_as_etcd_does(server: Server) {
             _ => assert_eq!(body.trim_end(), expected, "row {number}"),
         }
     }
+}
+
+/// Of a stream the first line was recorded.
+#[tokio::test]
+async fn watchers_are_answered_as_etcd_does() {
+    let server = Server::real().await;
+    let channel = server.channel().await;
+    // The writes and the compaction that the recorded server had seen.
+    for row in rows().iter().filter(|row| is_of_kv_and_leases(row)) {
+        ask(&channel, row).await;
+    }
+    let pool = DescriptorPool::decode(CLIENT_DESCRIPTORS).unwrap();
+    let method =
+        pool.get_service_by_name("etcdserverpb.Watch").unwrap().methods().next().expect("it has a method");
+    for number in 81..=85 {
+        let row = row(number);
+        let request = request_of(&row, method.input());
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.unwrap();
+        let requests = tokio_stream::once(request);
+        let path = "/etcdserverpb.Watch/Watch".parse().unwrap();
+        let mut responses = grpc
+            .streaming(tonic::Request::new(requests), path, Dynamic(method.output()))
+            .await
+            .unwrap()
+            .into_inner();
+        let first = responses.message().await.unwrap().unwrap();
+        let options = SerializeOptions::new().use_proto_field_name(true);
+        let answer = first.serialize_with_options(serde_json::value::Serializer, &options).unwrap();
+        let (answer, expected) =
+            (without_revision(answer), without_revision(recorded(&row)["result"].clone()));
+        assert_eq!(answer, expected, "row {number}");
+        if number == 82 {
+            let second = responses.message().await.unwrap().unwrap();
+            assert_eq!(second.get_field_by_name("canceled").unwrap().as_bool(), Some(true));
+            assert!(second.get_field_by_name("compact_revision").unwrap().as_i64().unwrap() > 2);
+        }
+    }
+}
+
+/// The rows before left out what is not served yet, so the revision is another one.
+fn without_revision(answer: Value) -> Value {
+    let mut answer = without_ids(answer);
+    answer["header"].as_object_mut().unwrap().remove("revision").expect("a revision");
+    answer
 }
 
 fn sorted(lines: &str) -> Vec<&str> {

@@ -33,8 +33,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("discovery", vec!["transport"]),
         ("duties", vec!["raft", "mvcc"]),
         ("membership", vec!["raft", "discovery", "mvcc", "proto"]),
-        ("api", vec!["raft", "membership", "mvcc", "proto", "transport"]),
-        ("client", vec!["mvcc", "proto", "transport", "raft"]),
+        ("watch", vec!["mvcc"]),
+        ("api", vec!["raft", "membership", "mvcc", "proto", "transport", "watch"]),
+        ("client", vec!["mvcc", "proto", "transport", "raft", "watch"]),
         (
             "node",
             vec![

@@ -35,3 +35,7 @@ mod signals;
 mod unknown;
 #[path = "node/volumes.rs"]
 mod volumes;
+#[path = "node/watch.rs"]
+mod watch;
+#[path = "../examples/watch.rs"]
+mod watch_example;

@@ -77,7 +77,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 28] = [
+const FOUND: [(Bug, u64, &str); 32] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -106,6 +106,10 @@ const FOUND: [(Bug, u64, &str); 28] = [
     (Bug::AcceptForeignMessage, 70, "disks of 6 have it"),
     (Bug::ReuseId, 27, "a disk that is not its own"),
     (Bug::RemoveSilent, 0, "nobody did anything to it"),
+    (Bug::WatchForgetLost, 3, "WATCH: "),
+    (Bug::WatchTellTwice, 8, "WATCH: "),
+    (Bug::WatchSkipOldest, 0, "WATCH: "),
+    (Bug::WatchProgressTooEarly, 0, "was told that it has all up to"),
 ];
 
 #[test]

@@ -11,7 +11,7 @@
 //!
 //! * `cluster`: starts and ends members
 //! * `cost`: what members used so far
-//! * `load`: what is put on them
+//! * `load`, `watch`: what is put on them
 //! * `table`: medians and ratios
 
 // A program for people at a terminal: it uses the real clock, files and processes.
@@ -21,6 +21,7 @@ mod cluster;
 mod cost;
 mod load;
 mod table;
+mod watch;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use clap::Parser;
 use cluster::{Cluster, System};
 use load::{LOADS, Load, Sample};
 use table::Results;
+use watch::{WATCH_LOADS, WatchLoad};
 
 /// What goes wrong here ends the program.
 type Failure = Box<dyn Error>;
@@ -81,15 +83,14 @@ fn main() -> Result<(), Failure> {
         arguments.memory_puts = arguments.memory_puts.min(2_000);
     }
     require_disk(&arguments.data)?;
-    let loads: Vec<Load> = LOADS
-        .into_iter()
-        .filter(|load| {
-            arguments.only.is_empty() || arguments.only.iter().any(|text| load.name.contains(text))
-        })
-        .collect();
+    let is_wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text));
+    let loads: Vec<Load> = LOADS.into_iter().filter(|load| is_wanted(load.name)).collect();
+    let watch_loads: Vec<WatchLoad> = WATCH_LOADS.into_iter().filter(|load| is_wanted(load.name)).collect();
     let mut results = Results::default();
     for round in 0..arguments.rounds {
         run_loads(&arguments, &loads, round, &mut results)?;
+        run_watch_loads(&arguments, &watch_loads, round, &mut results)?;
         if arguments.memory_puts > 0 {
             run_memory(&arguments, round, &mut results)?;
         }
@@ -140,6 +141,27 @@ fn run_loads(
             eprintln!("round {}: {}: {}", round + 1, cluster.system().name(), load.name);
             let sample = load.run(cluster, &arguments.setstone, length)?;
             results.add(load.name, cluster.system(), sample);
+        }
+    }
+    clusters.into_iter().try_for_each(Cluster::stop)
+}
+
+/// On clusters of their own, whose stores are as small as those of the others at their begin.
+fn run_watch_loads(
+    arguments: &Arguments,
+    loads: &[WatchLoad],
+    round: u32,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    if loads.is_empty() {
+        return Ok(());
+    }
+    let clusters = start_both(arguments, round)?;
+    let length = Duration::from_secs(arguments.seconds.into());
+    for load in loads {
+        for cluster in &clusters {
+            eprintln!("round {}: {}: {}", round + 1, cluster.system().name(), load.name);
+            results.add(load.name, cluster.system(), load.run(cluster, length)?);
         }
     }
     clusters.into_iter().try_for_each(Cluster::stop)

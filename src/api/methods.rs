@@ -11,12 +11,13 @@ use tower::Service;
 
 use super::health::HealthService;
 use super::probe::Probe;
-use super::{Shared, cluster, kv, lease, maintenance, texts};
+use super::{Shared, cluster, kv, leader, lease, maintenance, texts, watch};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb};
 use crate::transport::answers::Answers;
 use crate::transport::body::until;
 use crate::transport::{AnswerBody, Failure, grpc};
+use crate::watch::Budget;
 
 /// Generates the methods: a name for each, its counters, and its path.
 macro_rules! unary_methods {
@@ -58,6 +59,9 @@ unary_methods! {
     Resize = "setstone.v1.Members" "Resize";
     Events = "setstone.v1.Members" "Events";
 }
+
+/// The method that streams watchers.
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Services that tonic serves.
 const STREAMING: &[&str] = &[
@@ -104,11 +108,18 @@ pub(super) fn streams(probe: Arc<dyn Probe>) -> tonic::service::Routes {
 pub(super) async fn call(
     api: &Arc<Shared>,
     answers: &Answers,
+    budget: &Budget,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let Some(method) = unary_of(request.uri().path()) else {
+        if request.uri().path() == WATCH {
+            return watch::watch(api, answers, budget, request);
+        }
         return Box::pin(other(api, request)).await;
     };
+    if leader::is_wanted(request.headers()) && api.store.position().leader.is_none() {
+        return grpc::failure(&texts::NO_LEADER.into());
+    }
     let counters = api.methods.of(method);
     if let Some(counters) = counters {
         counters.started();
@@ -192,7 +203,7 @@ async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<Answer
         return response.map(|body| AnswerBody::Stream(until(body, stopped, texts::STOPPED.into())));
     }
     // The texts are those of grpc-go.
-    let known = UNARY.iter().any(|(known, _)| *known == service);
+    let known = UNARY.iter().any(|(known, _)| *known == service) || service == "etcdserverpb.Watch";
     let text = if known {
         format!("unknown method {method} for service {service}")
     } else {
@@ -219,6 +230,7 @@ mod tests {
         let mut served: Vec<String> =
             UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).collect();
         served.push(KEEP_ALIVE.into());
+        served.push(WATCH.into());
         served.sort();
         assert_eq!(described, served);
         for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()

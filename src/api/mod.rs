@@ -7,7 +7,8 @@
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
-//! * `kv`, `lease`, `cluster`, `maintenance`, `health`: the services
+//! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `health`: the services
+//! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `probe`: the seam to readiness
 
@@ -17,11 +18,13 @@ mod header;
 mod health;
 mod http;
 mod kv;
+mod leader;
 mod lease;
 mod maintenance;
 mod methods;
 pub mod probe;
 pub mod texts;
+mod watch;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,13 +39,15 @@ use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
 pub use self::probe::{Clause, Probe, Report};
+pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
 use crate::env::Listener;
 use crate::limits;
 use crate::membership::Operate;
-use crate::metrics::Metrics;
+use crate::metrics::{MethodMetrics, Metrics};
 use crate::raft::store::SharedStore;
 use crate::transport::answers::{AllAnswers, Answers};
 use crate::transport::{self, AnswerBody, Port, grpc};
+use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
 pub const SERVER_VERSION: &str = "3.7.3";
@@ -58,11 +63,13 @@ pub struct Api(Arc<Shared>);
 /// What all calls share.
 struct Shared {
     store: SharedStore,
+    hub: Hub,
     operator: Arc<dyn Operate>,
     probe: Arc<dyn Probe>,
     metrics: Metrics,
     headers: Headers,
     methods: Methods,
+    watch_method: MethodMetrics,
     /// Services that stream.
     streams: tonic::service::Routes,
     quota_bytes: i64,
@@ -75,6 +82,8 @@ struct Connection {
     api: Api,
     port: PortKind,
     answers: Answers,
+    /// Of its watchers.
+    budget: Budget,
 }
 
 impl Api {
@@ -82,6 +91,7 @@ impl Api {
     /// before its client heard of that is answered like any other, because a refused write is of unknown outcome to etcd's clients.
     pub fn new(
         store: SharedStore,
+        hub: Hub,
         operator: Arc<dyn Operate>,
         probe: Arc<dyn Probe>,
         metrics: Metrics,
@@ -91,9 +101,11 @@ impl Api {
         metrics.quota_bytes.set(quota_bytes);
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
+            watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
             streams: methods::streams(Arc::clone(&probe)),
             headers: Headers::default(),
             store,
+            hub,
             operator,
             probe,
             metrics,
@@ -147,7 +159,8 @@ impl Api {
         let api = self.clone();
         let open = move |_from| {
             let answers = Answers::new(&api.0.unread);
-            let connection = Arc::new(Connection { api: api.clone(), port: kind, answers });
+            let budget = Budget::of_connection();
+            let connection = Arc::new(Connection { api: api.clone(), port: kind, answers, budget });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -162,7 +175,7 @@ impl Connection {
     async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
-            methods::call(api, &self.answers, request).await
+            methods::call(api, &self.answers, &self.budget, request).await
         } else {
             // In a box, because it is rare and would make every call's future larger.
             Box::pin(http::answer(api, self.port, &self.answers, &request)).await

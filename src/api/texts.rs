@@ -97,6 +97,11 @@ texts! {
     CORRUPT = DataLoss "corrupt cluster";
 }
 
+/// Why a watcher was not made: its range holds no key. A reason in a response, not a status, so it has no prefix.
+pub const WATCH_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+/// Why a watcher was not made: its stream has one with this id.
+pub const WATCH_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
 /// What a request that is refused for its form is told.
 pub fn invalid(invalid: Invalid) -> Failure {
     match invalid {

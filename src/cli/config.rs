@@ -215,6 +215,10 @@ fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
         election_min: texts.get("election-min", duration::parse)?.unwrap_or(default.election_min),
         election_max: texts.get("election-max", duration::parse)?.unwrap_or(default.election_max),
         lease_checkpoint: texts.get("lease-checkpoint", duration::parse)?,
+        watch_progress_interval: texts
+            .get("watch-progress-notify-interval", duration::parse)?
+            .unwrap_or(default.watch_progress_interval),
+        watch_queue_bytes: default.watch_queue_bytes,
     })
 }
 

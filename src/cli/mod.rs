@@ -5,7 +5,7 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `compact` `status` `admin` `members` `events` `lease`: clients
+//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -46,6 +46,7 @@ mod status;
 mod text;
 mod txn;
 mod txn_script;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -113,6 +114,7 @@ enum Command {
     Put(put::Arguments),
     Del(del::Arguments),
     Txn(txn::Arguments),
+    Watch(watch::Arguments),
     Compact(compact::Arguments),
     Lease(lease::Arguments),
     Status(status::Arguments),
@@ -172,6 +174,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Put(arguments) => wait(put::run(arguments, global, out)),
         Command::Del(arguments) => wait(del::run(arguments, global, out)),
         Command::Txn(arguments) => wait(txn::run(arguments, global, out)),
+        Command::Watch(arguments) => wait(watch::run(arguments, global, out)),
         Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
         Command::Lease(arguments) => wait(lease::run(&arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),

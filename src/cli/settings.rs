@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 30] = [
+pub(super) const SETTINGS: [Setting; 31] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -123,6 +123,12 @@ pub(super) const SETTINGS: [Setting; 30] = [
         "SETSTONE_LEASE_CHECKPOINT",
         "TIME",
         "How often the leader writes down what is left of long leases, for the next (default: never)",
+    ),
+    setting(
+        "watch-progress-notify-interval",
+        "SETSTONE_WATCH_PROGRESS_NOTIFY_INTERVAL",
+        "TIME",
+        "Time between two notices of progress to an idle watcher (default: 10m; at least 100ms)",
     ),
     setting(
         "engine-cache",

@@ -5,13 +5,16 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status as GrpcStatus};
+use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Status,
-    StoreHash, wire,
+    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Remote,
+    Status, StoreHash, Watch, Watcher, watch, wire,
 };
 use crate::env::Env;
 use crate::error::Error;
@@ -25,10 +28,11 @@ use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    MoveLeaderRequest, StatusRequest,
+    MoveLeaderRequest, StatusRequest, WatchRequest, WatchResponse,
 };
 use crate::transport;
 
@@ -81,6 +85,7 @@ pub struct Connection {
     lease: LeaseClient<Channel>,
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
+    watch: WatchClient<Channel>,
     own: MembersClient<Channel>,
 }
 
@@ -113,8 +118,21 @@ impl Connection {
             lease: LeaseClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
+            watch: WatchClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             own: MembersClient::new(channel),
         }
+    }
+
+    /// Opens a stream of watchers; `requests` are its requests.
+    pub(super) async fn watch(
+        mut self,
+        requests: mpsc::Receiver<WatchRequest>,
+        limit: Duration,
+    ) -> Result<Streaming<WatchResponse>, Error> {
+        let mut request = Request::new(ReceiverStream::new(requests));
+        // A member that is cut off from the others must not keep it.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        attempt(Kind::Read, limit, &self.endpoint, self.watch.watch(request)).await
     }
 
     /// Where it goes.
@@ -332,6 +350,9 @@ impl Client for Connection {
     }
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(self.clone().txn_within(txn, self.timeout))
+    }
+    fn watch(&self, watch: Watch) -> Watcher {
+        watch::remote(Remote::of(self.clone(), self.timeout), watch)
     }
     fn compact(&self, compact: Compact) -> Call<'_, ()> {
         Box::pin(self.clone().compact_within(compact, self.timeout))

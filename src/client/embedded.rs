@@ -5,7 +5,7 @@
 
 use super::{
     Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Status,
-    StoreHash,
+    StoreHash, Watch, Watcher, watch_here,
 };
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
@@ -19,23 +19,25 @@ use crate::mvcc::command::{
 use crate::mvcc::lease::LeaseCommand;
 use crate::raft::lease::LeaseQuestion;
 use crate::raft::store::SharedStore;
+use crate::watch::Hub;
 
 /// A client of the store in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Embedded {
     store: SharedStore,
+    hub: Hub,
 }
 
 impl std::fmt::Debug for Embedded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Embedded").field("position", &self.store.position()).finish()
+        f.debug_struct("Embedded").field("position", &self.store.position()).finish_non_exhaustive()
     }
 }
 
 impl Embedded {
-    /// A client of `store`.
-    pub fn new(store: SharedStore) -> Self {
-        Self { store }
+    /// A client of `store`, whose changes `hub` hears of.
+    pub fn new(store: SharedStore, hub: Hub) -> Self {
+        Self { store, hub }
     }
 
     /// Waits while the member starts. One that takes too long refuses the request itself, and says why.
@@ -124,6 +126,10 @@ impl Client for Embedded {
                 other => Err(mismatch(&other)),
             }
         })
+    }
+
+    fn watch(&self, watch: Watch) -> Watcher {
+        watch_here::here(self.store.clone(), self.hub.clone(), watch)
     }
 
     fn compact(&self, compact: Compact) -> Call<'_, ()> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::TryFutureExt as _;
 use futures::future::BoxFuture;
 
-use super::{Client, Consistency, KeyValue, prefix_end};
+use super::{Client, Consistency, KeyValue, Watch, Watcher, prefix_end};
 use crate::error::Error;
 use crate::mvcc::command::{DeleteRange, Put, Range};
 
@@ -37,6 +37,18 @@ pub trait Kv: Client {
         let range = Range { key, range_end: prefix_end(prefix), ..Range::default() };
         let found = Client::get(self, range, Consistency::Linearizable);
         Box::pin(found.map_ok(|answer| answer.value.kvs))
+    }
+
+    /// Watches a key from now on.
+    fn watch(&self, key: impl AsRef<[u8]>) -> Watcher {
+        Client::watch(self, Watch { key: bytes(key), ..Watch::default() })
+    }
+
+    /// Watches all keys that begin with `prefix` from now on. An empty prefix is that of every key.
+    fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Watcher {
+        let prefix = prefix.as_ref();
+        let key = if prefix.is_empty() { Bytes::from_static(b"\0") } else { Bytes::copy_from_slice(prefix) };
+        Client::watch(self, Watch { key, range_end: prefix_end(prefix), ..Watch::default() })
     }
 
     /// Deletes a key; tells whether it was there.

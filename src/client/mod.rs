@@ -15,7 +15,8 @@
 //! * `retry`: whether and where to try again (pure)
 //! * `failure`: a gRPC status as an [`Error`]
 //! * `wire`: values to messages and back
-//! * `embedded`: the store in this process
+//! * `watch`: watching keys, resumed where it was lost
+//! * `embedded`, `watch_here`: the store in this process
 //! * `lease`: a lease that keeps itself alive
 //! * `kv`: the everyday calls, short
 
@@ -27,11 +28,13 @@ mod kv;
 mod lease;
 mod remote;
 mod retry;
+mod watch;
+mod watch_here;
 mod wire;
 
 use futures::future::BoxFuture;
 
-pub use crate::mvcc::KeyValue;
+pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
 pub use connection::{Connection, Dial, KeepAlives, Options};
 pub use embedded::Embedded;
@@ -39,6 +42,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};
 pub use lease::KeptLease;
 pub use remote::Remote;
+pub use watch::{Watch, WatchEvent, Watched, Watcher};
 
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
@@ -140,6 +144,8 @@ pub trait Client: Send + Sync {
     fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted>;
     /// Compares, then runs one of two lists of operations, atomically.
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult>;
+    /// Watches keys, from now or from a revision on. Errors come as the last item.
+    fn watch(&self, watch: Watch) -> Watcher;
     /// Forgets versions that newer ones at or below a revision replaced.
     fn compact(&self, compact: Compact) -> Call<'_, ()>;
     /// Grants a lease of `ttl` seconds, which the cluster may raise. An `id` of 0 lets the cluster choose one.

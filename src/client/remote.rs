@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::failure::{self, Kind};
 use super::{
     Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
-    Options, Status, StoreHash, retry,
+    Options, Status, StoreHash, Watch, Watcher, retry, watch,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;
@@ -71,6 +71,17 @@ impl Remote {
         Ok(Self(Arc::new(shared)))
     }
 
+    /// A client of one endpoint.
+    pub(super) fn of(connection: Connection, timeout: Duration) -> Self {
+        Self(Arc::new(Shared {
+            connections: vec![connection],
+            blamed_until: Mutex::new(vec![None]),
+            next: AtomicUsize::new(0),
+            timeout,
+            random: Arc::new(SystemRandom),
+        }))
+    }
+
     /// One connection per endpoint, in the order of the list.
     pub fn connections(&self) -> &[Connection] {
         &self.0.connections
@@ -124,7 +135,17 @@ impl Remote {
         }
     }
 
-    fn choose(&self) -> Option<(usize, Connection)> {
+    /// Time for one call, repetitions included.
+    pub(super) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// Time to wait before an attempt.
+    pub(super) fn pause(&self, attempt: u32) -> Duration {
+        retry::pause(attempt, self.0.connections.len(), self.0.random.next_u64())
+    }
+
+    pub(super) fn choose(&self) -> Option<(usize, Connection)> {
         let now = Instant::now();
         let start = self.0.next.fetch_add(1, Ordering::Relaxed);
         let blamed: Vec<bool> =
@@ -133,7 +154,7 @@ impl Remote {
         self.0.connections.get(index).map(|connection| (index, connection.clone()))
     }
 
-    fn blame(&self, index: usize, until: Option<Instant>) {
+    pub(super) fn blame(&self, index: usize, until: Option<Instant>) {
         if let Some(slot) = self.0.blamed_until.lock().get_mut(index) {
             *slot = until;
         }
@@ -180,6 +201,9 @@ impl Client for Remote {
     }
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(self.run(Kind::Write, move |on, limit| on.txn_within(txn.clone(), limit)))
+    }
+    fn watch(&self, watch: Watch) -> Watcher {
+        watch::remote(self.clone(), watch)
     }
     fn compact(&self, compact: Compact) -> Call<'_, ()> {
         Box::pin(self.run(Kind::Write, move |on, limit| on.compact_within(compact, limit)))

@@ -21,6 +21,8 @@
 //! | `load` | rebuilding it from the engine, checking every record |
 //! | `apply`, `txn` | commands |
 //! | `range` | reads, in bounded steps |
+//! | `watching`, `interests` | what watchers watch, and who watches a key |
+//! | `events` | events read back from the history |
 //! | `compaction` | what dies, and its removal in bounded steps |
 //! | `hash` | the hash that members compare |
 //! | `revision`, `versions`, `key`, `blocks`, `index` | the key index |
@@ -34,9 +36,11 @@ pub mod cluster;
 pub mod command;
 mod compaction;
 mod event_log;
+mod events;
 mod hash;
 pub mod history;
 mod index;
+mod interests;
 mod key;
 pub mod layout;
 pub mod lease;
@@ -51,17 +55,21 @@ mod state;
 mod tests;
 mod txn;
 mod versions;
+mod watching;
 
 use bytes::Bytes;
 
 pub use apply::Applied;
+pub use events::{EventsRead, read_events};
 pub use hash::{HashPlan, KvHash};
 pub use history::{History, HistoryError};
+pub use interests::Interests;
 pub use load::{LoadError, Reason};
 pub use range::RangePlan;
 pub use record::Damage;
 pub use revision::Revision;
 pub use state::{Changes, State};
+pub use watching::{EmptyRange, WatchOptions, WatchedKeys};
 
 /// One key at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

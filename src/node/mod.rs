@@ -8,6 +8,7 @@
 //! * `disk`: this node's own disk
 //! * `dial`: connections to peers, for consensus
 //! * `health`: ready, live, and why
+//! * `watched`: what is applied, for watchers
 //! * `run`: the task that carries out what the starter decides
 //! * `stop`: the stop, step by step
 
@@ -17,6 +18,7 @@ mod health;
 mod lead;
 mod run;
 mod stop;
+mod watched;
 mod world;
 
 pub(crate) use world::real as real_world;
@@ -49,10 +51,12 @@ use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::{Gate, Service};
 use crate::storage::DataDirectory;
 use crate::storage::directory::DirectoryError;
+use crate::watch::Hub;
 
 /// A running member. Dropping it stops its tasks without handing over; call [`Node::shutdown`].
 pub struct Node {
     gate: Gate,
+    hub: Hub,
     health: Arc<Health>,
     disk: Arc<LocalDisk>,
     metrics: Metrics,
@@ -143,9 +147,11 @@ impl Node {
         let (seen, scale) = watch::channel(Vec::new());
         let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, scale, name, ready));
         let (failure, failed) = watch::channel(None);
+        let hub = watched::hub(&config.tuning, env.random.clone(), metrics.clone());
         let runner = run::Runner {
             disk: disk.clone(),
             gate: gate.clone(),
+            hub: hub.clone(),
             service: Service::new(),
             channels: place.channels.clone(),
             random: env.random.clone(),
@@ -156,6 +162,7 @@ impl Node {
         };
         let node = Self {
             gate,
+            hub,
             health,
             disk,
             metrics,
@@ -210,6 +217,7 @@ impl Node {
     ) {
         let api = Api::new(
             Arc::new(self.gate.clone()),
+            self.hub.clone(),
             operator,
             self.health.clone(),
             self.metrics.clone(),
@@ -232,6 +240,7 @@ impl Node {
     /// Ends what a start that failed has begun.
     async fn abandon(&self) {
         self.refusing.cancel();
+        self.hub.close();
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -240,7 +249,7 @@ impl Node {
 
     /// The store, for programs in the same process. Cheap to clone, and usable as long as the node runs.
     pub fn client(&self) -> Embedded {
-        Embedded::new(Arc::new(self.gate.clone()))
+        Embedded::new(Arc::new(self.gate.clone()), self.hub.clone())
     }
 
     /// The bound ports.
@@ -289,6 +298,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.refusing.cancel();
+        self.hub.close();
         self.closing.cancel();
         // After a stop this finds nothing left to do.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

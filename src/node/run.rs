@@ -14,6 +14,7 @@ use tonic::transport::server::Connected;
 
 use super::dial::{DialNobody, DialPods};
 use super::disk::{self, LocalDisk};
+use super::watched;
 use crate::config::Tuning;
 use crate::discovery::PeerChannels;
 use crate::duties;
@@ -25,11 +26,13 @@ use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::boots::Boots;
 use crate::raft::{Consensus, Dial, Gate, Parts, Service};
+use crate::watch::Hub;
 
 /// The task that starts consensus.
 pub(super) struct Runner {
     pub(super) disk: Arc<LocalDisk>,
     pub(super) gate: Gate,
+    pub(super) hub: Hub,
     pub(super) service: Service,
     pub(super) channels: Option<PeerChannels>,
     pub(super) random: Arc<dyn Random>,
@@ -99,6 +102,7 @@ impl Runner {
             Some(channels) => Arc::new(DialPods(channels.clone())),
             None => Arc::new(DialNobody),
         };
+        watched::bind(&self.hub, &opened.machine);
         let consensus = Consensus::start(Parts {
             mine,
             log: opened.log.clone(),

@@ -30,6 +30,8 @@ impl Node {
             () = hurry.cancelled() => false,
         };
         self.refusing.cancel();
+        // Whoever watches from the network is told by the port, with a status.
+        self.hub.close();
         self.closing_time(deadline, hurry).await;
         let left = leaves
             && tokio::select! {

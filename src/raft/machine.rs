@@ -9,8 +9,8 @@
 //!   `installs` instead: odd while one runs, another number afterwards.
 
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -63,8 +63,17 @@ impl From<MachineError> for std::io::Error {
     }
 }
 
-/// Something that happened to a key, for watchers.
-pub type EventSink = Arc<dyn Fn(&[mvcc::Event]) + Send + Sync>;
+/// What watchers must hear of the applied state.
+#[derive(Clone, Copy, Debug)]
+pub enum Published<'a> {
+    /// An entry was applied: its events, and the revision of the store after it.
+    Events(&'a [mvcc::Event], i64),
+    /// A snapshot was installed: the store jumped to this revision.
+    Jumped(i64),
+}
+
+/// Who is told, between two applies.
+pub type EventSink = Arc<dyn Fn(Published<'_>) + Send + Sync>;
 
 /// The read port of the state machine over an engine.
 #[derive(Clone)]
@@ -99,7 +108,7 @@ pub struct Machine {
     history: EngineHistory,
     membership: RwLock<StoredMembership>,
     applied: watch::Sender<Option<LogId>>,
-    events: Option<EventSink>,
+    events: OnceLock<EventSink>,
     /// Snapshots that are being made; physical compaction waits for them.
     pins: AtomicUsize,
     /// Raised under the state's lock when the installation of a snapshot begins and when it ends: odd while one runs.
@@ -114,7 +123,7 @@ pub struct Machine {
 
 impl Machine {
     /// Loads and checks the state that an engine holds.
-    pub fn load(engine: Arc<dyn Engine>, events: Option<EventSink>) -> Result<Self, MachineError> {
+    pub fn load(engine: Arc<dyn Engine>) -> Result<Self, MachineError> {
         let history = EngineHistory(engine);
         let state = State::load(&history)?;
         let applied = read_applied(&history.0, &state)?;
@@ -125,13 +134,25 @@ impl Machine {
             history,
             membership: RwLock::new(membership),
             applied: watch::Sender::new(applied),
-            events,
+            events: OnceLock::new(),
             pins: AtomicUsize::new(0),
             installs: AtomicU64::new(0),
             compacted_on_disk,
             to_compact: Notify::new(),
             leases_granted: Notify::new(),
         })
+    }
+
+    /// Binds who is told of events, once, before consensus runs.
+    pub fn bind_events(&self, sink: EventSink) {
+        // A process applies one state, for one hub.
+        let _ = self.events.set(sink);
+    }
+
+    fn tell(&self, published: Published<'_>) {
+        if let Some(sink) = self.events.get() {
+            sink(published);
+        }
     }
 
     fn is_installing(&self) -> bool {
@@ -248,13 +269,12 @@ impl Machine {
         if state.compacted() > compacted {
             self.to_compact.notify_one();
         }
+        let revision = state.revision();
         if state.leases().newest() != granted {
             self.leases_granted.notify_one();
         }
         drop(state);
-        if let Some(sink) = &self.events {
-            sink(&applied.events);
-        }
+        self.tell(Published::Events(&applied.events, revision));
         Ok(applied.replies)
     }
 
@@ -281,6 +301,42 @@ impl Machine {
                 Ok(result) => return Ok((result, revision)),
             }
         }
+    }
+
+    /// One step of reading the events of revisions `from` to `to` on `wanted` keys, as [`mvcc::read_events`].
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`] if `from` is below the compacted revision; [`Error::NotServing`] while a snapshot is installed.
+    pub fn events(
+        &self,
+        from: i64,
+        to: i64,
+        wanted: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<mvcc::EventsRead, Error> {
+        let installs = self.readable()?;
+        let read = mvcc::read_events(&self.history, from, to, limits::WATCH_STEP_BYTES, wanted);
+        if self.readable()? != installs {
+            return Err(Error::NotServing("a snapshot was installed meanwhile".into()));
+        }
+        // Only now: what a compaction took before this look may be missing from what was read.
+        if from < self.with_state(State::compacted) {
+            return Err(Refusal::Compacted.into());
+        }
+        read.map_err(|_| Error::Storage("the state engine has lost a record".into()))
+    }
+
+    /// The pair of `key` before its change at `revision`, as [`State::previous`].
+    ///
+    /// # Errors
+    /// [`Error::NotServing`] while a snapshot is installed.
+    pub fn previous(&self, key: &[u8], revision: i64) -> Result<Option<mvcc::KeyValue>, Error> {
+        let state = self.state.read();
+        let installs = self.readable()?;
+        let found = state.previous(&self.history, key, revision);
+        if self.readable()? != installs {
+            return Err(Error::NotServing("a snapshot was installed meanwhile".into()));
+        }
+        found.map_err(|_| Error::Storage("the state engine has lost a record".into()))
     }
 
     /// The number of installs, if none runs.
@@ -435,8 +491,10 @@ impl Machine {
         self.tell_compacted(&state);
         *self.membership.write() = membership;
         self.installs.fetch_add(1, Ordering::AcqRel);
+        let revision = state.revision();
         drop(state);
         self.applied.send_replace(applied);
+        self.tell(Published::Jumped(revision));
         Ok(())
     }
 

@@ -115,7 +115,7 @@ fn open_state(
     let path = directory.state();
     let trusting = simulated::planted(Bug::ApplyBeforeSync);
     let why = match state::open_state(&*env.files, &*env.tasks, &path, kind) {
-        Ok(opened) if opened.clean || trusting => match Machine::load(opened.engine.clone(), None) {
+        Ok(opened) if opened.clean || trusting => match Machine::load(opened.engine.clone()) {
             Ok(machine) if trusting || fits(log, machine.applied()) => return Ok(machine),
             Ok(_) => {
                 // Closed, so that its files can be removed.
@@ -138,7 +138,7 @@ fn open_state(
     state::reset_state(&*env.files, &path).map_err(|error| refused(&error))?;
     let engine =
         state::open_state(&*env.files, &*env.tasks, &path, kind).map_err(|error| refused(&error))?.engine;
-    let machine = Machine::load(engine, None).map_err(|error| refused(&error))?;
+    let machine = Machine::load(engine).map_err(|error| refused(&error))?;
     rebuild(&machine, snapshots, lineage, log)?;
     metrics.state_rebuild_seconds.set(started.elapsed().as_secs_f64());
     if log.last().is_some() || machine.applied().is_some() {

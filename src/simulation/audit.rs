@@ -37,6 +37,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     let serving: Vec<u16> = serving.into_iter().filter(|member| !may_not(member)).collect();
     let newest = compare(&mut caller, &shared, &serving).await;
     read_history(&caller, &shared, &serving, newest).await;
+    shared.settled.set(Some(newest));
     for member in (0..shared.plan.size).filter(|member| !serving.contains(member)) {
         if rolled_back == Some(member) && serves_the_same(&mut caller, &shared, member, &serving).await {
             shared.count("young rollbacks that took nothing away");
@@ -52,7 +53,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
             waits(&mut caller, &shared, member).await;
         }
     }
-    shared.waiting_for.replace(String::new());
+    shared.waiting_for.replace("watchers that have not seen everything".into());
 }
 
 /// Nobody keeps leases alive any more: all of them end.

@@ -10,8 +10,8 @@
 //! * `driver`: moves time, makes things fail, heals
 //! * `kubelet`, `process`: runs pods as the playground's StatefulSet controller says
 //! * `volumes`: what is done to the disks of machines without power
-//! * `workload`, `audit`: the clients; what is asked of every member at the end
-//! * `history`, `check`: what clients saw, and whether that can be (pure)
+//! * `workload`, `watching`, `audit`: the clients; those that watch; what is asked of every member at the end
+//! * `history`, `check`, `watch_check`: what clients and watchers saw, and whether that can be (pure)
 //! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
 //! * `trace`, `shared`: what the parts of a run share
@@ -33,6 +33,8 @@ mod process;
 mod shared;
 pub mod trace;
 mod volumes;
+pub mod watch_check;
+mod watching;
 mod workload;
 pub mod world;
 
@@ -52,6 +54,7 @@ use network::Zone;
 use plan::Plan;
 use shared::{Phase, Shared, Simulation};
 use trace::Trace;
+use watching::Observer;
 use workload::Caller;
 use world::{Now, Pod, SimulatedOwner};
 
@@ -141,6 +144,8 @@ fn run_here(seed: u64, options: Options) -> Report {
         may_wait: RefCell::default(),
         other_clusters: RefCell::default(),
         phase: Cell::new(Phase::Running),
+        watchings: RefCell::default(),
+        settled: Cell::new(None),
         counts: RefCell::default(),
         wrong: RefCell::default(),
         waiting_for: RefCell::new("the end of the calls".into()),
@@ -171,12 +176,15 @@ fn report(seed: u64, shared: &Shared) -> Report {
     wrong.extend(shared.leases.borrow().wrong().iter().cloned());
     if wrong.is_empty() {
         let (states, leases) = (shared.states.borrow(), shared.leases.borrow());
+        let operations = shared.operations.borrow();
         wrong.extend(leases.check(&states));
-        wrong.extend(check::check(&shared.operations.borrow(), &states, &leases.revisions()));
+        wrong.extend(check::check(&operations, &states, &leases.revisions()));
+        wrong.extend(watch_check::check(&shared.watchings.borrow(), &operations, &states));
     }
     let mut counts = shared.counts.borrow().clone();
     counts.extend(invariants.counts());
     counts.extend(shared.leases.borrow().counts());
+    counts.insert("watches", shared.watchings.borrow().len() as u64);
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()
     };
@@ -193,6 +201,16 @@ fn report(seed: u64, shared: &Shared) -> Report {
             count(|outcome| *outcome == Outcome::Unknown),
         ),
     }
+}
+
+/// All watchers share a place.
+async fn watch(shared: &Shared, place: &Pod) -> Result<(), crate::error::Error> {
+    let mut observers = Vec::new();
+    for number in 0..shared.plan.watchers {
+        observers.push(Observer::new(&format!("w{number}"), shared.clone(), place)?.run());
+    }
+    futures::future::join_all(observers).await;
+    Ok(())
 }
 
 fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
@@ -222,6 +240,7 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
                 None => Caller::new(&format!("c{number}"), shared, &place, workload::patience()).run().await,
                 Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
                 Some(1) => workload::tenants(&shared, &place).await,
+                Some(2) => watch(&shared, &place).await?,
                 Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
             }
             Ok(())

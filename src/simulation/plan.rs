@@ -50,6 +50,8 @@ pub struct Plan {
     pub names_cached: u64,
     /// Clients.
     pub clients: u16,
+    /// Clients that watch, one thing after the other.
+    pub watchers: u16,
     /// Keys that they write.
     pub keys: u64,
     /// In how many of a hundred looks the archivist has the store compacted.
@@ -114,6 +116,8 @@ impl Plan {
             }
             faults.sort_by_key(|(at, _)| *at);
         }
+        // Of its own, too.
+        let watching = Dice::new(mix(seed) ^ 0x7761_7463);
         Self {
             seed,
             size,
@@ -122,9 +126,10 @@ impl Plan {
             probe: dice.within(100, 1_000),
             names_cached: *dice.pick(&[0, 0, 5_000, 30_000]).unwrap_or(&0),
             clients: dice.within(1, 4) as u16,
+            watchers: watching.within(1, 5) as u16,
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
-            tuning: tuning(&dice),
+            tuning: watched(tuning(&dice), &watching),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
@@ -165,6 +170,16 @@ fn tuning(dice: &Dice) -> Tuning {
         election_min: Duration::from_millis(election),
         election_max: Duration::from_millis(election * 2),
         ..Tuning::default()
+    }
+}
+
+/// With what concerns watchers.
+fn watched(tuning: Tuning, dice: &Dice) -> Tuning {
+    Tuning {
+        watch_progress_interval: Duration::from_millis(dice.within(100, 3_000)),
+        // Two small events in one entry are too much for the least.
+        watch_queue_bytes: *dice.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
+        ..tuning
     }
 }
 

@@ -16,6 +16,7 @@ use super::leases::Ledger;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
+use super::watch_check::Watching;
 use super::world::{Now, Pod, SimulatedOwner};
 use crate::config::{Cluster, Config, Data, SizeFrom};
 use crate::env::Lookup;
@@ -91,6 +92,10 @@ pub(super) struct Simulation {
     pub(super) other_clusters: RefCell<BTreeSet<ClusterId>>,
     /// How far the audit has come.
     pub(super) phase: Cell<Phase>,
+    /// What was watched.
+    pub(super) watchings: RefCell<Vec<Watching>>,
+    /// The revision of the store once nothing is written any more: watchers must reach it.
+    pub(super) settled: Cell<Option<i64>>,
     /// How often what happened.
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What else was found to be wrong.
@@ -163,7 +168,7 @@ impl Simulation {
 
     /// The addresses of the clients, numbered after the pods of any size.
     pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
-        (0..self.plan.clients + 3).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
+        (0..self.plan.clients + 4).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
     /// Publishes all names as they should be.

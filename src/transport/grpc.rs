@@ -27,7 +27,7 @@ pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What every gRPC content type begins with.
 const MEDIA_TYPE: &str = "application/grpc";
 /// Bytes before each message: one for compression, four for the length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// A call that failed: what its client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ where
 }
 
 /// The length that the prefix announces, if it is one that we take. The texts are those of grpc-go.
-fn message_length(first: &[u8]) -> Result<usize, Failure> {
+pub(super) fn message_length(first: &[u8]) -> Result<usize, Failure> {
     let Some(&[compressed, a, b, c, d]) = first.first_chunk::<PREFIX_BYTES>() else {
         return Err(cut_short());
     };
@@ -144,12 +144,12 @@ fn message_length(first: &[u8]) -> Result<usize, Failure> {
     Ok(length)
 }
 
-fn cut_short() -> Failure {
+pub(super) fn cut_short() -> Failure {
     Failure::new(Code::Internal, "the request ended before its message did: unexpected EOF")
 }
 
 /// The next data that is not empty; `None` at the end.
-async fn next_data<B>(body: &mut B) -> Result<Option<Bytes>, Failure>
+pub(super) async fn next_data<B>(body: &mut B) -> Result<Option<Bytes>, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: fmt::Display,
@@ -186,6 +186,13 @@ pub fn success(message: Bytes) -> Response<AnswerBody> {
     response
 }
 
+/// The answer to a call that streams.
+pub fn stream(body: tonic::body::Body) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Stream(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}
+
 /// The answer to a call that failed: headers only.
 pub fn failure(failure: &Failure) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::Empty);
@@ -195,7 +202,7 @@ pub fn failure(failure: &Failure) -> Response<AnswerBody> {
 }
 
 /// What ends a stream that failed.
-pub(super) fn trailers(failure: &Failure) -> HeaderMap {
+pub fn trailers(failure: &Failure) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
     trailers.insert(STATUS, HeaderValue::from(failure.code as i32));
     if let Ok(text) = HeaderValue::from_str(&percent_encoded(&failure.text)) {

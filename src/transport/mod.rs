@@ -6,6 +6,7 @@
 //! * `server`: accepts connections, owns their tasks, stops them in order
 //! * `first_bytes`: which protocol a new connection speaks
 //! * `grpc`: one unary call: the message in, the message or the failure out
+//! * `messages`: the messages of a call that streams them
 //! * `body`: the body of an answer
 //! * `answers`: how much a connection may leave unread
 //! * `channel`: the client side
@@ -15,6 +16,7 @@ pub mod body;
 pub mod channel;
 mod first_bytes;
 pub mod grpc;
+pub mod messages;
 pub mod server;
 
 pub use body::AnswerBody;

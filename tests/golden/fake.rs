@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use setstone::api::{Api, Clause, Probe, Report};
 use setstone::env::Network;
 use setstone::env::network::Tcp;
+use setstone::env::random::SystemRandom;
 use setstone::error::Error;
 use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
@@ -26,6 +27,7 @@ use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
 use setstone::raft::lease::LeaseQuestion;
 use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
+use setstone::watch::{Encode, Hub, Settings};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -264,6 +266,16 @@ pub async fn serve_with(drain: Duration) -> Served {
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
     let api = Api::new(
         store.clone(),
+        // Nobody tells it what is applied, so it serves no watcher.
+        Hub::new(
+            Encode {
+                event: |event| (event.kv.key.clone(), 0..event.kv.key.len()),
+                previous: |pair| pair.value,
+            },
+            Settings::default(),
+            Arc::new(SystemRandom),
+            metrics.clone(),
+        ),
         Arc::new(Alone),
         probe.clone(),
         metrics.clone(),

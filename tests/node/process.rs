@@ -127,6 +127,11 @@ impl Process {
         value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Bytes of it in memory.
     pub fn resident(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -26,6 +26,14 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// What a stream of watchers lost is not read from the history.
+    WatchForgetLost,
+    /// Watchers that fall behind read the last revision again that they were told of.
+    WatchTellTwice,
+    /// Watchers that begin in the past begin one revision too late.
+    WatchSkipOldest,
+    /// Progress is told of the revision after the one that was delivered.
+    WatchProgressTooEarly,
     /// An fdatasync says yes and does nothing, seven times of eight.
     AcknowledgeBeforeSync,
     /// The names in a directory are never made durable.

@@ -198,7 +198,7 @@ async fn the_end_of_a_log_that_a_snapshot_contradicts_is_cut() {
 fn write_snapshot(env: &crate::env::Env, cluster: ClusterId, last: LogId) {
     let snapshots =
         Snapshots::open(env.files.clone(), &root().join("snapshots"), &root().join("incoming")).unwrap();
-    let machine = crate::raft::machine::Machine::load(Arc::new(storage::MemoryEngine::new()), None).unwrap();
+    let machine = crate::raft::machine::Machine::load(Arc::new(storage::MemoryEngine::new())).unwrap();
     machine.apply(&Entry { log_id: types::log_id(last), payload: EntryPayload::Blank }).unwrap();
     let machine = Arc::new(machine);
     let pin = machine.pin();
@@ -237,7 +237,7 @@ async fn an_engine_that_cannot_be_written_now_is_no_loss() {
     let snapshots =
         Snapshots::open(env.files.clone(), &root().join("snapshots"), &root().join("incoming")).unwrap();
     let engine = Arc::new(storage::MemoryEngine::new());
-    let machine = crate::raft::machine::Machine::load(engine.clone(), None).unwrap();
+    let machine = crate::raft::machine::Machine::load(engine.clone()).unwrap();
     storage::Engine::close(&*engine).unwrap();
     let refused = crate::raft::open::rebuild(&machine, &snapshots, &CLUSTER.into(), &opened.log);
     assert!(matches!(refused, Err(crate::raft::OpenError::Refused(_))), "{refused:?}");
@@ -247,7 +247,7 @@ async fn an_engine_that_cannot_be_written_now_is_no_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_answers_while_its_state_is_replaced() {
     use crate::raft::machine::Machine;
-    let machine = Arc::new(Machine::load(Arc::new(storage::MemoryEngine::new()), None).unwrap());
+    let machine = Arc::new(Machine::load(Arc::new(storage::MemoryEngine::new())).unwrap());
     let (started, begun) = std::sync::mpsc::channel();
     let (go, gone) = std::sync::mpsc::channel::<()>();
     let installing = machine.clone();
@@ -274,7 +274,7 @@ fn a_part_of_a_state_is_not_believed() {
     use crate::raft::machine::{Machine, MachineError};
     use crate::storage::{Batch, Engine, MemoryEngine};
     let engine = Arc::new(MemoryEngine::new());
-    let machine = Machine::load(engine.clone(), None).unwrap();
+    let machine = Machine::load(engine.clone()).unwrap();
     let mut states = Vec::new();
     for index in 1..=3 {
         let request = codec::encode_request(put(&format!("key-{index}"), "value"));
@@ -285,7 +285,7 @@ fn a_part_of_a_state_is_not_believed() {
     let load = |batch| {
         let fork = engine.fork();
         fork.commit(batch).unwrap();
-        Machine::load(Arc::new(fork), None).map(|machine| machine.applied())
+        Machine::load(Arc::new(fork)).map(|machine| machine.applied())
     };
     let applied = Bytes::from_static(b"ra");
     let (newest, _) = engine.floor(std::ops::Bound::Excluded(b"i")).unwrap().unwrap();

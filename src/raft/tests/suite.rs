@@ -84,7 +84,7 @@ impl StoreBuilder<TypeConfig, LogStore, Receiving, Kept> for Stores {
             Some(directory) => Arc::new(SledEngine::open(directory.path(), 1 << 20).unwrap()),
             None => Arc::new(MemoryEngine::new()),
         };
-        let machine = Arc::new(Machine::load(engine, None).unwrap());
+        let machine = Arc::new(Machine::load(engine).unwrap());
         let snapshots = Snapshots::open(self.env.files.clone(), &snapshots, &root.join("incoming")).unwrap();
         let store = snapshot::Store::new(
             snapshots.clone(),

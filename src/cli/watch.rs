@@ -1,0 +1,146 @@
+//! `setstone watch`: prints changes of keys as they happen.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Global;
+use super::exit::{Exit, Failure};
+use super::get::span;
+use super::output::{self, pair_json};
+use super::text::Encoding;
+use crate::client::{Client, EventKind, KeyValue, Watch, WatchEvent, Watched};
+
+/// Prints changes of a key, a range of keys or all keys with a prefix, until it is stopped
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  setstone watch color
+  setstone watch --prefix /services/ --prev-kv
+  setstone watch --prefix '' --rev 1 --json         everything that ever happened and is not compacted
+  setstone watch a m --no-delete                    keys from a up to, not including, m
+
+Each change is PUT or DELETE, the pair before it with --prev-kv, the key, and the value. A lost connection is made again
+elsewhere, and no change is missed or printed twice. With --json each line is a document.
+Exits with 1 if the revisions that it wants were compacted.")]
+pub(super) struct Arguments {
+    /// The key, the first key of a range, or the prefix; may be empty with --prefix or --from-key
+    pub key: String,
+    /// First key after the range
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub range_end: Option<String>,
+    /// Every key that begins with KEY
+    #[arg(long, conflicts_with = "from_key")]
+    pub prefix: bool,
+    /// Every key from KEY on
+    #[arg(long)]
+    pub from_key: bool,
+    /// The first revision; 0: what comes after now
+    #[arg(long, value_name = "REVISION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    pub rev: i64,
+    /// Print the pair before each change, too
+    #[arg(long)]
+    pub prev_kv: bool,
+    /// Print from time to time up to which revision everything was printed
+    #[arg(long, visible_alias = "progress-notify")]
+    pub progress: bool,
+    /// No writes
+    #[arg(long)]
+    pub no_put: bool,
+    /// No deletions
+    #[arg(long)]
+    pub no_delete: bool,
+    /// Stop after so many changes; 0: never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_events: u64,
+    /// Keys and values are hexadecimal digits
+    #[arg(long)]
+    pub hex: bool,
+}
+
+impl Arguments {
+    /// The watch that these arguments mean.
+    pub(super) fn request(&self) -> Result<Watch, Failure> {
+        let encoding = Encoding::from_flag(self.hex);
+        let (key, range_end) =
+            span(&self.key, self.range_end.as_deref(), self.prefix, self.from_key, encoding)?;
+        Ok(Watch {
+            key,
+            range_end,
+            start_revision: self.rev,
+            prev_kv: self.prev_kv,
+            progress: self.progress,
+            no_put: self.no_put,
+            no_delete: self.no_delete,
+        })
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let encoding = Encoding::from_flag(arguments.hex);
+    let mut watcher = global.client()?.watch(arguments.request()?);
+    let mut left = arguments.max_events;
+    while let Some(item) = watcher.next().await {
+        match item? {
+            Watched::Began(_) => {}
+            Watched::Events(events) => {
+                for event in events {
+                    if global.json {
+                        output::print_json(out, &event_json(&event, encoding))?;
+                    } else {
+                        print_event(out, &event, encoding)?;
+                    }
+                    if left == 1 {
+                        return Ok(Exit::Ok);
+                    }
+                    left = left.saturating_sub(1);
+                }
+            }
+            Watched::Progress(revision) if global.json => {
+                output::print_json(out, &json!({ "progress": revision }))?;
+            }
+            Watched::Progress(revision) => writeln!(out, "progress notify: {revision}")?,
+            Watched::Compacted(revision) => {
+                let text = format!(
+                    "revisions before {revision} were compacted; read the keys, and watch from there"
+                );
+                return Err(Failure::new(Exit::Failed, text));
+            }
+        }
+        // Whoever reads a pipe wants it now.
+        out.flush()?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn kind(event: &WatchEvent) -> &'static str {
+    match event.kind {
+        EventKind::Put => "PUT",
+        EventKind::Delete => "DELETE",
+    }
+}
+
+fn event_json(event: &WatchEvent, encoding: Encoding) -> Value {
+    let mut document =
+        json!({ "type": kind(event), "kv": pair_json(&event.kv, encoding, event.kind == EventKind::Put) });
+    if let (Some(previous), Some(fields)) = (&event.previous, document.as_object_mut()) {
+        fields.insert("prev_kv".into(), pair_json(previous, encoding, true));
+    }
+    document
+}
+
+/// As etcdctl does.
+fn print_event(out: &mut dyn Write, event: &WatchEvent, encoding: Encoding) -> Result<(), Failure> {
+    writeln!(out, "{}", kind(event))?;
+    let mut pair = |pair: &KeyValue| -> std::io::Result<()> {
+        writeln!(out, "{}", encoding.show(&pair.key))?;
+        writeln!(out, "{}", encoding.show(&pair.value))
+    };
+    if let Some(previous) = &event.previous {
+        pair(previous)?;
+    }
+    pair(&event.kv)?;
+    Ok(())
+}
