@@ -1,0 +1,58 @@
+//! Resources that are not enough.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::pods::first_install;
+use super::report::{ANYTHING, Run};
+use super::world::{LONG, Step};
+
+/// A limit that an idle pod keeps, and a pod with much to hold does not.
+const MEMORY: &str = "80Mi";
+
+fn limited(object: &mut Value, limits: &Value) {
+    if object["kind"] == "StatefulSet" {
+        let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+        container["resources"] = json!({ "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": limits });
+    }
+}
+
+pub fn limits(run: &mut Run) -> Step {
+    let limit = Duration::from_secs(90);
+    first_install(run, "k8s/base", "first install with a CPU limit of 0.1", limit, &|object| {
+        limited(object, &json!({ "cpu": "100m" }));
+    })?;
+    run.world()?.start_load(None)?;
+    run.row("CPU limit of 0.1, 30 s under load", ANYTHING, |world| {
+        let begin = Instant::now();
+        world.until("half a minute", LONG, || (begin.elapsed() > Duration::from_secs(30)).then_some(()))?;
+        world.all_ready(3, LONG)?;
+        let restarts: u64 = world.pods()?.iter().map(|pod| pod.restarts).sum();
+        if restarts > 0 { Err(format!("{restarts} containers were restarted")) } else { Ok(None) }
+    })?;
+    run.check()?;
+    let limit = Duration::from_secs(45);
+    first_install(run, "k8s/base", "first install with a memory limit", limit, &|object| {
+        limited(object, &json!({ "memory": MEMORY }));
+    })?;
+    run.world()?.start_load(None)?;
+    run.row("OOM kill at the memory limit", ANYTHING, |world| {
+        // In the pod, so that both share its limit.
+        let fill = ["bench", "put", "--clients", "256", "--value-size", "200000", "--duration", "20s"];
+        let filled = world.kubectl.within(
+            LONG,
+            &[&["exec", "setstone-0", "--", "setstone"][..], &fill[..]].concat(),
+            "",
+        );
+        world
+            .until("a container was killed for its memory", LONG, || {
+                world.pods().ok()?.into_iter().find(|pod| pod.ended == "OOMKilled")
+            })
+            .map_err(|error| format!("{error}; {filled:?}"))?;
+        let begin = Instant::now();
+        world.settled(3, LONG)?;
+        Ok(Some(begin.elapsed()))
+    })?;
+    run.check()
+}
