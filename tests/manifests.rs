@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -184,7 +184,7 @@ fn typed<T: DeserializeOwned>(base: &str, wanted: &str) -> T {
 
 struct Set {
     name: String,
-    set: StatefulSet,
+    spec: StatefulSetSpec,
     pod: PodSpec,
     container: Container,
     services: Vec<Service>,
@@ -192,14 +192,15 @@ struct Set {
 
 fn set(base: &str) -> Set {
     let set: StatefulSet = typed(base, "StatefulSet");
-    let pod = set.spec.as_ref().unwrap().template.spec.clone().unwrap();
+    let spec = set.spec.unwrap();
+    let pod = spec.template.spec.clone().unwrap();
     let [container] = &pod.containers[..] else { panic!("{base}: not one container") };
     let services = objects(base)
         .into_values()
         .filter(|object| kind(object) == "Service")
         .map(|object| serde_json::from_value(object).unwrap())
         .collect();
-    Set { name: set.metadata.name.clone().unwrap(), container: container.clone(), pod, set, services }
+    Set { name: set.metadata.name.unwrap(), container: container.clone(), pod, spec, services }
 }
 
 /// The variables that a pod of a base gets; a field's path stands for what the kubelet puts in its place.
@@ -240,7 +241,7 @@ fn in_pod(base: &str, ordinal: u16) -> BTreeMap<String, String> {
 fn pods_are_told_who_they_are() {
     for base in BASES {
         let set = set(base);
-        let spec = set.set.spec.as_ref().unwrap();
+        let spec = &set.spec;
         let environment = in_pod(base, 2);
         let resolv = "search shop.svc.k8s.example svc.k8s.example k8s.example\n";
         let facts = PodFacts::from(|name| environment.get(name).cloned(), resolv).unwrap();
@@ -301,7 +302,7 @@ fn a_pod_may_read_its_own_set_and_nothing_else() {
 fn services_lead_to_the_pods_ports() {
     for base in BASES {
         let set = set(base);
-        let spec = set.set.spec.as_ref().unwrap();
+        let spec = &set.spec;
         let labels = spec.template.metadata.as_ref().unwrap().labels.clone().unwrap();
         assert_eq!(spec.selector.match_labels.as_ref(), Some(&labels), "{base}");
         let ports: BTreeMap<_, _> = set
@@ -351,7 +352,7 @@ fn services_lead_to_the_pods_ports() {
 
 #[test]
 fn selectors_of_the_rest_find_the_pods() {
-    let labels = set("k8s/base").set.spec.unwrap().selector.match_labels;
+    let labels = set("k8s/base").spec.selector.match_labels;
     let budget: PodDisruptionBudget = typed("k8s/base", "PodDisruptionBudget");
     assert_eq!(budget.spec.unwrap().selector.unwrap().match_labels, labels);
     let policy: NetworkPolicy = typed("k8s/base", "NetworkPolicy");
@@ -394,7 +395,7 @@ fn data_is_on_the_volume() {
         let mount = mounts.iter().find(|mount| Path::new(data).starts_with(&mount.mount_path)).unwrap();
         // A file system of its own may have things at its top that are not ours, such as lost+found.
         assert_ne!(data, &mount.mount_path, "{base}");
-        let claims = set.set.spec.unwrap().volume_claim_templates.unwrap();
+        let claims = set.spec.volume_claim_templates.unwrap();
         assert!(claims.iter().any(|claim| claim.metadata.name.as_ref() == Some(&mount.name)), "{base}");
     }
 }

@@ -17,12 +17,6 @@ fn install(run: &mut Run) -> Step {
     first_install(run, "k8s/base", "first install, base (OrderedReady)", limit, &|_| ())
 }
 
-/// Lets time pass in which something is broken.
-fn pass(world: &World, span: Duration) -> Step {
-    let begin = Instant::now();
-    world.until("time passes", span + LONG, || (begin.elapsed() >= span).then_some(()))
-}
-
 fn node_is(world: &World, node: &str, ready: bool) -> Step {
     let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
     world.until(&format!("{node} is ready: {ready}"), NODE, || {
@@ -79,7 +73,7 @@ fn cut(world: &World, cluster: &Tool, leader: u16) -> Step<Option<Duration>> {
                 .ok()
                 .filter(|pod| pod.uid != before.uid && pod.node != before.node && !pod.node.is_empty())
         })?;
-        pass(world, MINUTE.saturating_sub(begin.elapsed()))
+        world.pass(MINUTE.saturating_sub(begin.elapsed()))
     })();
     cluster.run(&["heal", &number])?;
     broken?;
@@ -93,7 +87,7 @@ fn kubelet(world: &World, cluster: &Tool) -> Step<Option<Duration>> {
     let node = world.pod(world.leader()?)?.node;
     let part = format!("kubelet{}", node.trim_start_matches(|c: char| !c.is_ascii_digit()));
     cluster.run(&["stop", &part])?;
-    let broken = node_is(world, &node, false).and_then(|()| pass(world, Duration::from_secs(5)));
+    let broken = node_is(world, &node, false).and_then(|()| world.pass(Duration::from_secs(5)));
     cluster.run(&["start", &part])?;
     broken?;
     let begin = Instant::now();
@@ -112,7 +106,7 @@ pub fn dns(run: &mut Run) -> Step {
     let unnoticed = Allowed { gap: Some(Duration::from_secs(1)), no_failures: true };
     run.row("CoreDNS stopped for 60 s", unnoticed, |world| {
         cluster.run(&["stop", "coredns"])?;
-        let passed = pass(world, MINUTE);
+        let passed = world.pass(MINUTE);
         cluster.run(&["start", "coredns"])?;
         passed.map(|()| None)
     })?;
@@ -120,7 +114,7 @@ pub fn dns(run: &mut Run) -> Step {
         let ordinal = (world.leader()? + 1) % 3;
         let before = world.pod(ordinal)?;
         cluster.run(&["stop", "coredns"])?;
-        let passed = world.delete_pods(&[ordinal]).and_then(|()| pass(world, MINUTE));
+        let passed = world.delete_pods(&[ordinal]).and_then(|()| world.pass(MINUTE));
         cluster.run(&["start", "coredns"])?;
         passed?;
         let begin = Instant::now();
@@ -181,10 +175,10 @@ pub fn rbac(run: &mut Run) -> Step {
         let binding = world.kubectl.run(&["get", "rolebinding", "setstone", "-o", "json"])?;
         world.kubectl.run(&["delete", "rolebinding", "setstone"])?;
         // The leader looks every two seconds.
-        pass(world, Duration::from_secs(6))?;
+        world.pass(Duration::from_secs(6))?;
         let before = world.members(0)?;
         world.scale(5)?;
-        pass(world, Duration::from_secs(15))?;
+        world.pass(Duration::from_secs(15))?;
         let after = world.members(0)?;
         if after != before {
             return Err(format!("{before:?} became {after:?}, and nobody may know the size"));

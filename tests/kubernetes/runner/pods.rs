@@ -177,7 +177,7 @@ fn idle(run: &mut Run) -> Step {
     let begin = Instant::now();
     // The kubelet counts every ten seconds and more.
     let span = Duration::from_secs(30);
-    world.until("an idle half minute", span * 2, || (begin.elapsed() > span).then_some(()))?;
+    world.pass(span)?;
     let last = all()?;
     let cpu: f64 = first.iter().zip(&last).map(|(one, other)| other.0 - one.0).sum();
     let cpu = cpu / begin.elapsed().as_nanos() as f64 / 3.0 * 100.0;

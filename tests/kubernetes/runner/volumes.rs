@@ -9,6 +9,9 @@ use super::world::{LONG, Step, World};
 /// A pod with a new volume votes again within this time.
 const VOTING: Duration = Duration::from_secs(40);
 
+/// For how long a name server remembers what it said, as kubeadm configures it.
+const NAME_CACHE: Duration = Duration::from_secs(30);
+
 fn install(run: &mut Run) -> Step {
     let limit = Duration::from_secs(45);
     first_install(run, "k8s/base", "first install, base (OrderedReady)", limit, &|_| ())
@@ -50,6 +53,8 @@ pub fn lost(run: &mut Run) -> Step {
         world.scale(0)?;
         world.until("no pod is left", LONG, || world.pods().ok().filter(Vec::is_empty))?;
         world.kubectl.within(LONG, &["delete", "pvc", "data-setstone-0"], "")?;
+        // Until nobody remembers where the pods of before were: what that costs is the name server's.
+        world.pass(NAME_CACHE)?;
         let begin = Instant::now();
         world.scale(3)?;
         votes_as_new(world, 0, (&volume, &id), VOTING)?;
@@ -72,7 +77,8 @@ pub fn recover(run: &mut Run) -> Step {
         let status = world.status(0).ok()?;
         let hint = status["status"]["start"]["hint"].as_str()?.to_owned();
         let command = hint.find("setstone recover").map(|at| hint[at..].to_owned())?;
-        Some(command.trim_end_matches(['`', '.']).split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        let command = command.split('`').next()?;
+        Some(command.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     })?;
     let said = begin.elapsed();
     if world.setstone(0, &["put", "x", "y", "--timeout", "2s"]).is_ok() {

@@ -129,6 +129,12 @@ impl World {
         }
     }
 
+    /// Lets time pass in which something is so.
+    pub fn pass(&self, span: Duration) -> Step {
+        let begin = Instant::now();
+        self.until("time passes", span + LONG, || (begin.elapsed() >= span).then_some(()))
+    }
+
     /// `setstone` in a pod.
     pub fn setstone(&self, ordinal: u16, arguments: &[&str]) -> Step<String> {
         let name = self.name(ordinal);
