@@ -1,5 +1,5 @@
-//! Where the peers are now: found by asking their names, lent by their hellos. One per process; everyone who connects to a
-//! peer goes through it.
+//! Where the peers are now: found by asking their names, lent by their hellos, told by whoever is connected to them. One per process;
+//! everyone who connects to a peer goes through it.
 //!
 //! It decides nothing: `timing` says when a name is asked and what is dialled.
 

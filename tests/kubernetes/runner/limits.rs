@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::pods::first_install;
 use super::report::{ANYTHING, Run};
-use super::world::{LONG, Step};
+use super::world::{LONG, Step, World};
 
 /// A limit that an idle pod keeps, and a pod with much to hold does not.
 const MEMORY: &str = "80Mi";
@@ -16,6 +16,25 @@ fn limited(object: &mut Value, limits: &Value) {
         let container = &mut object["spec"]["template"]["spec"]["containers"][0];
         container["resources"] = json!({ "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": limits });
     }
+}
+
+/// Large values from many clients at once, from a pod of its own: more than fits.
+fn fill(world: &World) -> Step {
+    let service = ["get", "service", "setstone", "-o", "jsonpath={.spec.clusterIP}"];
+    let endpoint = format!("{}:2379", world.kubectl.run(&service)?);
+    let arguments =
+        ["bench", "put", "--clients", "300", "--value-size", "1000000", "--duration", "15s", "--endpoints"];
+    let arguments: Vec<&str> = arguments.into_iter().chain([endpoint.as_str()]).collect();
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "fill" },
+        "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "fill", "image": "docker.io/setstone:dev", "imagePullPolicy": "IfNotPresent", "args": arguments,
+            }],
+        },
+    }))
 }
 
 pub fn limits(run: &mut Run) -> Step {
@@ -37,18 +56,10 @@ pub fn limits(run: &mut Run) -> Step {
     })?;
     run.world()?.start_load(None)?;
     run.row("OOM kill at the memory limit", ANYTHING, |world| {
-        // In the pod, so that both share its limit.
-        let fill = ["bench", "put", "--clients", "256", "--value-size", "200000", "--duration", "20s"];
-        let filled = world.kubectl.within(
-            LONG,
-            &[&["exec", "setstone-0", "--", "setstone"][..], &fill[..]].concat(),
-            "",
-        );
-        world
-            .until("a container was killed for its memory", LONG, || {
-                world.pods().ok()?.into_iter().find(|pod| pod.ended == "OOMKilled")
-            })
-            .map_err(|error| format!("{error}; {filled:?}"))?;
+        fill(world)?;
+        world.until("a container was killed for its memory", LONG, || {
+            world.pods().ok()?.into_iter().find(|pod| pod.ended == "OOMKilled")
+        })?;
         let begin = Instant::now();
         world.settled(3, LONG)?;
         Ok(Some(begin.elapsed()))
