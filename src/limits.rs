@@ -262,7 +262,8 @@ pub const LEADERLESS_PATIENCE: Duration = Duration::from_secs(15);
 pub const HELLO_INTERVAL: Duration = Duration::from_millis(250);
 /// Time between two rounds of asking the members once this pod takes part: it only looks for evidence against its own disk.
 pub const HELLO_INTERVAL_RUNNING: Duration = Duration::from_secs(10);
-/// The same while no leader is known: then somebody may hold evidence, or a human may have asked for something.
+/// The same while no leader is known: then somebody may hold evidence, or a human may have asked for something. And while a member was
+/// not reached: those that are connected to it tell where it is, and the next election may need it.
 pub const HELLO_INTERVAL_LEADERLESS: Duration = Duration::from_secs(1);
 /// Time between two looks behind the headless service.
 pub const SERVICE_INTERVAL: Duration = Duration::from_secs(2);

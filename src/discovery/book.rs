@@ -1,5 +1,5 @@
-//! Where the peers are now: found by asking their names, lent by their hellos. One per process; everyone who connects to a
-//! peer goes through it.
+//! Where the peers are now: found by asking their names, lent by their hellos, told by whoever is connected to them. One per process;
+//! everyone who connects to a peer goes through it.
 //!
 //! It decides nothing: `timing` says when a name is asked and what is dialled.
 
@@ -131,6 +131,21 @@ impl AddressBook {
                 entry.cut();
             }
         });
+    }
+
+    /// Another pod says that it is connected to `peer` at `address`. True if that is news, and there is no connection to it here.
+    pub fn tell(&self, peer: &Peer, address: SocketAddr) -> bool {
+        if peer.ip().is_some() || address.ip().is_unspecified() || address.port() == 0 {
+            return false;
+        }
+        self.with(peer, |entry| !entry.is_connected() && entry.whereabouts.tell(address, peer.port))
+    }
+
+    /// The names of the peers that this pod is connected to, and where.
+    pub fn connected(&self) -> Vec<(String, SocketAddr)> {
+        let state = self.state.lock();
+        let connected = state.peers.values().filter(|entry| entry.is_connected());
+        connected.filter_map(|entry| Some((entry.fqdn.clone(), entry.current?))).collect()
     }
 
     /// Somebody else answers where `peer` was thought to be: that address is not used again until its name or a hello gives
@@ -373,6 +388,10 @@ impl Entry {
             asking: Arc::new(AsyncMutex::new(())),
             used: 0,
         }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.current.is_some() && !self.whereabouts.is_lost()
     }
 
     /// Its name, and the address of its connection, if the name gave that.

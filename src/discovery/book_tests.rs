@@ -185,6 +185,29 @@ async fn a_lent_address_overrides_absence_and_cuts_what_was_elsewhere() {
 }
 
 #[tokio::test]
+async fn pods_that_moved_find_each_other_through_one_that_is_connected_to_both() {
+    let (zone, book, listener, peer) = setup().await;
+    let here = listener.local_addr().unwrap();
+    zone.say(&peer.fqdn, at(OWN_IP));
+    assert_eq!(book.connected(), []);
+    let connection = book.dial(&peer).await.unwrap();
+    assert_eq!(book.connected(), [(peer.fqdn.clone(), here)]);
+    assert!(!book.tell(&peer, "127.0.0.2:9".parse().unwrap()), "it is connected");
+    drop(connection);
+    assert_eq!(book.connected(), [], "what was lost is not told");
+
+    let moved = book.directory().peer(2).unwrap();
+    for wrong in ["0.0.0.0:2380", "127.0.0.1:0", "[::]:1"] {
+        assert!(!book.tell(&moved, wrong.parse().unwrap()), "{wrong}");
+    }
+    zone.take_asked();
+    assert!(book.tell(&moved, here));
+    book.dial(&moved).await.unwrap();
+    assert_eq!(zone.take_asked(), [""; 0]);
+    assert_eq!(book.presence(&moved), Presence::NotAsked, "what another says is evidence of nothing");
+}
+
+#[tokio::test]
 async fn where_somebody_else_answers_is_left_alone() {
     let (zone, book, listener, peer) = setup().await;
     zone.say(&peer.fqdn, at(OWN_IP));

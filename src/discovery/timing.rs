@@ -108,6 +108,8 @@ pub(super) struct Whereabouts {
     named: Vec<IpAddr>,
     /// Lent by a hello, until the name gives it.
     lent: Option<SocketAddr>,
+    /// Where another pod says that it is connected to this peer; until it cannot be reached there.
+    told: Option<SocketAddr>,
     /// Addresses where somebody else answered; not dialled again until a name or a hello gives it anew.
     wrong: Vec<SocketAddr>,
     /// When the last connection was lost, or the first attempt failed.
@@ -137,6 +139,7 @@ impl Whereabouts {
             said: Said::Never,
             named: Vec::new(),
             lent: None,
+            told: None,
             wrong: Vec::new(),
             lost: None,
             asked: None,
@@ -197,6 +200,7 @@ impl Whereabouts {
 
     fn addresses(&self, port: u16) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> = self.lent.into_iter().collect();
+        addresses.extend(self.told.filter(|told| self.lent != Some(*told)));
         for ip in &self.named {
             let address = SocketAddr::new(*ip, port);
             if !addresses.contains(&address) {
@@ -250,6 +254,19 @@ impl Whereabouts {
         true
     }
 
+    /// Another pod says that it is connected to this peer there. Worth a try before the name, which a cache may answer for; it is
+    /// evidence of nothing. Returns whether that is news.
+    pub(super) fn tell(&mut self, address: SocketAddr, port: u16) -> bool {
+        if self.wrong.contains(&address) || self.addresses(port).contains(&address) {
+            return false;
+        }
+        self.told = Some(address);
+        // It may be dialled at once.
+        self.failed = None;
+        self.failures = 0;
+        true
+    }
+
     pub(super) fn connected(&mut self) {
         self.lost = None;
         self.questions = 0;
@@ -258,6 +275,7 @@ impl Whereabouts {
     }
 
     pub(super) fn failed(&mut self, now: Instant) {
+        self.told = None;
         self.failed = Some(now);
         self.failures = self.failures.saturating_add(1);
         self.lost.get_or_insert(now);
@@ -272,10 +290,18 @@ impl Whereabouts {
         if self.lent == Some(address) {
             self.lent = None;
         }
+        if self.told == Some(address) {
+            self.told = None;
+        }
         if !self.wrong.contains(&address) && self.wrong.len() < limits::ADDRESSES_PER_NAME {
             self.wrong.push(address);
         }
         self.lost.get_or_insert(now);
+    }
+
+    /// Whether a connection was lost, or could not be made, and there was none since.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     pub(super) fn said(&self) -> &Said {

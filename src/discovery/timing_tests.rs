@@ -115,6 +115,28 @@ async fn a_name_that_cannot_be_asked_is_asked_with_back_off() {
 }
 
 #[tokio::test]
+async fn where_another_pod_says_that_a_peer_is_is_tried_before_its_name_and_once() {
+    let start = Instant::now();
+    let mut peer = Whereabouts::new();
+    // The name server's cache has the address of the pod's last life.
+    peer.answered(start, found(7), PORT);
+    peer.failed(start);
+    assert!(!peer.tell(at(7), PORT), "no news");
+    assert!(peer.tell(at(8), PORT));
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(8), at(7)]));
+    assert!(!peer.is_lent(), "it says nothing about the name");
+    peer.failed(start);
+    assert_eq!(peer.next(start + secs(1), PORT), Next::Dial(vec![at(7)]));
+    // What the peer says itself counts more; where somebody else answered is not believed again.
+    assert!(peer.tell(at(8), PORT));
+    assert!(peer.lend(at(9), PORT));
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(9), at(8), at(7)]));
+    peer.wrong(start, at(8));
+    assert!(!peer.tell(at(8), PORT));
+    assert_eq!(peer.next(start, PORT), Next::Dial(vec![at(9), at(7)]));
+}
+
+#[tokio::test]
 async fn a_lent_address_is_used_until_the_name_gives_it_and_overrides_absent() {
     let start = Instant::now();
     let mut peer = Whereabouts::new();

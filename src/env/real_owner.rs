@@ -38,9 +38,17 @@ impl Owner for Kubernetes {
             match self.api.get_opt(&self.name).await {
                 Ok(Some(set)) => seen(&set),
                 Ok(None) => Seen::Gone,
-                Err(error) => Seen::Unknown(error.to_string()),
+                Err(error) => Seen::Unknown(reason(&error)),
             }
         })
+    }
+}
+
+/// Why there was no answer, for people. What the API server refuses, it explains in words; the client adds the whole answer to them.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
     }
 }
 
@@ -91,6 +99,13 @@ mod tests {
         let nothing =
             serde_json::from_value(json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {} }));
         assert!(matches!(seen(&nothing.unwrap()), Seen::Unknown(_)));
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_api_server() {
+        let text = r#"statefulsets.apps "setstone" is forbidden: User "x" cannot get resource"#;
+        let refusal = kube::core::Status { code: 403, ..kube::core::Status::failure(text, "Forbidden") };
+        assert_eq!(reason(&kube::Error::Api(Box::new(refusal))), format!("{text} (403)"));
     }
 
     #[tokio::test]

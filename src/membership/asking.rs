@@ -16,14 +16,15 @@ use super::service::Own;
 use super::start::{Facts, whom_to_ask};
 use super::wire;
 use crate::discovery::{Path, Peer, PeerChannels, Presence, ServiceAnswer};
+use crate::identity::Ordinal;
 use crate::limits;
 use crate::proto::peer;
 use crate::proto::peer::membership_client::MembershipClient;
 
 /// What came of one question.
 pub(super) enum Outcome {
-    /// A pod was asked.
-    Pod { name: String, answer: Answer },
+    /// A pod was asked; it told where these others are.
+    Pod { name: String, answer: Answer, told: Vec<String> },
     /// The headless service was asked, and whoever is behind it: the pods there, or why not all are known.
     Service(Result<Vec<Peer>, String>),
 }
@@ -42,6 +43,8 @@ pub(super) struct Asking {
     local: Arc<dyn Local>,
     channels: Option<PeerChannels>,
     pods: BTreeMap<String, Pod>,
+    /// Members of the last membership that is known.
+    members: BTreeSet<Ordinal>,
     /// Pods that were found behind the service.
     found: Vec<Peer>,
     service: Service,
@@ -59,6 +62,7 @@ impl Asking {
             local,
             channels,
             pods: BTreeMap::new(),
+            members: BTreeSet::new(),
             found: Vec::new(),
             service: if has_service { Service::NotAsked } else { Service::NotUsed },
             service_wanted: false,
@@ -73,6 +77,7 @@ impl Asking {
         let directory = channels.book().directory();
         let answers = self.answers(now);
         let membership = resume::last_membership(disk, &answers);
+        self.members = membership.ids().iter().map(|id| id.ordinal()).collect();
         let mut peers: Vec<Peer> = Vec::new();
         for ordinal in whom_to_ask(disk, &answers, facts) {
             // The name is the truth, and not what another cluster's disk says of its members; a member outside the set is
@@ -124,6 +129,11 @@ impl Asking {
         Answers { pods, service: self.service.clone() }
     }
 
+    /// Whether a member was not reached yet.
+    pub(super) fn lacks_a_member(&self) -> bool {
+        self.pods.values().any(|pod| self.members.contains(&pod.peer.ordinal) && !is_described(&pod.answer))
+    }
+
     /// Where a pod is asked.
     pub(super) fn peer(&self, name: &str) -> Option<Peer> {
         self.pods.get(name).map(|pod| pod.peer.clone())
@@ -155,7 +165,8 @@ impl Asking {
                     name.clone(),
                 );
                 let name = name.clone();
-                questions.push(question.map(move |answer| Outcome::Pod { name, answer }).boxed());
+                let outcome = move |(answer, told)| Outcome::Pod { name, answer, told };
+                questions.push(question.map(outcome).boxed());
             }
         }
         if self.service_wanted && !self.service_flying && self.service_due <= now {
@@ -174,10 +185,15 @@ impl Asking {
     /// Takes what came of a question.
     pub(super) fn take(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
-            Outcome::Pod { name, answer } => {
+            Outcome::Pod { name, answer, told } => {
                 if let Some(pod) = self.pods.get_mut(&name) {
                     pod.flying = false;
                     pod.answer = answer;
+                }
+                for name in told {
+                    if let Some(pod) = self.pods.get_mut(&name).filter(|pod| !is_described(&pod.answer)) {
+                        pod.due = now;
+                    }
                 }
             }
             Outcome::Service(found) => {
@@ -199,19 +215,23 @@ fn is_described(answer: &Answer) -> bool {
     matches!(answer, Answer::Described(_))
 }
 
-/// Asks one pod what its disk is, and says what this one is.
+/// Asks one pod what its disk is, and says what this one is; also the names of those of whom it told where they are.
 async fn describe(
     own: Arc<Own>,
     local: Arc<dyn Local>,
     channels: PeerChannels,
     peer: Peer,
     name: String,
-) -> Answer {
-    match hello(&own, local.as_ref(), &channels, &peer, name.clone()).await {
-        Ok(response) if response.pod == name => match wire::described(response) {
-            Ok(described) => Answer::Described(Box::new(described)),
-            Err(error) => Answer::Unknown(format!("its answer makes no sense: {error}")),
-        },
+) -> (Answer, Vec<String>) {
+    let mut told = Vec::new();
+    let answer = match hello(&own, local.as_ref(), &channels, &peer, name.clone()).await {
+        Ok(response) if response.pod == name => {
+            told = listen(&own, &channels, &response);
+            match wire::described(response) {
+                Ok(described) => Answer::Described(Box::new(described)),
+                Err(error) => Answer::Unknown(format!("its answer makes no sense: {error}")),
+            }
+        }
         Ok(response) => {
             channels.misdirected(&peer);
             Answer::Unknown(format!("{} answers there", response.pod))
@@ -222,7 +242,19 @@ async fn describe(
             Presence::Unknown(reason) => Answer::Unknown(reason),
             Presence::NotAsked => Answer::NotAsked,
         },
-    }
+    };
+    (answer, told)
+}
+
+/// Takes what a pod tells of the whereabouts of others; the names of those for whom that is news.
+fn listen(own: &Own, channels: &PeerChannels, response: &peer::DescribeResponse) -> Vec<String> {
+    let book = channels.book();
+    let news = |told: &&peer::Whereabouts| {
+        let peer = book.directory().find(&told.pod).filter(|peer| peer.ordinal != own.ordinal);
+        peer.zip(told.address.parse().ok()).is_some_and(|(peer, address)| book.tell(&peer, address))
+    };
+    let told = response.connected.iter().take(limits::PEERS).filter(news);
+    told.map(|told| told.pod.clone()).collect()
 }
 
 async fn hello(

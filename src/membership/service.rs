@@ -178,6 +178,7 @@ impl Membership for MembershipService {
             consensus: consensus.as_ref().map(wire::consensus),
             member_name: self.own.member_name.clone(),
             client_urls: self.own.client_urls.clone(),
+            connected: self.book.as_ref().map(|book| wire::whereabouts(book.connected())).unwrap_or_default(),
         }))
     }
 

@@ -204,7 +204,8 @@ impl Starter {
         }
         loop {
             let next = self.look(&mut asking).await;
-            for question in asking.due(Instant::now(), self.interval()) {
+            let interval = self.interval(&asking);
+            for question in asking.due(Instant::now(), interval) {
                 flying.push(question);
             }
             let wake = asking.next_due().map_or(next, |due| due.min(next));
@@ -281,7 +282,7 @@ impl Starter {
                 _ => {}
             }
         }
-        now + self.interval()
+        now + self.interval(asking)
     }
 
     /// One attempt at being admitted.
@@ -314,9 +315,9 @@ impl Starter {
     }
 
     /// Time between two rounds.
-    fn interval(&self) -> Duration {
+    fn interval(&self, asking: &Asking) -> Duration {
         match self.takes_part {
-            true if self.is_led() => limits::HELLO_INTERVAL_RUNNING,
+            true if self.is_led() && !asking.lacks_a_member() => limits::HELLO_INTERVAL_RUNNING,
             true => limits::HELLO_INTERVAL_LEADERLESS,
             false => limits::HELLO_INTERVAL,
         }

@@ -2,6 +2,7 @@
 //! sense is an error that names it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::admission::Applicant;
 use super::disk::{ConsensusView, Described, Disk, Held, LogId, Vote, What};
@@ -21,6 +22,12 @@ pub(super) enum WireError {
     Value { field: &'static str, value: i64 },
     #[error("it has {count} {what}, more than {most}")]
     TooMany { what: &'static str, count: usize, most: usize },
+}
+
+/// Where this pod is connected to others.
+pub(super) fn whereabouts(connected: Vec<(String, SocketAddr)>) -> Vec<peer::Whereabouts> {
+    let one = |(pod, address): (_, SocketAddr)| peer::Whereabouts { pod, address: address.to_string() };
+    connected.into_iter().map(one).collect()
 }
 
 pub(super) fn description(disk: &Disk, consensus: Option<&ConsensusView>) -> peer::Description {

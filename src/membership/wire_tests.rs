@@ -45,6 +45,7 @@ fn response(of: &Described) -> peer::DescribeResponse {
         consensus: of.consensus.as_ref().map(super::consensus),
         member_name: of.member_name.clone(),
         client_urls: of.client_urls.clone(),
+        connected: Vec::new(),
     }
 }
 

@@ -1,0 +1,163 @@
+//! Writers and readers, and the check of what they saw.
+//!
+//! Checked while it runs, in real time: a linearizable read shows the store at or after every write that was acknowledged before it
+//! began, and a write gets a higher revision than all of these; so revisions are the order of a linearization. Checked in the end: every
+//! acknowledged write is there, none that failed is, and what each read showed is what the store held at that revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use setstone::client::{Client, Consistency, KeyValue, Kv, Options, Put, Range, Remote};
+use tokio::task::JoinHandle;
+
+use super::Failure;
+use super::history::{self, History, Outcome, Read, Write};
+
+/// Each has a connection of its own, which the Service sends to a pod of its choice.
+const WRITERS: usize = 6;
+const READERS: usize = 3;
+/// Between two calls of one worker: steady, and the machine not busy with it alone.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Reads that are looked up again in the end.
+const READS_LOOKED_UP: usize = 300;
+
+pub struct Workers {
+    stop: Arc<AtomicBool>,
+    writers: Vec<JoinHandle<Vec<Write>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+fn client(endpoint: &str) -> Result<Remote, Failure> {
+    Ok(Remote::new(endpoint, &Options::default())?)
+}
+
+pub fn start(endpoint: &str, history: &Arc<History>) -> Result<Workers, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut workers = Workers { stop: stop.clone(), writers: Vec::new(), readers: Vec::new() };
+    // Loads that follow one another in one store keep apart.
+    let name = format!("load/{}", history::now());
+    for number in 0..WRITERS {
+        let prefix = format!("{name}/{number}");
+        workers.writers.push(tokio::spawn(write(client(endpoint)?, prefix, history.clone(), stop.clone())));
+    }
+    for number in 0..READERS {
+        let key = format!("{name}/{number}/now");
+        workers.readers.push(tokio::spawn(read(client(endpoint)?, key, history.clone(), stop.clone())));
+    }
+    Ok(workers)
+}
+
+impl Workers {
+    /// Stops them, waiting for what is under way; all writes that there were.
+    pub async fn finish(&mut self) -> Vec<Write> {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut writes = Vec::new();
+        for writer in self.writers.drain(..) {
+            writes.extend(writer.await.unwrap_or_default());
+        }
+        for reader in self.readers.drain(..) {
+            let _ = reader.await;
+        }
+        writes
+    }
+}
+
+async fn write(store: Remote, prefix: String, history: Arc<History>, stop: Arc<AtomicBool>) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut last = 0;
+    for number in 0u64.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        // Every other write is to a key of its own; the rest are to one that is written again and again.
+        let key = if number % 2 == 0 { format!("{prefix}/{number:08}") } else { format!("{prefix}/now") };
+        let value = format!("{prefix} {number:0100}");
+        let (before, asked) = (history.acknowledged.load(Ordering::SeqCst), history::now());
+        let put = Put { key: key.clone().into(), value: value.clone().into(), ..Put::default() };
+        let outcome = match Client::put(&store, put).await {
+            Ok(answer) => {
+                let revision = answer.header.revision;
+                if revision <= before || revision <= last {
+                    history.violation(format!("{key} has revision {revision}, after {before} and {last}"));
+                }
+                last = revision;
+                Outcome::Acknowledged(revision)
+            }
+            Err(error) if error.is_outcome_unknown() => Outcome::Unknown(error.to_string()),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        history.wrote(asked, &outcome);
+        writes.push(Write { key, value, outcome });
+        tokio::time::sleep(PAUSE).await;
+    }
+    writes
+}
+
+async fn read(store: Remote, key: String, history: Arc<History>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::SeqCst) {
+        let before = history.acknowledged.load(Ordering::SeqCst);
+        let range = Range { key: key.clone().into(), ..Range::default() };
+        match Client::get(&store, range, Consistency::Linearizable).await {
+            Ok(answer) => {
+                let revision = answer.header.revision;
+                if revision < before {
+                    history.violation(format!("stale: {key} at revision {revision}, after {before}"));
+                }
+                history.read(Read { key: key.clone(), revision, found: answer.value.kvs.into_iter().next() });
+            }
+            Err(error) => history.read_failed(error.to_string()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What is wrong with what was seen.
+pub async fn check(endpoint: &str, history: &History, writes: &[Write]) -> Vec<String> {
+    let mut wrong = history.violations();
+    match looked_up(endpoint, history, writes).await {
+        Ok(found) => wrong.extend(found),
+        Err(error) => wrong.push(format!("the store could not be read: {error}")),
+    }
+    wrong
+}
+
+async fn looked_up(endpoint: &str, history: &History, writes: &[Write]) -> Result<Vec<String>, Failure> {
+    let store = client(endpoint)?;
+    let pairs = Kv::get_prefix(&store, "load/").await?;
+    let by_key: BTreeMap<&[u8], &KeyValue> = pairs.iter().map(|pair| (&pair.key[..], pair)).collect();
+    let (mut wrong, mut revisions) = (Vec::new(), BTreeSet::new());
+    for write in writes {
+        let found = by_key.get(write.key.as_bytes());
+        let is_there = found.is_some_and(|found| found.value == write.value);
+        match &write.outcome {
+            Outcome::Acknowledged(revision) => {
+                if !revisions.insert(*revision) {
+                    wrong.push(format!("two writes have revision {revision}"));
+                }
+                let kept = match found {
+                    Some(found) if found.mod_revision == *revision => is_there,
+                    // Another one came later.
+                    Some(found) => found.mod_revision > *revision && write.key.ends_with("/now"),
+                    None => false,
+                };
+                if !kept {
+                    wrong
+                        .push(format!("LOST: {} at revision {revision}; the store has {found:?}", write.key));
+                }
+            }
+            Outcome::Failed(why) if is_there => wrong.push(format!("{} is there, but: {why}", write.key)),
+            Outcome::Failed(_) | Outcome::Unknown(_) => {}
+        }
+    }
+    for (key, revision, seen) in history.sample(READS_LOOKED_UP) {
+        let range = Range { key: key.clone().into(), revision, ..Range::default() };
+        let held = Client::get(&store, range, Consistency::Linearizable).await?.value.kvs;
+        if held.first() != seen.as_ref() {
+            wrong
+                .push(format!("WRONG: {key} at revision {revision} was {seen:?}, and is {:?}", held.first()));
+        }
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,68 @@
+//! Resources that are not enough.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::pods::first_install;
+use super::report::{ANYTHING, Run};
+use super::world::{LONG, Step, World};
+
+/// A limit that an idle pod keeps, and a pod with much to hold does not.
+const MEMORY: &str = "80Mi";
+
+fn limited(object: &mut Value, limits: &Value) {
+    if object["kind"] == "StatefulSet" {
+        let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+        container["resources"] = json!({ "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": limits });
+    }
+}
+
+/// Large values from many clients at once, from a pod of its own: more than fits.
+fn fill(world: &World) -> Step {
+    let service = ["get", "service", "setstone", "-o", "jsonpath={.spec.clusterIP}"];
+    let endpoint = format!("{}:2379", world.kubectl.run(&service)?);
+    let arguments =
+        ["bench", "put", "--clients", "300", "--value-size", "1000000", "--duration", "15s", "--endpoints"];
+    let arguments: Vec<&str> = arguments.into_iter().chain([endpoint.as_str()]).collect();
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "fill" },
+        "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "fill", "image": "docker.io/setstone:dev", "imagePullPolicy": "IfNotPresent", "args": arguments,
+            }],
+        },
+    }))
+}
+
+pub fn limits(run: &mut Run) -> Step {
+    let limit = Duration::from_secs(90);
+    first_install(run, "k8s/base", "first install with a CPU limit of 0.1", limit, &|object| {
+        limited(object, &json!({ "cpu": "100m" }));
+    })?;
+    run.world()?.start_load(None)?;
+    run.row("CPU limit of 0.1, 30 s under load", ANYTHING, |world| {
+        world.pass(Duration::from_secs(30))?;
+        world.all_ready(3, LONG)?;
+        let restarts: u64 = world.pods()?.iter().map(|pod| pod.restarts).sum();
+        if restarts > 0 { Err(format!("{restarts} containers were restarted")) } else { Ok(None) }
+    })?;
+    run.check()?;
+    let limit = Duration::from_secs(45);
+    first_install(run, "k8s/base", "first install with a memory limit", limit, &|object| {
+        limited(object, &json!({ "memory": MEMORY }));
+    })?;
+    run.world()?.start_load(None)?;
+    run.row("OOM kill at the memory limit", ANYTHING, |world| {
+        fill(world)?;
+        world.until("a container was killed for its memory", LONG, || {
+            world.pods().ok()?.into_iter().find(|pod| pod.ended == "OOMKilled")
+        })?;
+        let begin = Instant::now();
+        world.settled(3, LONG)?;
+        Ok(Some(begin.elapsed()))
+    })?;
+    run.check()
+}

@@ -1,0 +1,230 @@
+//! The rows: what was done, what was seen, what was allowed; and what is kept of a failure.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::kubectl::Tool;
+use super::world::{Seen, Step, World};
+
+/// One line of the table.
+struct Row {
+    event: String,
+    /// Until what was to be so, was so.
+    took: Option<Duration>,
+    seen: Option<Seen>,
+    note: String,
+    failure: Option<String>,
+}
+
+/// What a row allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// Longest time without an acknowledged write.
+    pub gap: Option<Duration>,
+    /// Whether no request may fail.
+    pub no_failures: bool,
+}
+
+/// Writes go on within three seconds.
+pub const SHORT_GAP: Allowed = Allowed { gap: Some(Duration::from_secs(3)), no_failures: false };
+/// No request fails, with the client's retry.
+pub const NO_FAILURES: Allowed = Allowed { gap: Some(Duration::from_secs(3)), no_failures: true };
+/// The store is away meanwhile.
+pub const ANYTHING: Allowed = Allowed { gap: None, no_failures: false };
+
+/// Everything that runs.
+pub struct Run {
+    kubectl: Tool,
+    pub cluster: Option<Tool>,
+    rows: Vec<Row>,
+    kept: PathBuf,
+    world: Option<World>,
+    group: String,
+}
+
+impl Run {
+    pub fn new(kubectl: Tool, cluster: Option<Tool>) -> Self {
+        let kept = std::env::var("KEPT").unwrap_or_else(|_| "target/kubernetes-failures".into());
+        Self { kubectl, cluster, rows: Vec::new(), kept: kept.into(), world: None, group: String::new() }
+    }
+
+    pub fn group(&mut self, name: &str, group: fn(&mut Self) -> Step) {
+        println!("== {name}");
+        name.clone_into(&mut self.group);
+        let ended = group(self);
+        if let Err(error) = ended {
+            println!("FAILED: {name}: {error}");
+            let kept = self.world.as_ref().map(|world| keep(world, &self.kept.join(name)));
+            if let Some(Err(error)) = kept {
+                println!("what is to be known of it could not be kept: {error}");
+            }
+            // A row that failed is there already.
+            if self.rows.last().is_none_or(|row| row.failure.is_none()) {
+                let row = Row {
+                    event: name.into(),
+                    took: None,
+                    seen: None,
+                    note: String::new(),
+                    failure: Some(error),
+                };
+                self.rows.push(row);
+            }
+        }
+        if let Some(world) = self.world.take() {
+            world.remove();
+        }
+    }
+
+    /// Installs a folder of manifests in a namespace of this group, whatever was there before.
+    pub fn install(&mut self, folder: &str, app: &str, edit: &dyn Fn(&mut Value)) -> Step {
+        if let Some(before) = self.world.take() {
+            before.remove();
+        }
+        let namespace = format!("setstone-{}", self.group);
+        let world = World::new(&self.kubectl, &namespace, app)?;
+        let installed = world.install(folder, edit);
+        self.world = Some(world);
+        installed
+    }
+
+    pub fn world(&self) -> Step<&World> {
+        self.world.as_ref().ok_or_else(|| "nothing is installed".into())
+    }
+
+    /// One row: `what` happens while the load runs, and the load sees no more of it than is allowed. `what` returns how long it took.
+    pub fn row(
+        &mut self,
+        event: &str,
+        allowed: Allowed,
+        what: impl FnOnce(&World) -> Step<Option<Duration>>,
+    ) -> Step {
+        println!("-- {event}");
+        let world = self.world()?;
+        let begin = Instant::now();
+        let result = world.mark().and_then(|mark| {
+            let took = what(world)?;
+            world.serves(Duration::from_secs(30))?;
+            Ok((took, world.seen(mark)?))
+        });
+        let (took, seen, failure) = match result {
+            Ok((took, seen)) => {
+                let failure = wrong(&seen, allowed);
+                (took, Some(seen), failure)
+            }
+            Err(error) => (None, None, Some(error)),
+        };
+        if let Some(seen) = &seen {
+            let errors = if seen.errors.is_empty() { String::new() } else { format!("; {:?}", seen.errors) };
+            println!(
+                "   took {took:?} of {:?}; gap {} ms, slowest write {} ms, {} acknowledged, {} failed, {} unknown{errors}",
+                begin.elapsed(),
+                seen.gap,
+                seen.slowest,
+                seen.acknowledged,
+                seen.failed,
+                seen.unknown
+            );
+        }
+        self.push(event, took, seen, String::new(), failure)
+    }
+
+    /// A row without a load.
+    pub fn fact(&mut self, event: &str, took: Option<Duration>, note: &str) {
+        println!("-- {event}: {took:?} {note}");
+        // Nothing failed.
+        let _ = self.push(event, took, None, note.into(), None);
+    }
+
+    fn push(
+        &mut self,
+        event: &str,
+        took: Option<Duration>,
+        seen: Option<Seen>,
+        note: String,
+        failure: Option<String>,
+    ) -> Step {
+        let result = failure.clone().map_or(Ok(()), Err);
+        self.rows.push(Row { event: event.into(), took, seen, note, failure });
+        result
+    }
+
+    /// Ends the load: all that it saw is checked.
+    pub fn check(&mut self) -> Step {
+        let verdict = self.world()?.finish_load()?;
+        println!("   {verdict}");
+        let group = self.group.clone();
+        self.fact(&format!("{group}: all answers"), None, &verdict);
+        Ok(())
+    }
+
+    pub fn left_out(&mut self, event: &str) {
+        self.fact(event, None, "left out: CLUSTER names no script");
+    }
+
+    pub fn failures(&self) -> usize {
+        self.rows.iter().filter(|row| row.failure.is_some()).count()
+    }
+
+    /// The table, in Markdown.
+    pub fn print(&self) {
+        println!(
+            "\n| Event | Done after, s | Longest gap, s | Slowest write, s | Failed; unknown | |\n|---|---|---|---|---|---|"
+        );
+        let seconds =
+            |duration: Option<Duration>| duration.map_or("-".into(), |d| format!("{:.1}", d.as_secs_f64()));
+        for row in &self.rows {
+            let of = |get: fn(&Seen) -> u64| row.seen.as_ref().map(|seen| Duration::from_millis(get(seen)));
+            let failed =
+                row.seen.as_ref().map_or("-".into(), |seen| format!("{}; {}", seen.failed, seen.unknown));
+            let last = row
+                .failure
+                .as_ref()
+                .map_or(row.note.clone(), |why| format!("FAILED: {}", why.replace('\n', " ")));
+            println!(
+                "| {} | {} | {} | {} | {failed} | {last} |",
+                row.event,
+                seconds(row.took),
+                seconds(of(|seen| seen.gap)),
+                seconds(of(|seen| seen.slowest))
+            );
+        }
+        println!("\n{} rows, {} failed", self.rows.len(), self.failures());
+    }
+}
+
+fn wrong(seen: &Seen, allowed: Allowed) -> Option<String> {
+    if !seen.violations.is_empty() {
+        return Some(format!("{:?}", seen.violations));
+    }
+    if let Some(limit) = allowed.gap.filter(|limit| Duration::from_millis(seen.gap) > *limit) {
+        return Some(format!("no write for {} ms, more than {limit:?}", seen.gap));
+    }
+    let failed = seen.failed + seen.unknown + seen.failed_reads;
+    (allowed.no_failures && failed > 0).then(|| format!("{failed} requests failed: {:?}", seen.errors))
+}
+
+/// Writes down how everything is: logs of all containers, also of those before them, what the members say, and the objects.
+fn keep(world: &World, directory: &PathBuf) -> Step {
+    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let write = |name: &str, text: Step<String>| {
+        let text = text.unwrap_or_else(|error| error);
+        std::fs::write(directory.join(name), text).map_err(|error| error.to_string())
+    };
+    let objects = "pods,statefulsets,pvc,endpoints,configmaps,pdb,roles,rolebindings";
+    write("objects.yaml", world.kubectl.run(&["get", objects, "-o", "yaml"]))?;
+    write("kubernetes-events.txt", world.kubectl.run(&["get", "events", "--sort-by=.lastTimestamp"]))?;
+    write("load.txt", world.seen(0).map(|seen| format!("{seen:#?}")))?;
+    for pod in world.pods()? {
+        let name = pod.name.as_str();
+        write(&format!("{name}.log"), world.kubectl.run(&["logs", name]))?;
+        write(&format!("{name}.previous.log"), world.kubectl.run(&["logs", name, "--previous"]))?;
+        for command in ["status", "events", "members"] {
+            let text = world.kubectl.run(&["exec", name, "--", "setstone", command]);
+            write(&format!("{name}.{command}.txt"), text)?;
+        }
+    }
+    println!("kept in {}", directory.display());
+    Ok(())
+}
