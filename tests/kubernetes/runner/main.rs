@@ -43,10 +43,11 @@ const GROUPS: [(&str, fn(&mut Run) -> Step); 13] = [
     ("scale-parallel", scaling::parallel),
     ("nodes", outside::nodes),
     ("dns", outside::dns),
-    ("api-server", outside::api_server),
     ("rbac", outside::rbac),
     ("limits", limits::limits),
     ("embedded", embedded::embedded),
+    // Last: for some minutes after it, the cluster's own controllers are slow.
+    ("api-server", outside::api_server),
 ];
 
 fn main() -> ExitCode {

@@ -42,12 +42,21 @@ pub struct Run {
     kept: PathBuf,
     world: Option<World>,
     group: String,
+    installed: u32,
 }
 
 impl Run {
     pub fn new(kubectl: Tool, cluster: Option<Tool>) -> Self {
         let kept = std::env::var("KEPT").unwrap_or_else(|_| "target/kubernetes-failures".into());
-        Self { kubectl, cluster, rows: Vec::new(), kept: kept.into(), world: None, group: String::new() }
+        Self {
+            kubectl,
+            cluster,
+            rows: Vec::new(),
+            kept: kept.into(),
+            world: None,
+            group: String::new(),
+            installed: 0,
+        }
     }
 
     pub fn group(&mut self, name: &str, group: fn(&mut Self) -> Step) {
@@ -82,7 +91,9 @@ impl Run {
         if let Some(before) = self.world.take() {
             before.remove();
         }
-        let namespace = format!("setstone-{}", self.group);
+        // Another one each time: a name server remembers where the pods of the last one were.
+        self.installed += 1;
+        let namespace = format!("setstone-{}-{}", self.group, self.installed);
         let world = World::new(&self.kubectl, &namespace, app)?;
         let installed = world.install(folder, edit);
         self.world = Some(world);
