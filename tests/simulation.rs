@@ -77,7 +77,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 28] = [
+const FOUND: [(Bug, u64, &str); 33] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -106,6 +106,11 @@ const FOUND: [(Bug, u64, &str); 28] = [
     (Bug::AcceptForeignMessage, 70, "disks of 6 have it"),
     (Bug::ReuseId, 27, "a disk that is not its own"),
     (Bug::RemoveSilent, 0, "nobody did anything to it"),
+    (Bug::PromiseUnconfirmed, 13, "is said to be gone"),
+    (Bug::ExpireOfDeposedLeader, 3, "EARLY"),
+    (Bug::ShortLeases, 0, "EARLY"),
+    (Bug::RevokeLeavesKey, 0, "is lost"),
+    (Bug::NeverExpire, 0, "LATE"),
 ];
 
 #[test]
