@@ -163,6 +163,31 @@ fn a_tour_of_the_client_commands() {
 }
 
 #[test]
+fn leases_are_granted_shown_kept_and_ended() {
+    let member = Member::start(&["--memory"]);
+    let says = |arguments: &str, expected: i32| {
+        let output = member.run(&arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(code(&output), expected, "{arguments}: {}{}", stdout(&output), stderr(&output));
+        stdout(&output).trim_end().to_owned()
+    };
+    assert_eq!(says("lease grant 60 --id 4d2", 0), "lease 4d2 granted with TTL(60s)");
+    let drawn: serde_json::Value = serde_json::from_str(&says("lease grant -5 --json", 0)).unwrap();
+    assert_eq!((drawn["ttl"].as_i64(), drawn["header"]["revision"].as_i64()), (Some(2), Some(1)));
+    says("put color blue --lease 4d2", 0);
+    let life = says("lease timetolive 4d2 --keys", 0);
+    assert!(life.starts_with("lease 4d2 granted with TTL(60s), remaining("), "{life}");
+    assert!(life.ends_with(", attached keys([color])"), "{life}");
+    assert_eq!(says("lease keep-alive 4d2 --once", 0), "lease 4d2 keepalived with TTL(60)");
+    assert!(says("lease list", 0).lines().any(|line| line == "4d2"));
+    assert_eq!(says("lease revoke 4d2", 0), "lease 4d2 revoked");
+    assert_eq!(says("get color", 3), "0 keys, revision 3");
+    assert_eq!(says("lease timetolive 4d2", 0), "lease 4d2 already expired");
+    assert_eq!(says("lease keep-alive 4d2", 1), "lease 4d2 expired or revoked.");
+    assert_eq!(code(&member.run(&["lease", "revoke", "4d2"])), 1);
+    assert_eq!(code(&member.run(&["lease", "revoke", "no-lease"])), 2);
+}
+
+#[test]
 fn nobody_there_is_a_failure_and_not_an_unknown_outcome() {
     let nobody = free_address();
     for command in [&["put", "a", "b"][..], &["get", "a"], &["status"], &["members"]] {

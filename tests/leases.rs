@@ -15,9 +15,11 @@ use futures::StreamExt;
 use setstone::client::{
     Client, Connection, Consistency, Endpoint, KeptLease, Options, Put, Range, Remote, Txn, TxnOp,
 };
+use setstone::config::Data;
 use setstone::proto::etcdserverpb as pb;
 use setstone::proto::etcdserverpb::lease_client::LeaseClient;
 use setstone::testing::TestCluster;
+use setstone::{Config, Node};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -85,7 +87,7 @@ async fn every_member_grants_renews_and_tells() {
             assert_eq!(other.keep_alive(granted.id).await.unwrap().value, 60);
             let life = other.time_to_live(granted.id, true).await.unwrap().value;
             assert!([59, 60].contains(&life.ttl) && life.granted == 60, "{life:?}");
-            assert_eq!(life.keys, [key.clone()], "a member that was asked has applied what the leader had");
+            assert_eq!(life.keys, [key.as_str()], "a member that was asked has applied what the leader had");
             assert_eq!(other.time_to_live(4_711, true).await.unwrap().value.ttl, -1);
             assert_eq!(other.keep_alive(4_711).await.unwrap().value, 0, "an unknown lease is no error");
             assert!(other.leases().await.unwrap().value.contains(&granted.id));
@@ -219,7 +221,7 @@ async fn a_kept_lease_outlives_its_leader_and_is_lost_when_it_is_revoked() {
     assert_eq!(count(&client, "dropped").await, 1);
     gone(&client, "dropped").await;
     // Revoked, its keys go at once.
-    let lease = KeptLease::grant(client.clone(), Duration::from_secs(60)).await.unwrap();
+    let lease = KeptLease::grant(client.clone(), Duration::from_mins(1)).await.unwrap();
     client.put(put("revoked", lease.id())).await.unwrap();
     lease.revoke().await.unwrap();
     assert_eq!(count(&client, "revoked").await, 0);
@@ -286,6 +288,37 @@ async fn nobody_promises_without_a_quorum() {
     assert!(alone.keep_alive(lease).await.is_err());
     assert!(alone.time_to_live(lease, false).await.is_err());
     cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_down_outlasts_a_restart_and_a_renewal_takes_it_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        let mut config = Config::in_memory("leases");
+        config.data = Data::Directory(directory.path().to_owned());
+        config.tuning.lease_checkpoint = Some(Duration::from_secs(1));
+        let node = Node::start(config).await.unwrap();
+        node.ready(Instant::now() + DEADLINE).await.unwrap();
+        node
+    };
+    let node = start().await;
+    let (left, renewed) = (100, 101);
+    for lease in [left, renewed] {
+        node.client().grant(lease, 100).await.unwrap();
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while node.client().time_to_live(left, false).await.unwrap().value.ttl > 95 {
+        assert!(Instant::now() < deadline, "no time passes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(node.client().keep_alive(renewed).await.unwrap().value, 100);
+    node.shutdown().await;
+    let node = start().await;
+    let life = async |lease| node.client().time_to_live(lease, false).await.unwrap().value.ttl;
+    let (of_left, of_renewed) = (life(left).await, life(renewed).await);
+    assert!((80..98).contains(&of_left), "{of_left}: written down");
+    assert!(of_renewed >= 98, "{of_renewed}: renewed since");
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,7 +77,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 32] = [
+const FOUND: [(Bug, u64, &str); 37] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -110,6 +110,11 @@ const FOUND: [(Bug, u64, &str); 32] = [
     (Bug::WatchTellTwice, 8, "WATCH: "),
     (Bug::WatchSkipOldest, 0, "WATCH: "),
     (Bug::WatchProgressTooEarly, 0, "was told that it has all up to"),
+    (Bug::PromiseUnconfirmed, 13, "is said to be gone"),
+    (Bug::ExpireOfDeposedLeader, 3, "EARLY"),
+    (Bug::ShortLeases, 0, "EARLY"),
+    (Bug::RevokeLeavesKey, 0, "is lost"),
+    (Bug::NeverExpire, 0, "LATE"),
 ];
 
 #[test]

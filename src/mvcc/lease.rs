@@ -102,79 +102,80 @@ impl Lease {
 /// All leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leases {
-    by_id: BTreeMap<i64, Lease>,
-    by_grant: BTreeMap<Granted, i64>,
-    by_key: BTreeMap<Name, i64>,
+    known: BTreeMap<i64, Lease>,
+    grants: BTreeMap<Granted, i64>,
+    /// Each key that hangs on a lease, and which.
+    keys: BTreeMap<Name, i64>,
 }
 
 impl Leases {
     /// A lease.
     pub fn get(&self, id: i64) -> Option<&Lease> {
-        self.by_id.get(&id)
+        self.known.get(&id)
     }
 
     /// All, by id.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Lease)> {
-        self.by_id.iter().map(|(id, lease)| (*id, lease))
+        self.known.iter().map(|(id, lease)| (*id, lease))
     }
 
     /// Those that were granted after `granted`, in the order of their grants.
     pub fn granted_after(&self, granted: Granted) -> impl Iterator<Item = (i64, &Lease)> {
         let after = (std::ops::Bound::Excluded(granted), std::ops::Bound::Unbounded);
-        self.by_grant.range(after).filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
+        self.grants.range(after).filter_map(|(_, id)| Some((*id, self.known.get(id)?)))
     }
 
     /// The newest grant whose lease is there.
     pub fn newest(&self) -> Granted {
-        self.by_grant.last_key_value().map_or_else(Granted::default, |(granted, _)| *granted)
+        self.grants.last_key_value().map_or_else(Granted::default, |(granted, _)| *granted)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.known.len()
     }
 
     /// There is none.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.known.is_empty()
     }
 
     /// How many keys hang on leases.
     pub fn key_count(&self) -> usize {
-        self.by_key.len()
+        self.keys.len()
     }
 
     /// Let `key` hang on `lease` from now on, or on none.
     pub(super) fn hang(&mut self, key: &[u8], lease: i64) {
-        if lease == 0 && self.by_key.is_empty() {
+        if lease == 0 && self.keys.is_empty() {
             return;
         }
-        if let Some((name, before)) = self.by_key.get_key_value(key) {
+        if let Some((name, before)) = self.keys.get_key_value(key) {
             if *before == lease {
                 return;
             }
             let (name, before) = (Arc::clone(name), *before);
-            if let Some(old) = self.by_id.get_mut(&before) {
+            if let Some(old) = self.known.get_mut(&before) {
                 old.keys.remove(&name);
             }
-            self.by_key.remove(&name);
+            self.keys.remove(&name);
         }
-        if let Some(lease_now) = self.by_id.get_mut(&lease).filter(|_| lease != 0) {
+        if let Some(lease_now) = self.known.get_mut(&lease).filter(|_| lease != 0) {
             let name: Name = key.into();
             lease_now.keys.insert(Arc::clone(&name));
-            self.by_key.insert(name, lease);
+            self.keys.insert(name, lease);
         }
     }
 
     /// Puts back a lease that was read.
     pub(super) fn load(&mut self, id: i64, lease: Lease) {
-        self.by_grant.insert(lease.granted, id);
-        self.by_id.insert(id, lease);
+        self.grants.insert(lease.granted, id);
+        self.known.insert(id, lease);
     }
 
     fn remove(&mut self, id: i64) -> Option<Lease> {
-        let lease = self.by_id.remove(&id)?;
-        self.by_grant.remove(&lease.granted);
+        let lease = self.known.remove(&id)?;
+        self.grants.remove(&lease.granted);
         Some(lease)
     }
 }
@@ -206,7 +207,7 @@ impl Leases {
                 done.outcome = Outcome::Granted { id: *id, ttl: *ttl };
             }
             LeaseCommand::Revoke { id } => {
-                if !self.by_id.contains_key(id) {
+                if !self.known.contains_key(id) {
                     return Err(Refusal::LeaseNotFound);
                 }
                 self.end(*id, touched, &mut done.keys);
@@ -216,7 +217,7 @@ impl Leases {
                     return Ok(done);
                 }
                 for (id, granted) in leases {
-                    if self.by_id.get(id).is_some_and(|lease| lease.granted == *granted) {
+                    if self.known.get(id).is_some_and(|lease| lease.granted == *granted) {
                         self.end(*id, touched, &mut done.keys);
                     }
                 }
@@ -226,7 +227,7 @@ impl Leases {
                     return Ok(done);
                 }
                 for (id, granted, seconds) in remaining {
-                    let found = self.by_id.get_mut(id).filter(|lease| lease.granted == *granted);
+                    let found = self.known.get_mut(id).filter(|lease| lease.granted == *granted);
                     if let Some(lease) = found.filter(|lease| lease.remaining != *seconds) {
                         lease.remaining = (*seconds).max(0);
                         touched.entry(*id).or_insert(true);
@@ -250,10 +251,10 @@ impl Leases {
         if ttl > MAX_TTL {
             return Err(Refusal::LeaseTtlTooLarge);
         }
-        if self.by_id.contains_key(&id) {
+        if self.known.contains_key(&id) {
             return Err(Refusal::LeaseExists);
         }
-        if self.by_id.len() >= limits::LEASES {
+        if self.known.len() >= limits::LEASES {
             return Err(Refusal::TooManyLeases);
         }
         self.load(id, Lease::new(granted, ttl.max(1), 0));
@@ -265,7 +266,7 @@ impl Leases {
         let Some(mut lease) = self.remove(id) else { return };
         touched.entry(id).or_insert(true);
         for key in &lease.keys {
-            self.by_key.remove(key);
+            self.keys.remove(key);
         }
         if simulated::planted(Bug::RevokeLeavesKey) {
             lease.keys.pop_last();
@@ -292,7 +293,7 @@ impl Named {
     /// Hangs every key on the lease that it names. The id of one that is missing is the error.
     pub(super) fn hang_on(self, leases: &mut Leases) -> Result<(), i64> {
         for (key, lease) in self.0 {
-            if !leases.by_id.contains_key(&lease) {
+            if !leases.known.contains_key(&lease) {
                 return Err(lease);
             }
             leases.hang(&key, lease);
