@@ -231,7 +231,7 @@ impl Session {
         self.asked = self.asked.saturating_add(1);
     }
 
-    /// What comes next. May be dropped at any time: nothing is lost by that.
+    /// What comes next. May be dropped at any time: nothing is lost by that but the work of a step, which is done again.
     ///
     /// # Errors
     /// [`ReadFailure::Stopped`] if the member stops, [`ReadFailure::Lost`] if its state is lost: the stream must end.

@@ -183,6 +183,7 @@ impl Table {
         let mut behind = 0;
         for watcher in self.slots.iter_mut().flatten() {
             if !watcher.is_behind {
+                watcher.has_begun |= watcher.next <= handled;
                 watcher.next = watcher.next.max(handled + 1);
                 if simulated::planted(Bug::WatchTellTwice) {
                     watcher.next = handled;
@@ -198,6 +199,8 @@ impl Table {
     pub(super) fn catch_up(&mut self, read: i64, handled: i64) {
         let mut behind = 0;
         for watcher in self.slots.iter_mut().flatten().filter(|watcher| watcher.is_behind) {
+            // Also if nothing was there for it.
+            watcher.has_begun |= watcher.next <= read;
             watcher.next = watcher.next.max(read + 1);
             watcher.is_behind = watcher.next <= handled;
             behind += usize::from(watcher.is_behind);

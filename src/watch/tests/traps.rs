@@ -228,6 +228,26 @@ async fn progress_is_told_only_if_all_have_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn progress_is_told_to_whoever_began_in_the_past_and_found_nothing() {
+    let world = World::with(2_300, 1 << 10);
+    world.put("x", "1");
+    world.put("x", "2");
+    let mut session = world.open();
+    session.create(watch("a", "", 2));
+    session.create(watch("x", "", 4));
+    assert_eq!(settle(&mut session).await, [Said::Created(0), Said::Created(1)]);
+    session.ask_progress();
+    assert_eq!(drain(&mut session), [], "the start of one is not there yet");
+    world.put("y", "1");
+    // It falls behind before anybody looks whether it has begun.
+    world.apply(vec![put("x", "3"), put("x", "4")]);
+    assert_eq!(settle(&mut session).await, [Said::Events(1, vec![seen(5, "x", "3"), seen(6, "x", "4")])]);
+    session.cancel(1);
+    session.ask_progress();
+    assert_eq!(drain(&mut session), [Said::Canceled(1), Said::Progress(None, 6)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_watchers_hear_of_progress_from_time_to_time_and_busy_ones_do_not() {
     let world = World::new();
     let mut session = world.open();
