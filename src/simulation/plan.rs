@@ -129,7 +129,7 @@ impl Plan {
             watchers: watching.within(1, 5) as u16,
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
-            tuning: watched(tuning(&dice), &watching),
+            tuning: tuning(&dice, &watching),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
@@ -158,7 +158,7 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
     }
 }
 
-fn tuning(dice: &Dice) -> Tuning {
+fn tuning(dice: &Dice, watching: &Dice) -> Tuning {
     let heartbeat = dice.within(30, 100);
     let election = heartbeat * dice.within(4, 8);
     Tuning {
@@ -169,17 +169,10 @@ fn tuning(dice: &Dice) -> Tuning {
         heartbeat: Duration::from_millis(heartbeat),
         election_min: Duration::from_millis(election),
         election_max: Duration::from_millis(election * 2),
-        ..Tuning::default()
-    }
-}
-
-/// With what concerns watchers.
-fn watched(tuning: Tuning, dice: &Dice) -> Tuning {
-    Tuning {
-        watch_progress_interval: Duration::from_millis(dice.within(100, 3_000)),
+        watch_progress_interval: Duration::from_millis(watching.within(100, 3_000)),
         // Two small events in one entry are too much for the least.
-        watch_queue_bytes: *dice.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
-        ..tuning
+        watch_queue_bytes: *watching.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
+        ..Tuning::default()
     }
 }
 
