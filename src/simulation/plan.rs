@@ -174,13 +174,11 @@ fn tuning(dice: &Dice) -> Tuning {
 }
 
 /// With what concerns watchers.
-fn watched(tuning: Tuning, dice: &Dice) -> Tuning {
-    Tuning {
-        watch_progress_interval: Duration::from_millis(dice.within(100, 3_000)),
-        // Two small events in one entry are too much for the least.
-        watch_queue_bytes: *dice.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
-        ..tuning
-    }
+fn watched(mut tuning: Tuning, dice: &Dice) -> Tuning {
+    tuning.watch_progress_interval = Duration::from_millis(dice.within(100, 3_000));
+    // Two small events in one entry are too much for the least.
+    tuning.watch_queue_bytes = *dice.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000);
+    tuning
 }
 
 fn some_pods(dice: &Dice, size: u16) -> Vec<u16> {
