@@ -107,7 +107,7 @@ const FOUND: [(Bug, u64, &str); 37] = [
     (Bug::ReuseId, 27, "a disk that is not its own"),
     (Bug::RemoveSilent, 0, "nobody did anything to it"),
     (Bug::WatchForgetLost, 3, "WATCH: "),
-    (Bug::WatchTellTwice, 8, "WATCH: "),
+    (Bug::WatchTellTwice, 3, "after everything up to"),
     (Bug::WatchSkipOldest, 0, "WATCH: "),
     (Bug::WatchProgressTooEarly, 0, "was told that it has all up to"),
     (Bug::PromiseUnconfirmed, 13, "is said to be gone"),
