@@ -85,12 +85,18 @@ fn main() -> Result<(), Failure> {
     require_disk(&arguments.data)?;
     let is_wanted =
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|text| name.contains(text));
-    let loads: Vec<Load> = LOADS.into_iter().filter(|load| is_wanted(load.name)).collect();
-    let watch_loads: Vec<WatchLoad> = WATCH_LOADS.into_iter().filter(|load| is_wanted(load.name)).collect();
+    let mut loads: Vec<_> = LOADS.into_iter().map(|load| (load.name, load)).collect();
+    loads.retain(|(name, _)| is_wanted(name));
+    let mut watch_loads: Vec<_> = WATCH_LOADS.into_iter().map(|load| (load.name, load)).collect();
+    watch_loads.retain(|(name, _)| is_wanted(name));
+    let length = Duration::from_secs(arguments.seconds.into());
     let mut results = Results::default();
     for round in 0..arguments.rounds {
-        run_loads(&arguments, &loads, round, &mut results)?;
-        run_watch_loads(&arguments, &watch_loads, round, &mut results)?;
+        let run = |load: &Load, cluster: &Cluster| load.run(cluster, &arguments.setstone, length);
+        run_loads(&arguments, round, &mut results, &loads, run)?;
+        // Apart, so that their stores are as small as those of the others at their begin.
+        let watch = |load: &WatchLoad, cluster: &Cluster| load.run(cluster, length);
+        run_loads(&arguments, round, &mut results, &watch_loads, watch)?;
         if arguments.memory_puts > 0 {
             run_memory(&arguments, round, &mut results)?;
         }
@@ -125,43 +131,22 @@ fn start_both(arguments: &Arguments, round: u32) -> Result<[Cluster; 2], Failure
     Ok([start(first)?, start(second)?])
 }
 
-fn run_loads(
+/// Runs loads on both, in turn, on clusters of their own.
+fn run_loads<L>(
     arguments: &Arguments,
-    loads: &[Load],
     round: u32,
     results: &mut Results,
+    loads: &[(&'static str, L)],
+    run: impl Fn(&L, &Cluster) -> Result<Sample, Failure>,
 ) -> Result<(), Failure> {
     if loads.is_empty() {
         return Ok(());
     }
     let clusters = start_both(arguments, round)?;
-    let length = Duration::from_secs(arguments.seconds.into());
-    for load in loads {
+    for (name, load) in loads {
         for cluster in &clusters {
-            eprintln!("round {}: {}: {}", round + 1, cluster.system().name(), load.name);
-            let sample = load.run(cluster, &arguments.setstone, length)?;
-            results.add(load.name, cluster.system(), sample);
-        }
-    }
-    clusters.into_iter().try_for_each(Cluster::stop)
-}
-
-/// On clusters of their own, whose stores are as small as those of the others at their begin.
-fn run_watch_loads(
-    arguments: &Arguments,
-    loads: &[WatchLoad],
-    round: u32,
-    results: &mut Results,
-) -> Result<(), Failure> {
-    if loads.is_empty() {
-        return Ok(());
-    }
-    let clusters = start_both(arguments, round)?;
-    let length = Duration::from_secs(arguments.seconds.into());
-    for load in loads {
-        for cluster in &clusters {
-            eprintln!("round {}: {}: {}", round + 1, cluster.system().name(), load.name);
-            results.add(load.name, cluster.system(), load.run(cluster, length)?);
+            eprintln!("round {}: {}: {name}", round + 1, cluster.system().name());
+            results.add(name, cluster.system(), run(load, cluster)?);
         }
     }
     clusters.into_iter().try_for_each(Cluster::stop)
