@@ -67,7 +67,8 @@ impl Keeper {
     /// Leads whenever this member does.
     async fn lead(self) {
         while self.consensus.wait_to_lead().await {
-            let Ok(lead) = self.consensus.confirm_lead().await else {
+            let confirmed = self.consensus.confirm_lead().await;
+            let Some(lead) = confirmed.ok().filter(|lead| self.consensus.leads(lead.term)) else {
                 tokio::time::sleep(RETRY).await;
                 continue;
             };
