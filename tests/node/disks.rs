@@ -253,9 +253,12 @@ async fn a_snapshot_that_is_damaged() {
         assert!(text.contains("checksum") || text.contains("damage"), "{text}");
         node.shutdown().await;
         let after = kept(directory.path());
+        // A snapshot that a stop left half made is removed at the next start: it was never one.
+        let is_kept =
+            |path: &Path| !path.starts_with("state") && path.extension().is_none_or(|kind| kind != "writing");
         let truth = |tree: &BTreeMap<PathBuf, Vec<u8>>| {
             tree.iter()
-                .filter(|(path, _)| !path.starts_with("state"))
+                .filter(|(path, _)| is_kept(path))
                 .map(|(p, b)| (p.clone(), b.clone()))
                 .collect::<Vec<_>>()
         };
