@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use super::get::span;
+use super::keys::Keys;
 use super::output::{self, counted, header_json, pair_json};
 use super::text::Encoding;
 use crate::client::{Answer, Client};
@@ -23,17 +23,8 @@ Examples:
 
 Exits with 0 even if there was nothing to delete.")]
 pub(super) struct Arguments {
-    /// The key, the first key of a range, or the prefix; may be empty with --prefix or --from-key
-    pub key: String,
-    /// First key after the range
-    #[arg(conflicts_with_all = ["prefix", "from_key"])]
-    pub range_end: Option<String>,
-    /// Every key that begins with KEY
-    #[arg(long, conflicts_with = "from_key")]
-    pub prefix: bool,
-    /// Every key from KEY on
-    #[arg(long)]
-    pub from_key: bool,
+    #[command(flatten)]
+    pub keys: Keys,
     /// Print the pairs as they were before
     #[arg(long)]
     pub prev_kv: bool,
@@ -46,8 +37,7 @@ impl Arguments {
     /// The request that these arguments mean.
     pub fn request(&self) -> Result<DeleteRange, Failure> {
         let encoding = Encoding::from_flag(self.hex);
-        let (key, range_end) =
-            span(&self.key, self.range_end.as_deref(), self.prefix, self.from_key, encoding)?;
+        let (key, range_end) = self.keys.span(encoding)?;
         Ok(DeleteRange { key, range_end, prev_kv: self.prev_kv })
     }
 }

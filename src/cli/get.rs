@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::Global;
 use super::exit::{Exit, Failure};
+use super::keys::Keys;
 use super::output::{self, counted, header_json, pair_json};
 use super::text::Encoding;
-use crate::client::{Answer, Client, Consistency, prefix_end};
+use crate::client::{Answer, Client, Consistency};
 use crate::mvcc::command::{Range, RangeResult, SortOrder, SortTarget};
 
 /// Reads a key, a range of keys or all keys with a prefix
@@ -25,17 +26,8 @@ Examples:
 
 Exits with 3 if there is no such key.")]
 pub(super) struct Arguments {
-    /// The key, the first key of a range, or the prefix; may be empty with --prefix or --from-key
-    pub key: String,
-    /// First key after the range
-    #[arg(conflicts_with_all = ["prefix", "from_key"])]
-    pub range_end: Option<String>,
-    /// Every key that begins with KEY
-    #[arg(long, conflicts_with = "from_key")]
-    pub prefix: bool,
-    /// Every key from KEY on
-    #[arg(long)]
-    pub from_key: bool,
+    #[command(flatten)]
+    pub keys: Keys,
     /// Most keys to return; 0: all
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     pub limit: i64,
@@ -93,8 +85,7 @@ impl Arguments {
     /// The request that these arguments mean.
     pub fn request(&self) -> Result<Range, Failure> {
         let encoding = Encoding::from_flag(self.hex);
-        let (key, range_end) =
-            span(&self.key, self.range_end.as_deref(), self.prefix, self.from_key, encoding)?;
+        let (key, range_end) = self.keys.span(encoding)?;
         let sort_order = match (self.sort_by, self.order) {
             (SortBy::Key, Order::Ascend) => SortOrder::None,
             (_, Order::Ascend) => SortOrder::Ascend,
@@ -119,28 +110,6 @@ impl Arguments {
             ..Range::default()
         })
     }
-}
-
-/// First key and range end of what a command names. The empty key stands for the lowest one where a range is meant.
-pub(super) fn span(
-    key: &str,
-    range_end: Option<&str>,
-    prefix: bool,
-    from_key: bool,
-    encoding: Encoding,
-) -> Result<(bytes::Bytes, bytes::Bytes), Failure> {
-    let zero = bytes::Bytes::from_static(b"\0");
-    let key = encoding.decode(key)?;
-    if key.is_empty() && !prefix && !from_key {
-        return Err(Failure::usage("the key is empty; only with --prefix or --from-key may it be"));
-    }
-    let end = match range_end {
-        Some(end) => encoding.decode(end)?,
-        None if prefix => prefix_end(&key),
-        None if from_key => zero.clone(),
-        None => bytes::Bytes::new(),
-    };
-    Ok((if key.is_empty() { zero } else { key }, end))
 }
 
 pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {

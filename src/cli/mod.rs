@@ -5,7 +5,7 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients
+//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients; `keys`: which keys they mean
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -30,6 +30,7 @@ mod duration;
 mod events;
 pub mod exit;
 mod get;
+mod keys;
 mod lease;
 mod members;
 mod output;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use super::get::span;
+use super::keys::Keys;
 use super::output::{self, pair_json};
 use super::text::Encoding;
 use crate::client::{Client, EventKind, KeyValue, Watch, WatchEvent, Watched};
@@ -25,17 +25,8 @@ Each change is PUT or DELETE, the pair before it with --prev-kv, the key, and th
 elsewhere, and no change is missed or printed twice. With --json each line is a document.
 Exits with 1 if the revisions that it wants were compacted.")]
 pub(super) struct Arguments {
-    /// The key, the first key of a range, or the prefix; may be empty with --prefix or --from-key
-    pub key: String,
-    /// First key after the range
-    #[arg(conflicts_with_all = ["prefix", "from_key"])]
-    pub range_end: Option<String>,
-    /// Every key that begins with KEY
-    #[arg(long, conflicts_with = "from_key")]
-    pub prefix: bool,
-    /// Every key from KEY on
-    #[arg(long)]
-    pub from_key: bool,
+    #[command(flatten)]
+    pub keys: Keys,
     /// The first revision; 0: what comes after now
     #[arg(long, value_name = "REVISION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     pub rev: i64,
@@ -63,8 +54,7 @@ impl Arguments {
     /// The watch that these arguments mean.
     pub(super) fn request(&self) -> Result<Watch, Failure> {
         let encoding = Encoding::from_flag(self.hex);
-        let (key, range_end) =
-            span(&self.key, self.range_end.as_deref(), self.prefix, self.from_key, encoding)?;
+        let (key, range_end) = self.keys.span(encoding)?;
         Ok(Watch {
             key,
             range_end,

@@ -297,7 +297,7 @@ async fn request(
 type Kept = (i64, KeepAlives);
 
 async fn keep(connection: &Connection) -> Result<Kept, Error> {
-    Ok((connection.grant(0, LEASE_SECONDS).await?.value.id, connection.keep_alives().await?))
+    Ok((connection.grant(0, LEASE_SECONDS).await?.value.id, connection.keep_alives()))
 }
 
 async fn keep_alive(connection: &Connection, kept: &mut Option<Kept>) -> Result<Found, Error> {
