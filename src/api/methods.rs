@@ -60,9 +60,6 @@ unary_methods! {
     Events = "setstone.v1.Members" "Events";
 }
 
-/// The method that streams watchers.
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
-
 /// Services that tonic serves.
 const STREAMING: &[&str] = &[
     "grpc.health.v1.Health",
@@ -70,7 +67,8 @@ const STREAMING: &[&str] = &[
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// The method that streams of those that are served here, not by a service of tonic's.
+/// Methods that stream and are served here.
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 /// The counters of every method.
@@ -112,10 +110,7 @@ pub(super) async fn call(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let Some(method) = unary_of(request.uri().path()) else {
-        if request.uri().path() == WATCH {
-            return watch::watch(api, answers, budget, request);
-        }
-        return Box::pin(other(api, request)).await;
+        return Box::pin(other(api, answers, budget, request)).await;
     };
     if leader::is_wanted(request.headers()) && api.store.position().leader.is_none() {
         return grpc::failure(&texts::NO_LEADER.into());
@@ -190,11 +185,18 @@ async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<
     Ok((message, size))
 }
 
-/// A call of a streaming service, or of nothing that there is.
-async fn other(api: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
+/// A call that streams, or of nothing that there is.
+async fn other(
+    api: &Arc<Shared>,
+    answers: &Answers,
+    budget: &Budget,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let path = request.uri().path();
-    if path == KEEP_ALIVE {
-        return lease::keep_alive(api, request).await;
+    match path {
+        WATCH => return watch::watch(api, answers, budget, request),
+        KEEP_ALIVE => return lease::keep_alive(api, request).await,
+        _ => {}
     }
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
     if STREAMING.contains(&service) {

@@ -218,29 +218,15 @@ impl Connection {
     }
 
     /// A stream of one keep-alive: its answer, or the error that ended it, is all that is waited for.
-    pub(super) async fn keep_alive_within(mut self, id: i64, limit: Duration) -> Result<Answer<i64>, Error> {
-        let requests = futures::stream::iter([LeaseKeepAliveRequest { id }]);
-        let first = async {
-            let mut answers = self.lease.lease_keep_alive(timed(requests, limit)).await?.into_inner();
-            answers.message().await.map(Response::new)
-        };
-        let response = attempt(Kind::Read, limit, &self.endpoint, first).await?;
-        let response = response
-            .ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))?;
+    pub(super) async fn keep_alive_within(self, id: i64, limit: Duration) -> Result<Answer<i64>, Error> {
+        let response = self.keep_alives().ask(id, limit).await?;
         Ok(wire::answer(response.header.as_ref(), response.ttl))
     }
 
-    /// Opens a stream of keep-alives to this one member, for whoever keeps many leases. One lease keeps itself alive with
+    /// A stream of keep-alives to this one member, for whoever keeps many leases. One lease keeps itself alive with
     /// [`super::KeptLease`].
-    ///
-    /// # Errors
-    /// As [`Client::keep_alive`].
-    pub async fn keep_alives(&self) -> Result<KeepAlives, Error> {
-        let (requests, queue) = tokio::sync::mpsc::channel(1);
-        let mut connection = self.clone();
-        let opened = connection.lease.lease_keep_alive(tokio_stream::wrappers::ReceiverStream::new(queue));
-        let answers = attempt(Kind::Read, self.timeout, &self.endpoint, opened).await?;
-        Ok(KeepAlives { requests, answers, endpoint: self.endpoint.clone(), timeout: self.timeout })
+    pub fn keep_alives(&self) -> KeepAlives {
+        KeepAlives { connection: self.clone(), stream: None }
     }
 
     pub(super) async fn time_to_live_within(
@@ -391,15 +377,14 @@ impl Client for Connection {
 
 /// A stream of keep-alives to one member. After an error it is of no use any more.
 pub struct KeepAlives {
-    requests: tokio::sync::mpsc::Sender<LeaseKeepAliveRequest>,
-    answers: tonic::Streaming<LeaseKeepAliveResponse>,
-    endpoint: Endpoint,
-    timeout: Duration,
+    connection: Connection,
+    /// Opened with the first question: etcd does not say that it is open before it is asked something.
+    stream: Option<(mpsc::Sender<LeaseKeepAliveRequest>, Streaming<LeaseKeepAliveResponse>)>,
 }
 
 impl fmt::Debug for KeepAlives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeepAlives").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("KeepAlives").field("endpoint", self.connection.endpoint()).finish_non_exhaustive()
     }
 }
 
@@ -409,13 +394,31 @@ impl KeepAlives {
     /// # Errors
     /// As [`Client::keep_alive`].
     pub async fn keep_alive(&mut self, id: i64) -> Result<i64, Error> {
-        // If the stream has ended, it says why instead of answering.
-        let _ = self.requests.send(LeaseKeepAliveRequest { id }).await;
-        let answer = async { self.answers.message().await.map(Response::new) };
-        let answer = attempt(Kind::Read, self.timeout, &self.endpoint, answer).await?;
-        answer
-            .map(|answer| answer.ttl)
-            .ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))
+        self.ask(id, self.connection.timeout).await.map(|response| response.ttl)
+    }
+
+    async fn ask(&mut self, id: i64, limit: Duration) -> Result<LeaseKeepAliveResponse, Error> {
+        let request = LeaseKeepAliveRequest { id };
+        let Self { connection: Connection { lease, endpoint, .. }, stream } = self;
+        let first = async {
+            let answers = match stream {
+                Some((requests, answers)) => {
+                    // If the stream has ended, it says why instead of answering.
+                    let _ = requests.send(request).await;
+                    answers
+                }
+                None => {
+                    let (requests, queue) = mpsc::channel(1);
+                    // The queue is empty.
+                    let _ = requests.try_send(request);
+                    let opened = lease.lease_keep_alive(ReceiverStream::new(queue)).await?;
+                    &mut stream.insert((requests, opened.into_inner())).1
+                }
+            };
+            answers.message().await.map(Response::new)
+        };
+        let answer = attempt(Kind::Read, limit, endpoint, first).await?;
+        answer.ok_or_else(|| failure::malformed("the stream of keep-alives ended without one", Kind::Read))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status as GrpcStatus};
@@ -15,6 +16,7 @@ use crate::env::Random;
 use crate::mvcc::command::{Compare, CompareResult, Operand, Outcome, TxnOp};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_server::{Kv, KvServer};
+use crate::proto::etcdserverpb::lease_server::{Lease, LeaseServer};
 use crate::{Config, Node};
 
 /// What a scripted server does with one request.
@@ -91,6 +93,71 @@ impl Kv for Scripted {
     ) -> Result<Response<pb::CompactionResponse>, GrpcStatus> {
         self.act().await.map(|()| Response::new(pb::CompactionResponse::default()))
     }
+}
+
+/// Keeps leases as etcd does: it says that a stream is open when it answers the first question.
+struct SaysNothingFirst;
+
+#[tonic::async_trait]
+impl Lease for SaysNothingFirst {
+    type LeaseKeepAliveStream =
+        futures::stream::BoxStream<'static, Result<pb::LeaseKeepAliveResponse, GrpcStatus>>;
+
+    async fn lease_keep_alive(
+        &self,
+        requests: Request<tonic::Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, GrpcStatus> {
+        let mut requests = requests.into_inner();
+        let first = requests.message().await?;
+        let all = tokio_stream::iter(first.map(Ok)).chain(requests);
+        let answer = |request: Result<pb::LeaseKeepAliveRequest, GrpcStatus>| {
+            request.map(|request| pb::LeaseKeepAliveResponse {
+                header: None,
+                id: request.id,
+                ttl: request.id,
+            })
+        };
+        Ok(Response::new(all.map(answer).boxed()))
+    }
+    async fn lease_grant(
+        &self,
+        _: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, GrpcStatus> {
+        Err(GrpcStatus::unimplemented(""))
+    }
+    async fn lease_revoke(
+        &self,
+        _: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, GrpcStatus> {
+        Err(GrpcStatus::unimplemented(""))
+    }
+    async fn lease_time_to_live(
+        &self,
+        _: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, GrpcStatus> {
+        Err(GrpcStatus::unimplemented(""))
+    }
+    async fn lease_leases(
+        &self,
+        _: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, GrpcStatus> {
+        Err(GrpcStatus::unimplemented(""))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_keep_alives_asks_before_it_waits() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint: Endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let serving = tonic::transport::Server::builder().add_service(LeaseServer::new(SaysNothingFirst));
+    let serving = tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+    let connection = Connection::new(endpoint, &Options::default());
+    let mut stream = connection.keep_alives();
+    for lease in [7, 8, 9] {
+        assert_eq!(stream.keep_alive(lease).await.unwrap(), lease);
+    }
+    assert_eq!(connection.keep_alive(5).await.unwrap().value, 5);
+    serving.abort();
 }
 
 /// Begins with the first endpoint, and pauses as briefly as can be.
