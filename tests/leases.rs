@@ -45,6 +45,7 @@ async fn gone(client: &impl Client, of: &str) -> Instant {
     let deadline = Instant::now() + DEADLINE;
     while count(client, of).await > 0 {
         assert!(Instant::now() < deadline, "{of} is still there");
+        // Between two looks; nothing tells when it is gone.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Instant::now()
@@ -182,6 +183,7 @@ async fn a_new_leader_begins_leases_anew_and_ends_them_soon_after() {
     let client = cluster.client();
     let lease = client.grant(0, 3).await.unwrap().value.id;
     client.put(put("k", lease)).await.unwrap();
+    // Time passes that the next leader must give back: no condition can be waited for.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let stopped = Instant::now();
     cluster.stop(leader).await;
@@ -201,6 +203,7 @@ async fn a_kept_lease_outlives_its_leader_and_is_lost_when_it_is_revoked() {
     for _ in 0..2 {
         let (_, leader) = members(&cluster).await;
         cluster.stop(leader).await;
+        // Longer than its time to live: that it is still there then is what is tested.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(!lease.is_lost());
         assert_eq!(count(&client, "kept").await, 1);
@@ -309,6 +312,7 @@ async fn what_is_written_down_outlasts_a_restart_and_a_renewal_takes_it_back() {
     let deadline = Instant::now() + DEADLINE;
     while node.client().time_to_live(left, false).await.unwrap().value.ttl > 95 {
         assert!(Instant::now() < deadline, "no time passes");
+        // Between two looks; nothing tells that time has passed.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(node.client().keep_alive(renewed).await.unwrap().value, 100);

@@ -90,7 +90,7 @@ const FOUND: [(Bug, u64, &str); 37] = [
     (Bug::LoseApplied, 0, "the state of"),
     (Bug::IgnoreMarks, 0, "a disk that is not its own"),
     (Bug::LeaveFileOpen, 0, "open files"),
-    (Bug::ReadWithoutQuorum, 25, "STALE"),
+    (Bug::ReadWithoutQuorum, 24, "STALE"),
     (Bug::ApplyTwice, 0, "nobody can have done that"),
     (Bug::UnequalApply, 0, "with digest"),
     (Bug::SkipApply, 0, "the state of"),

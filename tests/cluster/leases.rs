@@ -28,6 +28,7 @@ async fn a_killed_leader_takes_no_lease_along() {
         let abandoned = world.remote.grant(0, 3).await.unwrap().value.id;
         world.remote.put(leased(&kept, lease)).await.unwrap();
         world.remote.put(leased(&left, abandoned)).await.unwrap();
+        // Most of the time to live passes, so that the next leader is seen to begin it anew.
         tokio::time::sleep(TTL - Duration::from_millis(700)).await;
         // This is what the next leader must stand by.
         let renewed = Instant::now();
@@ -44,6 +45,7 @@ async fn a_killed_leader_takes_no_lease_along() {
                 }
             }
             assert!(killed.elapsed() < DEADLINE, "leases are still there");
+            // Between two looks; nothing tells when a key is gone.
             tokio::time::sleep(LOOK).await;
         }
         let (kept_for, left_for) = (kept_until.unwrap() - renewed, left_until.unwrap() - killed);

@@ -90,6 +90,7 @@ async fn write(store: Remote, prefix: String, history: Arc<History>, stop: Arc<A
         };
         history.wrote(asked, &outcome);
         writes.push(Write { key, value, outcome });
+        // The load has a rate.
         tokio::time::sleep(PAUSE).await;
     }
     writes
@@ -109,6 +110,7 @@ async fn read(store: Remote, key: String, history: Arc<History>, stop: Arc<Atomi
             }
             Err(error) => history.read_failed(error.to_string()),
         }
+        // The load has a rate.
         tokio::time::sleep(PAUSE).await;
     }
 }

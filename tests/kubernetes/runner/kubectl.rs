@@ -78,6 +78,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> 
             let _ = child.wait();
             return None;
         }
+        // The standard library cannot wait for a process up to a deadline.
         std::thread::sleep(Duration::from_millis(5));
     }
 }

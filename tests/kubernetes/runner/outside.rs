@@ -135,6 +135,7 @@ pub fn api_server(run: &mut Run) -> Step {
     run.world()?.start_load(None)?;
     let away = |world: &World| -> Step {
         cluster.run(&["stop", "apiserver"])?;
+        // How long it is away is what the row is about.
         std::thread::sleep(Duration::from_secs(20));
         cluster.run(&["start", "apiserver"])?;
         world

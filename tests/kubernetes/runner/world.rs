@@ -125,6 +125,7 @@ impl World {
             if Instant::now() > deadline {
                 return Err(format!("not within {limit:?}: {what}"));
             }
+            // Between two looks at what `kubectl` shows.
             std::thread::sleep(LOOK);
         }
     }
