@@ -401,19 +401,16 @@ impl KeepAlives {
         let request = LeaseKeepAliveRequest { id };
         let Self { connection: Connection { lease, endpoint, .. }, stream } = self;
         let first = async {
-            let answers = match stream {
-                Some((requests, answers)) => {
-                    // If the stream has ended, it says why instead of answering.
-                    let _ = requests.send(request).await;
-                    answers
-                }
-                None => {
-                    let (requests, queue) = mpsc::channel(1);
-                    // The queue is empty.
-                    let _ = requests.try_send(request);
-                    let opened = lease.lease_keep_alive(ReceiverStream::new(queue)).await?;
-                    &mut stream.insert((requests, opened.into_inner())).1
-                }
+            let answers = if let Some((requests, answers)) = stream {
+                // If the stream has ended, it says why instead of answering.
+                let _ = requests.send(request).await;
+                answers
+            } else {
+                let (requests, queue) = mpsc::channel(1);
+                // The queue is empty.
+                let _ = requests.try_send(request);
+                let opened = lease.lease_keep_alive(ReceiverStream::new(queue)).await?;
+                &mut stream.insert((requests, opened.into_inner())).1
             };
             answers.message().await.map(Response::new)
         };
