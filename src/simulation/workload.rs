@@ -116,15 +116,19 @@ impl Caller {
                 let (key, value) = (format!("l{lease}.{key}").into(), self.value());
                 self.call(self.any_member(), Action::PutOn(key, value, lease)).await;
             }
+            // As a client that has one stream, or as one that goes elsewhere each time.
+            let always = self.dice.chance(50).then(|| self.any_member());
             // Whoever keeps it may die at any moment.
             for _ in 0..self.dice.below(9) {
                 let pause = self.dice.within(0, ttl.unsigned_abs() * 400);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                if shared.now.millis() >= shared.plan.heal || !self.keep_alive(lease).await {
+                if shared.now.millis() >= shared.plan.heal
+                    || !self.keep_alive(always.unwrap_or_else(|| self.any_member()), lease).await
+                {
                     break;
                 }
             }
-            if self.dice.chance(200)
+            if self.dice.chance(20)
                 && let Some(connection) = self.members.get(self.any_member())
             {
                 // Whether it comes through, nobody needs to know.
@@ -158,8 +162,7 @@ impl Caller {
     }
 
     /// False if it is said to be gone.
-    async fn keep_alive(&self, lease: i64) -> bool {
-        let member = self.any_member();
+    async fn keep_alive(&self, member: usize, lease: i64) -> bool {
         let Some(connection) = self.members.get(member) else { return false };
         let asked = self.shared.now.millis();
         match connection.keep_alive(lease).await {
