@@ -14,7 +14,7 @@ pub type EntryId = (u64, u64);
 pub type VoteSeen = (u64, u64, bool);
 
 /// What happened inside a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A member opened its log.
     Opened {
@@ -124,6 +124,22 @@ pub enum Seen {
     Lost {
         /// The member.
         node: u64,
+    },
+    /// A leader begins to change who votes.
+    Votes {
+        /// The leader.
+        node: u64,
+        /// Who is to vote.
+        voters: Vec<u64>,
+    },
+    /// How much of something a member holds, which has a limit.
+    Holds {
+        /// What it holds.
+        what: &'static str,
+        /// How much.
+        held: u64,
+        /// How much it may hold.
+        limit: u64,
     },
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::scale;
 use super::start::Desired;
+use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal};
 use crate::mvcc::cluster::Admission;
 
@@ -101,7 +102,7 @@ impl Leading {
 
     /// It answers, and lacks next to nothing.
     pub(super) fn is_fit(&self, id: NodeId) -> bool {
-        self.answering.contains(&id) && self.caught_up.contains(&id)
+        self.answering.contains(&id) && self.caught_up.contains(&id) || simulated::planted(Bug::ChangeBlindly)
     }
 
     /// A change that its new voters cannot commit is not begun.

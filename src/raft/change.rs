@@ -10,6 +10,7 @@ use openraft::{ChangeMembers, Instant as _};
 
 use super::handle::Consensus;
 use super::types::{LogId, PeerNode, TypeConfig};
+use crate::env::simulated::{self, Seen};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -76,6 +77,7 @@ impl Consensus {
     /// # Errors
     /// As [`Consensus::add_learner`].
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>, seen: &MembersSeen) -> Result<(), Error> {
+        self.tell(&voters);
         self.change(ChangeMembers::ReplaceAllVoters(voters), false, seen).await
     }
 
@@ -84,7 +86,12 @@ impl Consensus {
     /// # Errors
     /// As [`Consensus::add_learner`].
     pub async fn demote_others(&self, voters: BTreeSet<NodeId>, seen: &MembersSeen) -> Result<(), Error> {
+        self.tell(&voters);
         self.change(ChangeMembers::ReplaceAllVoters(voters), true, seen).await
+    }
+
+    fn tell(&self, voters: &BTreeSet<NodeId>) {
+        simulated::tell(|| Seen::Votes { node: self.id().0, voters: voters.iter().map(|id| id.0).collect() });
     }
 
     /// Ends the membership of some that do not vote.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec;
 use super::types::{Callback, ClientWriteResult, Raft};
 use super::wire::{Applied, Proposed};
-use crate::env::simulated::{self, Bug};
+use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -34,6 +34,8 @@ impl BytesWaiting {
         if before.saturating_add(bytes) > limits::PROPOSER_BYTES {
             Err(Error::TooManyRequests)
         } else {
+            let (waiting, limit) = ((before + bytes) as u64, limits::PROPOSER_BYTES as u64);
+            simulated::tell(|| Seen::Holds { what: "bytes of requests", held: waiting, limit });
             Ok(held)
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::disaster;
 use super::history::Action;
 use super::shared::{Phase, Shared};
 use super::workload::Caller;
@@ -54,6 +55,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
         }
     }
     shared.waiting_for.replace("watchers that have not seen everything".into());
+    disaster::run(&mut caller, &shared, newest).await;
 }
 
 /// Nobody keeps leases alive any more: all of them end.

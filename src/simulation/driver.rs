@@ -42,6 +42,7 @@ enum Step {
     Speaks,
     Published,
     Scaled,
+    Owner,
 }
 
 pub(super) struct Driver<'a> {
@@ -52,6 +53,8 @@ pub(super) struct Driver<'a> {
     steps: Vec<(u64, Step)>,
     next_fault: usize,
     healed: bool,
+    /// From when on everything must work again, in time.
+    owed_from: u64,
     /// An old copy: of which pod's volume, and when it was made.
     old_volume: Option<(u16, u64, SimulatedFiles)>,
 }
@@ -60,7 +63,17 @@ impl<'a> Driver<'a> {
     pub(super) fn new(sim: Sim<'a>, shared: Shared) -> Self {
         let dice = Dice::new(mix(shared.plan.seed) ^ 0x6472_6976);
         let kubelet = Kubelet::new(shared.clone());
-        Self { sim, shared, dice, kubelet, steps: Vec::new(), next_fault: 0, healed: false, old_volume: None }
+        Self {
+            sim,
+            dice,
+            kubelet,
+            steps: Vec::new(),
+            next_fault: 0,
+            healed: false,
+            owed_from: shared.plan.heal,
+            shared,
+            old_volume: None,
+        }
     }
 
     /// Runs until the audit is done, something is wrong, or the time is up.
@@ -77,6 +90,7 @@ impl<'a> Driver<'a> {
                 self.heal();
             }
             self.roll_back(millis);
+            self.lose_majority(millis);
             self.kubelet.step(&mut self.sim);
             match self.sim.step() {
                 Ok(true) => return,
@@ -90,7 +104,7 @@ impl<'a> Driver<'a> {
             {
                 return;
             }
-            if millis > heal + self.patience() {
+            if millis > self.owed_from + self.patience() {
                 return self.complain_of_liveness();
             }
             millis += 1;
@@ -107,7 +121,7 @@ impl<'a> Driver<'a> {
     fn complain_of_liveness(&self) {
         let waiting = self.shared.waiting_for.borrow().clone();
         self.shared.complain(format!(
-            "not live: {} s after everything was healed the cluster still owes {waiting}",
+            "not live: {} s after the last that was done to it the cluster still owes {waiting}",
             self.patience() / 1_000
         ));
         for (ordinal, report) in self.shared.reports.borrow().iter() {
@@ -153,6 +167,10 @@ impl<'a> Driver<'a> {
             Fault::Scale { replicas, time } => {
                 self.scale(replicas);
                 self.later(now + time, Step::Scaled);
+            }
+            Fault::NoOwner { time } => {
+                self.shared.owner.set_away(true);
+                self.later(now + time, Step::Owner);
             }
             Fault::Engine { pod, back } => self.kubelet.restart(pod, back),
             Fault::BitFlip { pod, .. } | Fault::Replace { pod, .. } => self.tamper(now, pod, &fault),
@@ -318,6 +336,25 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Takes a majority of the volumes, and the power of all machines.
+    fn lose_majority(&mut self, now: u64) {
+        if self.shared.phase.get() != Phase::Disaster {
+            return;
+        }
+        self.shared.trace.add(&format!("FAULT the volumes of {:?} are gone", self.shared.plan.lost));
+        for ordinal in 0..self.shared.plan.size {
+            let down = self.dice.within(100, 3_000);
+            self.shared.invariants.borrow_mut().tamper(ordinal);
+            self.kubelet.power_loss(&mut self.sim, ordinal, now + down);
+        }
+        for ordinal in self.shared.plan.lost.clone() {
+            volumes::replace(&self.shared, ordinal, Volume::Nothing, &self.dice);
+        }
+        self.shared.invariants.borrow_mut().recovers();
+        self.owed_from = now;
+        self.shared.phase.set(Phase::Lost);
+    }
+
     fn copy_volume(&mut self, ordinal: u16, now: u64) {
         if let Some(pod) = self.shared.pods.get(usize::from(ordinal)) {
             self.old_volume = Some((ordinal, now, pod.files.copy()));
@@ -380,6 +417,7 @@ impl<'a> Driver<'a> {
             Step::Speaks => self.shared.zone.silence(false),
             Step::Published => self.shared.publish_all(),
             Step::Scaled => self.scale(self.shared.plan.size),
+            Step::Owner => self.shared.owner.set_away(false),
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Fault {
     DeletePod { pod: u16 },
     /// The set is scaled, and back. Membership follows it, or the pods are only away ([`super::plan::Plan::follows`]).
     Scale { replicas: u16, time: u64 },
+    /// The API server does not answer: nobody knows the size of the set.
+    NoOwner { time: u64 },
     /// Nothing passes between these pods and the others.
     Partition { pods: Vec<u16>, time: u64 },
     /// The same, on and off.
@@ -105,6 +107,7 @@ impl Fault {
             Self::Kill { .. } => "kill",
             Self::DeletePod { .. } => "pod deleted",
             Self::Scale { .. } => "scaled and back",
+            Self::NoOwner { .. } => "API server away",
             Self::Partition { .. } => "partition",
             Self::Flapping { .. } => "flapping partition",
             Self::Cut { .. } => "partial partition",

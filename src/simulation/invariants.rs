@@ -7,12 +7,17 @@
 //! * what is applied is on the disk of the member that applies it, and on those of a majority;
 //! * a log is cut only as far as a snapshot on disk reaches;
 //! * what a disk acknowledged is there when it is opened again: the vote, and the log up to the entry;
-//! * a disk is lost only if somebody did something to it.
+//! * a disk is lost only if somebody did something to it;
+//! * no change of the voters is begun of whose new voters a majority is not there;
+//! * nothing that has a limit exceeds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::env::simulated::{EntryId, Seen, VoteSeen};
 use crate::identity::NodeId;
+
+/// A member that has shown itself so long ago, in milliseconds, may still look alive to a leader.
+const THERE_MILLIS: u64 = 4_000;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -37,6 +42,10 @@ pub struct Invariants {
     members: BTreeSet<u16>,
     /// By member: up to where its snapshots on disk reach.
     kept: BTreeMap<u64, u64>,
+    /// By member: when its process last showed itself, in milliseconds, as exactly as the probes of all tell the time.
+    there: BTreeMap<u64, u64>,
+    /// When any process last showed itself.
+    now: u64,
     /// Snapshots that were installed.
     installed: u64,
     wrong: Vec<String>,
@@ -65,6 +74,22 @@ impl Invariants {
     /// A process begins: its state starts wherever its disk says.
     pub fn started(&mut self, ordinal: u16) {
         self.positions.retain(|node, _| NodeId(*node).ordinal() != ordinal);
+    }
+
+    /// The process of a member runs, now.
+    pub fn runs(&mut self, node: NodeId, millis: u64) {
+        self.now = self.now.max(millis);
+        self.there.insert(node.0, millis);
+    }
+
+    /// A majority of the disks is gone: what the others hold is one history, what comes then another. Terms go on.
+    pub fn recovers(&mut self) {
+        self.voters = 0;
+        self.logged.clear();
+        self.applied.clear();
+        self.states.clear();
+        self.positions.clear();
+        self.there.clear();
     }
 
     /// The pod is outside the desired range: its member may be removed, and its disk then is lost.
@@ -102,6 +127,9 @@ impl Invariants {
 
     /// Takes in what happened; true if it is something new.
     pub fn take(&mut self, seen: Seen) -> bool {
+        if let Seen::Opened { node, .. } | Seen::Logged { node, .. } | Seen::Applied { node, .. } = seen {
+            self.there.insert(node, self.now);
+        }
         match seen {
             Seen::Leads { node, term, leader, last } => return self.leads(node, term, leader, last),
             Seen::Logged { node, id, digest } => {
@@ -143,6 +171,13 @@ impl Invariants {
                         "the state of {} after entry {index} is not that of another member",
                         NodeId(node)
                     ));
+                }
+                return false;
+            }
+            Seen::Votes { node, voters } => self.votes(node, &voters),
+            Seen::Holds { what, held, limit } => {
+                if held > limit {
+                    self.complain(format!("LIMIT: {held} {what}, and there may be {limit}"));
                 }
                 return false;
             }
@@ -257,6 +292,20 @@ impl Invariants {
         }
     }
 
+    fn votes(&mut self, node: u64, voters: &[u64]) {
+        let is_there =
+            |voter: &&u64| self.there.get(voter).is_some_and(|seen| seen + THERE_MILLIS >= self.now);
+        let there = voters.iter().filter(is_there).count();
+        if there * 2 <= voters.len() {
+            let voters: Vec<String> = voters.iter().map(|voter| NodeId(*voter).to_string()).collect();
+            self.complain(format!(
+                "{} lets {} vote, and only {there} of them are there",
+                NodeId(node),
+                voters.join(", ")
+            ));
+        }
+    }
+
     fn complain(&mut self, text: String) {
         self.wrong.push(text);
     }
@@ -287,7 +336,7 @@ mod tests {
     fn seen(all: &[Seen]) -> Vec<String> {
         let mut invariants = Invariants::default();
         for seen in all {
-            invariants.take(*seen);
+            invariants.take(seen.clone());
         }
         invariants.wrong().to_vec()
     }
@@ -369,6 +418,33 @@ mod tests {
             all.push(after);
             assert!(seen(&all).first().unwrap().contains(what), "{:?}", seen(&all));
         }
+    }
+
+    #[test]
+    fn most_of_those_who_are_to_vote_are_there() {
+        let lets_vote = |voters: &[u64]| {
+            let mut invariants = Invariants::default();
+            invariants.runs(NodeId(A), 1_000);
+            invariants.runs(NodeId(B), 5_000);
+            invariants.runs(NodeId(B), 1_001 + THERE_MILLIS);
+            invariants.take(Seen::Votes { node: B, voters: voters.to_vec() });
+            invariants.wrong().first().cloned().unwrap_or_default()
+        };
+        assert_eq!(lets_vote(&[B]), "");
+        let mut invariants = Invariants::default();
+        invariants.runs(NodeId(B), 99_000);
+        invariants.take(Seen::Opened { node: A, vote: (0, 0, false), last: (0, 0) });
+        invariants.take(Seen::Votes { node: B, voters: vec![A] });
+        assert_eq!(invariants.wrong(), Vec::<String>::new(), "it was just begun");
+        assert!(lets_vote(&[A, B]).contains("only 1 of them are there"));
+        assert!(lets_vote(&[A]).contains("only 0"));
+    }
+
+    #[test]
+    fn what_has_a_limit_keeps_it() {
+        let holds = |held| seen(&[Seen::Holds { what: "stones", held, limit: 7 }]);
+        assert_eq!(holds(7), Vec::<String>::new());
+        assert_eq!(holds(8), ["LIMIT: 8 stones, and there may be 7"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! * `kubelet`, `process`: runs pods as the playground's StatefulSet controller says
 //! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `watching`, `audit`: the clients; those that watch; what is asked of every member at the end
+//! * `disaster`: the end of some: a majority of the volumes is gone, and a human has it recovered
 //! * `history`, `check`, `watch_check`: what clients and watchers saw, and whether that can be (pure)
 //! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
@@ -19,6 +20,7 @@
 
 mod audit;
 pub mod check;
+mod disaster;
 mod driver;
 pub mod fault;
 pub mod history;
@@ -116,7 +118,7 @@ fn run_here(seed: u64, options: Options) -> Report {
             if let Seen::LeaseEnded { lease, index, revision, moved, expired } = seen {
                 leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
             }
-            if invariants.borrow_mut().take(seen) {
+            if invariants.borrow_mut().take(seen.clone()) {
                 trace.add(&format!("{seen:x?}"));
             }
         })
@@ -145,6 +147,7 @@ fn run_here(seed: u64, options: Options) -> Report {
         other_clusters: RefCell::default(),
         phase: Cell::new(Phase::Running),
         watchings: RefCell::default(),
+        watching: Cell::new(plan.watchers),
         settled: Cell::new(None),
         counts: RefCell::default(),
         wrong: RefCell::default(),

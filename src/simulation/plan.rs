@@ -68,6 +68,8 @@ pub struct Plan {
     pub heal: u64,
     /// The pod that gets an old copy of its volume once all is well.
     pub rollback: Option<Rollback>,
+    /// Pods whose volumes are gone at the very end: without them there is no majority. Or none.
+    pub lost: Vec<u16>,
     /// The members ask for the size of the `StatefulSet`, and membership follows it. A set that was scaled down can lose fewer
     /// disks, so nothing is done to them then.
     pub follows: bool,
@@ -114,8 +116,16 @@ impl Plan {
                 let fault = Fault::Scale { replicas, time: scaling.within(1_000, 10_000) };
                 faults.push((scaling.within(begin, heal), fault));
             }
+            if scaling.chance(40) {
+                let fault = Fault::NoOwner { time: scaling.within(1_000, 12_000) };
+                faults.push((scaling.within(begin, heal), fault));
+            }
             faults.sort_by_key(|(at, _)| *at);
         }
+        let disaster = Dice::new(mix(seed) ^ 0x6c6f_7374);
+        // Sizes of which all pods vote, whoever counts them.
+        let may_lose = may_follow && !follows && matches!(size, 2 | 3 | 5);
+        let lost = if may_lose && disaster.chance(50) { majority(&disaster, size) } else { Vec::new() };
         // Of its own, too.
         let watching = Dice::new(mix(seed) ^ 0x7761_7463);
         Self {
@@ -135,9 +145,19 @@ impl Plan {
             faults,
             heal,
             rollback,
+            lost,
             follows,
         }
     }
+}
+
+/// So many pods, and not all, that the others are no majority.
+fn majority(dice: &Dice, size: u16) -> Vec<u16> {
+    let mut pods: Vec<u16> = (0..size).collect();
+    for _ in 0..dice.within(1, u64::from(size / 2)) {
+        pods.remove(dice.below(pods.len() as u64) as usize);
+    }
+    pods
 }
 
 fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
@@ -242,13 +262,16 @@ mod tests {
     fn a_thousand_seeds_plan_everything() {
         let mut seen = BTreeSet::new();
         let mut sizes = BTreeSet::new();
-        let mut followed = 0;
+        let (mut followed, mut disasters) = (0, 0);
         for plan in (0..1_000).map(Plan::of) {
             sizes.insert(plan.size);
             let tampered: BTreeSet<u16> =
                 plan.faults.iter().flat_map(|(_, fault)| fault.tampers_with()).collect();
             assert!(tampered.len() <= usize::from((plan.size - 1) / 2), "{plan:?}");
             assert!(plan.rollback.is_none() || tampered.is_empty(), "{plan:?}");
+            let (left, all) = (usize::from(plan.size) - plan.lost.len(), usize::from(plan.size));
+            assert!(plan.lost.is_empty() || left > 0 && left * 2 <= all && tampered.is_empty(), "{plan:?}");
+            disasters += usize::from(!plan.lost.is_empty());
             followed += usize::from(
                 plan.follows && plan.faults.iter().any(|(_, fault)| fault.name() == "scaled and back"),
             );
@@ -260,7 +283,8 @@ mod tests {
             assert!(plan.heal - begin <= FAULTS_MILLIS, "{plan:?}");
         }
         assert!(followed > 50, "{followed} of 1000 change their size");
+        assert!(disasters > 30, "{disasters} of 1000 lose a majority of their volumes");
         assert_eq!(sizes, (1..=7).collect());
-        assert_eq!(seen.len(), 37, "{seen:?}");
+        assert_eq!(seen.len(), 38, "{seen:?}");
     }
 }

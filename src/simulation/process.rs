@@ -10,11 +10,16 @@ use super::shared::{Heard, Process, Report, Shared};
 use super::volumes;
 use super::world::Pod;
 use crate::env::Env;
+use crate::env::simulated::Seen;
 use crate::identity::NodeId;
 use crate::node::Node;
 
 /// The processes of a set do not begin at the same moment.
 const BEGIN_MILLIS: u64 = 300;
+/// Tasks that a member may have: its own, and some for each connection and stream of six peers and a dozen clients. Twice what is usual.
+const TASKS: u64 = 300;
+/// Files that a member may have open: segments of its log, snapshots, the identity. Twice what is usual.
+const OPEN_FILES: u64 = 100;
 /// Time after a stop in which the last tasks end and the last files are closed.
 const TIDY: Duration = Duration::from_secs(5);
 
@@ -54,7 +59,9 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
             _ = probes.tick() => {
                 let report = node.health();
                 shared.heard.borrow_mut().push(Heard::Probed(process.container, report.ready));
-                shared.reports.borrow_mut().insert(ordinal, told(&report));
+                let report = told(&report);
+                keeps_limits(shared, pod, &report);
+                shared.reports.borrow_mut().insert(ordinal, report);
             }
         }
     }
@@ -67,6 +74,18 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
         shared.count("stopped in order");
     }
     "stopped".into()
+}
+
+/// A member that runs, and what it has open.
+fn keeps_limits(shared: &Shared, pod: &Pod, report: &Report) {
+    let mut invariants = shared.invariants.borrow_mut();
+    if let Some(node) = report.node {
+        invariants.runs(node, shared.now.millis());
+    }
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64;
+    let files = pod.files.open_files() as u64;
+    invariants.take(Seen::Holds { what: "tasks", held: tasks, limit: TASKS });
+    invariants.take(Seen::Holds { what: "open files", held: files, limit: OPEN_FILES });
 }
 
 /// A disk that once held an identity does not become blank by itself.

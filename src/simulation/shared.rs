@@ -94,6 +94,8 @@ pub(super) struct Simulation {
     pub(super) phase: Cell<Phase>,
     /// What was watched.
     pub(super) watchings: RefCell<Vec<Watching>>,
+    /// Clients that still watch.
+    pub(super) watching: Cell<u16>,
     /// The revision of the store once nothing is written any more: watchers must reach it.
     pub(super) settled: Cell<Option<i64>>,
     /// How often what happened.
@@ -117,6 +119,10 @@ pub(super) enum Phase {
     Written,
     /// It was put in place, if the plan has one.
     RolledBack,
+    /// Everything was checked; now a majority of the volumes is to go.
+    Disaster,
+    /// It is gone.
+    Lost,
 }
 
 impl Simulation {

@@ -53,6 +53,7 @@ impl Observer {
             // Whoever lost the track begins where it is possible again, as kube-apiserver does.
             start = end;
             if is_done {
+                self.shared.watching.set(self.shared.watching.get().saturating_sub(1));
                 return;
             }
             tokio::time::sleep(LOOK).await;

@@ -37,6 +37,9 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// The key that the audit writes.
+    pub(super) const TOUCHED: &str = "audit";
+
     /// A client with a place of its own in the network.
     pub(super) fn new(name: &str, shared: Shared, place: &Pod, patience: Duration) -> Self {
         let env = place.env(&shared.now, &shared.zone);
@@ -250,6 +253,20 @@ impl Caller {
         let answer = self.member(member)?.get(everything(), Consistency::Linearizable).await?;
         of(member, &answer.header)?;
         Ok(answer.header.revision)
+    }
+
+    /// The state of a member with everything that was acknowledged, and its revision.
+    pub(super) async fn everything(&self, member: usize) -> Result<(State, i64), Error> {
+        let answer = self.member(member)?.get(everything(), Consistency::Linearizable).await?;
+        of(member, &answer.header)?;
+        Ok((state(answer.value), answer.header.revision))
+    }
+
+    /// A write that is in no history.
+    pub(super) async fn touch(&self, member: usize) -> Result<(), Error> {
+        let put = Put { key: Self::TOUCHED.into(), value: "touched".into(), ..Put::default() };
+        let answer = self.member(member)?.put(put).await?;
+        of(member, &answer.header)
     }
 
     /// Forgets the connection to a member: it may lead to a pod that had the member's name.

@@ -230,13 +230,18 @@ pub struct Pod {
 pub struct SimulatedOwner {
     /// Size and generation.
     spec: Mutex<(u16, i64)>,
+    is_away: AtomicBool,
     dice: Dice,
 }
 
 impl SimulatedOwner {
     /// A set that was just created.
     pub fn new(size: u16, seed: u64) -> Self {
-        Self { spec: Mutex::new((size, 1)), dice: Dice::new(mix(seed) ^ 0x6f77_6e65) }
+        Self {
+            spec: Mutex::new((size, 1)),
+            is_away: AtomicBool::new(false),
+            dice: Dice::new(mix(seed) ^ 0x6f77_6e65),
+        }
     }
 
     /// Changes the size.
@@ -244,12 +249,17 @@ impl SimulatedOwner {
         let mut spec = self.spec.lock();
         *spec = (size, spec.1 + 1);
     }
+
+    /// Whether the API server answers nobody.
+    pub fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
+    }
 }
 
 impl Owner for SimulatedOwner {
     fn look(&self) -> BoxFuture<'_, Seen> {
         let (size, generation) = *self.spec.lock();
-        let seen = if self.dice.chance(10) {
+        let seen = if self.dice.chance(10) || self.is_away.load(Ordering::Relaxed) {
             Seen::Unknown("the API server does not answer".into())
         } else {
             Seen::Wants { start: 0, size, generation }

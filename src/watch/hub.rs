@@ -12,6 +12,7 @@ use super::event::{Encode, SharedEvent};
 use super::session::Session;
 use super::source::Source;
 use crate::env::Random;
+use crate::env::simulated::{self, Bug, Seen};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mvcc::{Event, Interests, WatchedKeys};
@@ -340,7 +341,7 @@ impl Streams {
 impl Stream {
     /// Adds an event, unless more than `most` bytes would wait: then all are dropped.
     fn push(&mut self, event: &Arc<SharedEvent>, queued_bytes: &mut usize, most: usize) -> bool {
-        if self.bytes + event.weight() > most {
+        if self.bytes + event.weight() > most && !simulated::planted(Bug::WatchQueueEndless) {
             self.fall_behind(queued_bytes);
             return false;
         }
@@ -350,6 +351,8 @@ impl Stream {
         self.bytes += event.weight();
         *queued_bytes += event.weight();
         self.queue.push(event.clone());
+        let (held, limit) = (self.bytes as u64, most as u64);
+        simulated::tell(|| Seen::Holds { what: "bytes of events for one stream", held, limit });
         true
     }
 

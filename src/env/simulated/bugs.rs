@@ -26,6 +26,12 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// The newest entries are never dropped from memory, although they are on disk.
+    KeepAllInMemory,
+    /// What waits for a stream of watchers is never too much.
+    WatchQueueEndless,
+    /// Members that do not answer count as if they did when voters are changed.
+    ChangeBlindly,
     /// What a stream of watchers lost is not read from the history.
     WatchForgetLost,
     /// Watchers that fall behind read the last revision again that they were told of.

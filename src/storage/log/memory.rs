@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::format::{self, HEADER_BYTES, RECORD_HEADER_BYTES, State};
 use super::{Done, Entry, LogId, Observer, Stats, Vote};
 use crate::env::File;
+use crate::env::simulated::{self, Bug, Seen};
 use crate::limits;
 
 /// Term and place of one entry. A place that is not known yet names the append call instead.
@@ -208,6 +209,8 @@ impl Memory {
     fn append(&mut self, entries: &[Entry], bytes: usize) -> u64 {
         self.calls += 1;
         self.queue_bytes += bytes;
+        let (held, limit) = (self.queue_bytes as u64, limits::LOG_QUEUE_BYTES as u64);
+        simulated::tell(|| Seen::Holds { what: "bytes that wait for the log", held, limit });
         if self.slots.is_empty()
             && let Some(entry) = entries.first()
         {
@@ -282,12 +285,18 @@ impl Memory {
             self.durable_end += 1;
         }
         while self.cache_bytes > self.cache_limit
+            && !simulated::planted(Bug::KeepAllInMemory)
             && let Some(index) = self.cache.front().map(|entry| entry.id.index)
             && index < self.durable_end
             && let Some(entry) = self.cache.pop_front()
         {
             self.cache_bytes -= entry.payload.len();
         }
+        simulated::tell(|| {
+            let durable = self.cache.iter().take_while(|entry| entry.id.index < self.durable_end);
+            let held = durable.map(|entry| entry.payload.len() as u64).sum();
+            Seen::Holds { what: "bytes of entries that are on disk", held, limit: self.cache_limit as u64 }
+        });
     }
 
     /// Splits a read into what is on disk and what is in the cache.
