@@ -96,6 +96,15 @@ pub const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
 pub const HTTP2_CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of answers that one HTTP/2 stream may have waiting for a client that does not read.
 pub const HTTP2_SEND_BUFFER: usize = 256 << 10;
+/// Bytes of one JSON value that becomes a message: base64 makes [`RECEIVED_MESSAGE_BYTES`] a third larger, and people indent.
+pub const GATEWAY_VALUE_BYTES: usize = 4 << 20;
+/// Bytes of a JSON value up to which it does not count among [`GATEWAY_BUFFERED_BYTES`]: nearly all are smaller.
+pub const GATEWAY_UNCOUNTED_BYTES: usize = 64 << 10;
+/// Bytes of JSON values that are not complete yet, of all connections together. Above this, "too many requests".
+pub const GATEWAY_BUFFERED_BYTES: usize = 256 << 20;
+/// Messages and elements of lists in one JSON value: far above what a transaction of [`TXN_OPERATIONS`] nested ones has, and each
+/// takes memory that three bytes of JSON can ask for.
+pub const GATEWAY_ELEMENTS: usize = 100_000;
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections on the admin port: probes, scrapes and people.
