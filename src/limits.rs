@@ -118,6 +118,8 @@ pub const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 /// Interval of HTTP/2 pings to a client. One that stopped in the middle of a frame, or vanished, is noticed within this and
 /// [`CLIENT_PING_TIMEOUT`].
 pub const CLIENT_PING_INTERVAL: Duration = Duration::from_mins(1);
+/// Silence on a connection after which the system asks whether its peer is still there, for protocols without pings of their own.
+pub const TCP_PROBE_AFTER: Duration = Duration::from_mins(1);
 /// Time that a client has to answer a ping: etcd's `--grpc-keepalive-timeout`.
 pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that one connection may leave unread before its further requests are refused.

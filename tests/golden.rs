@@ -349,15 +349,6 @@ fn without_revision(answer: Value) -> Value {
     answer
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut looks = tokio::time::interval(Duration::from_millis(5));
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        looks.tick().await;
-    }
-}
-
 fn sorted(lines: &str) -> Vec<&str> {
     let mut lines: Vec<_> = lines.lines().collect();
     lines.sort_unstable();

@@ -59,6 +59,11 @@ pub const CLUSTER_VERSION: &str = "3.7.0";
 /// Its storage version.
 pub const STORAGE_VERSION: &str = "3.7.0";
 
+/// The paths of calls as JSON, each with that of the gRPC method behind it.
+pub fn json_paths() -> impl Iterator<Item = (String, String)> {
+    gateway::paths()
+}
+
 /// The API of one member. Cheap to clone.
 #[derive(Clone)]
 pub struct Api(Arc<Shared>);

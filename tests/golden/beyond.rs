@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::Request;
 use serde_json::{Value, json};
@@ -16,7 +15,8 @@ const BOTH: [Version; 2] = [Version::Http1, Version::Http2];
 
 async fn put(address: SocketAddr, key: &str, value: &str) {
     let mut answer = post(address, "/v3/kv/put", json!({"key": key, "value": value}).to_string()).await;
-    assert_eq!(answer.status, 200, "{}", answer.text().await);
+    let status = answer.status;
+    assert_eq!(status, 200, "{}", answer.text().await);
 }
 
 /// One line of a stream, without what differs.
@@ -86,7 +86,8 @@ async fn keep_alives_are_answered_one_by_one_and_end_with_the_body() {
         assert_eq!(answer.line().await, None);
     }
     let mut answer = post(server.client(), "/v3/lease/keepalive", "").await;
-    assert_eq!((answer.status, answer.header("content-type"), answer.text().await.as_str()), (200, "", ""));
+    assert_eq!((answer.status, answer.header("content-type")), (200, ""));
+    assert_eq!(answer.text().await, "");
 }
 
 #[tokio::test]
@@ -110,7 +111,7 @@ async fn a_stream_that_fails_says_so_in_its_last_line() {
     let request = Request::post("/v3/watch").body(body).unwrap();
     let mut answer = web::send(node.addresses().client, Version::Http2, request).await;
     assert_eq!(result(&mut answer).await, json!({"created": true}));
-    let stopping = tokio::spawn(node.shutdown());
+    let stopping = tokio::spawn(async move { node.shutdown().await });
     let failure = json!({"error": {"code": 14, "message": "etcdserver: server stopped"}});
     assert_eq!(answer.json_line().await, failure);
     assert_eq!(answer.line().await, None);
@@ -206,20 +207,9 @@ async fn who_waits_no_longer_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_in_size_and_time() {
+async fn bodies_are_bounded() {
     let server = fake::serve().await;
     let long = format!("{{\"key\":\"{}\"}}", "A".repeat(limits::GATEWAY_VALUE_BYTES));
     let mut answer = post(server.client, "/v3/kv/range", long).await;
     assert_eq!((answer.status, &answer.json().await["code"]), (429, &json!(8)));
-    let (half, body) = web::pieces();
-    half.send("{\"key\":".into()).await.unwrap();
-    let request = Request::post("/v3/kv/range").body(body).unwrap();
-    let waiting = tokio::spawn(web::send(server.client, Version::Http2, request));
-    super::eventually("the half arrived", || server.metrics.client_connections.get() >= 1).await;
-    // From here on time passes by itself whenever nothing else happens.
-    tokio::time::pause();
-    let begin = tokio::time::Instant::now();
-    let mut answer = waiting.await.unwrap();
-    assert!(begin.elapsed() <= limits::REQUEST_BODY_TIMEOUT + Duration::from_secs(1));
-    assert_eq!((answer.status, &answer.json().await["code"]), (504, &json!(4)));
 }

@@ -117,6 +117,11 @@ impl Call<'_> {
     }
 }
 
+/// See [`super::json_paths`].
+pub(super) fn paths() -> impl Iterator<Item = (String, String)> {
+    routes::all().map(|(name, route)| (format!("/v3/{name}"), route.path()))
+}
+
 /// Answers a plain HTTP request on the client port, whether it is for the gateway or not.
 pub(super) async fn answer(
     api: &Arc<Shared>,
@@ -175,7 +180,7 @@ mod tests {
     fn routes_lead_to_methods() {
         let gateway = Gateway::default();
         let mut unknown = Vec::new();
-        for route in routes::all() {
+        for (_, route) in routes::all() {
             match gateway.method(route) {
                 Ok(method) => assert_eq!(method.name(), route.method),
                 Err(failure) => {
@@ -191,7 +196,7 @@ mod tests {
         for service in pool.services().filter(|service| !service.full_name().starts_with("setstone.")) {
             for method in service.methods().filter(|method| !pathless.contains(&method.name())) {
                 let is_routed = routes::all()
-                    .any(|route| route.service == service.full_name() && route.method == method.name());
+                    .any(|(_, route)| route.service == service.full_name() && route.method == method.name());
                 assert!(is_routed, "{} has no path", method.full_name());
             }
         }

@@ -77,9 +77,8 @@ const ROUTES: [(&str, &str, &str); 51] = [
 ];
 
 /// All of them.
-#[cfg(test)]
-pub(super) fn all() -> impl Iterator<Item = Route> {
-    ROUTES.iter().map(|(_, service, method)| Route { service, method })
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Route)> {
+    ROUTES.iter().map(|(name, service, method)| (*name, Route { service, method }))
 }
 
 /// What a path of the gateway names; `None` if it is not one of the gateway's. `/v3beta` is `/v3`, as with etcd.
@@ -94,14 +93,19 @@ pub(super) fn find(name: &str) -> Option<Route> {
 }
 
 impl Route {
+    /// The path of the gRPC method.
+    pub(super) fn path(self) -> String {
+        format!("/{}/{}", self.service, self.method)
+    }
+
     /// The call as gRPC has it.
     pub(super) fn request(
         self,
         metadata: HeaderMap,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failure> {
-        let path = format!("/{}/{}", self.service, self.method);
-        let uri = Uri::try_from(path).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        let uri =
+            Uri::try_from(self.path()).map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = uri;
