@@ -23,6 +23,8 @@ pub struct Config {
     pub listen_admin: Option<SocketAddr>,
     /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
     pub advertise_client: Vec<String>,
+    /// Origins whose web pages may read answers on the client port; empty, or with `*` in it: all.
+    pub cors: Vec<String>,
     /// Name server to ask instead of the system's.
     pub dns_server: Option<SocketAddr>,
     /// Knobs that have good defaults.
@@ -50,6 +52,7 @@ impl Config {
             listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_admin: None,
             advertise_client: Vec::new(),
+            cors: Vec::new(),
             dns_server: None,
             tuning: Tuning::default(),
             size_from: SizeFrom::Fixed,

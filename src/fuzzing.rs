@@ -7,18 +7,20 @@
 #![allow(clippy::missing_panics_doc)]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use crate::api::convert;
+use crate::api::gateway::{read, write};
 use crate::env::Files as _;
 use crate::env::files::Open;
 use crate::env::simulated_files::SimulatedFiles;
 use crate::identity::IdentityFile;
 use crate::mvcc::command::{Command, Compact, Request};
-use crate::proto::{etcdserverpb as pb, peer};
+use crate::proto::{CLIENT_DESCRIPTORS, etcdserverpb as pb, peer};
 use crate::raft::machine::{EngineHistory, Machine};
 use crate::raft::{codec, wire};
 use crate::storage::{Batch, Engine, MemoryEngine, log, snapshot};
@@ -27,13 +29,14 @@ use crate::storage::{Batch, Engine, MemoryEngine, log, snapshot};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("log", log_reader),
     ("snapshot", snapshot_reader),
     ("identity", identity_file),
     ("record", record_codec),
     ("peer", peer_messages),
     ("requests", requests),
+    ("json", json_requests),
 ];
 
 /// A volume with one file.
@@ -158,4 +161,24 @@ fn command(kind: u8, message: &[u8]) -> Option<Command> {
             Some(Command::Compact(Compact { revision: request.revision, physical: request.physical }))
         }
     }
+}
+
+/// A request as JSON; the first byte says of which method: what is read can be written, and is the same when it is read again.
+pub fn json_requests(bytes: &[u8]) {
+    static KINDS: OnceLock<Vec<MessageDescriptor>> = OnceLock::new();
+    let kinds = KINDS.get_or_init(|| {
+        let Ok(pool) = DescriptorPool::decode(CLIENT_DESCRIPTORS) else {
+            panic!("the descriptors cannot be read")
+        };
+        pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).map(|m| m.input()).collect()
+    });
+    let Some((kind, text)) = bytes.split_first() else { return };
+    let Some(kind) = kinds.get(usize::from(*kind) % kinds.len()) else { return };
+    let Ok(message) = read::read(kind, text) else { return };
+    let encoded = message.encode_to_vec();
+    let mut written = Vec::new();
+    let outcome = write::write(kind, encoded.clone().into(), &mut written);
+    assert!(outcome.is_ok(), "{outcome:?}");
+    let again = read::read(kind, &written).map(|message| message.encode_to_vec());
+    assert_eq!(again, Ok(encoded), "{}", String::from_utf8_lossy(&written));
 }

@@ -96,6 +96,15 @@ pub const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
 pub const HTTP2_CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of answers that one HTTP/2 stream may have waiting for a client that does not read.
 pub const HTTP2_SEND_BUFFER: usize = 256 << 10;
+/// Bytes of one JSON value that becomes a message: base64 makes [`RECEIVED_MESSAGE_BYTES`] a third larger, and people indent.
+pub const GATEWAY_VALUE_BYTES: usize = 4 << 20;
+/// Bytes of a JSON value up to which it does not count among [`GATEWAY_BUFFERED_BYTES`]: nearly all are smaller.
+pub const GATEWAY_UNCOUNTED_BYTES: usize = 64 << 10;
+/// Bytes of JSON values that are not complete yet, of all connections together. Above this, "too many requests".
+pub const GATEWAY_BUFFERED_BYTES: usize = 256 << 20;
+/// Messages and elements of lists in one JSON value: far above what a transaction of [`TXN_OPERATIONS`] nested ones has, and each
+/// takes memory that three bytes of JSON can ask for.
+pub const GATEWAY_ELEMENTS: usize = 100_000;
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections on the admin port: probes, scrapes and people.
@@ -109,6 +118,8 @@ pub const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 /// Interval of HTTP/2 pings to a client. One that stopped in the middle of a frame, or vanished, is noticed within this and
 /// [`CLIENT_PING_TIMEOUT`].
 pub const CLIENT_PING_INTERVAL: Duration = Duration::from_mins(1);
+/// Silence on a connection after which the system asks whether its peer is still there, for protocols without pings of their own.
+pub const TCP_PROBE_AFTER: Duration = Duration::from_mins(1);
 /// Time that a client has to answer a ping: etcd's `--grpc-keepalive-timeout`.
 pub const CLIENT_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of answers that one connection may leave unread before its further requests are refused.

@@ -1,11 +1,18 @@
-//! The recorded answers of etcd 3.7.3: the KV, Txn, compaction and lease rows over gRPC, the health rows over HTTP.
+//! The recorded answers of etcd 3.7.3: all rows through the JSON gateway (`golden/gateway.rs`), and once more the KV, Txn, compaction
+//! and lease rows over gRPC and the health rows over HTTP. What the gateway does beyond them is in `golden/beyond.rs`.
 //!
 //! The rows are requests to etcd's JSON gateway, in order, against an empty store. Their bodies are turned into messages
 //! through the descriptors, and the answers back into JSON, which is compared as values. Ids, terms and sizes differ.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
+#[path = "golden/beyond.rs"]
+mod beyond;
 #[path = "golden/fake.rs"]
 mod fake;
+#[path = "golden/gateway.rs"]
+mod gateway;
+#[path = "golden/web.rs"]
+mod web;
 
 use std::net::SocketAddr;
 use std::time::Duration;

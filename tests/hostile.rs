@@ -2,8 +2,14 @@
 //! refused or bounded, and others are served meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
+#[path = "hostile/descriptors.rs"]
+mod descriptors;
 #[path = "golden/fake.rs"]
 mod fake;
+#[path = "hostile/messages.rs"]
+mod messages;
+#[path = "golden/web.rs"]
+mod web;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use hyper::body::Incoming;
 use tonic::server::StreamingService;
 use tonic::{Status, Streaming};
 
@@ -17,7 +16,7 @@ use crate::proto::etcdserverpb as pb;
 use crate::raft::lease::LeaseQuestion;
 use crate::transport::answers::Answers;
 use crate::transport::body::until;
-use crate::transport::{AnswerBody, Failure, grpc};
+use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 
 /// Makes a lease. What the client asks for is raised to the least time that a leader can keep; what it is granted is in the answer.
 pub(super) async fn grant(api: &Shared, request: pb::LeaseGrantRequest) -> Result<Bytes, Failure> {
@@ -69,7 +68,7 @@ pub(super) async fn leases(api: &Shared, answers: &Answers) -> Result<Bytes, Fai
 /// Keeps leases alive, as long as the client asks and this member serves.
 pub(super) async fn keep_alive(
     api: &Arc<Shared>,
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
 ) -> http::Response<AnswerBody> {
     let codec = tonic_prost::ProstCodec::<pb::LeaseKeepAliveResponse, pb::LeaseKeepAliveRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use tonic::Code;
 use tower::Service;
@@ -16,7 +15,7 @@ use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb};
 use crate::transport::answers::Answers;
 use crate::transport::body::until;
-use crate::transport::{AnswerBody, Failure, grpc};
+use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 use crate::watch::Budget;
 
 /// Generates the methods: a name for each, its counters, and its path.
@@ -107,7 +106,7 @@ pub(super) async fn call(
     api: &Arc<Shared>,
     answers: &Answers,
     budget: &Budget,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<AnswerBody> {
     let Some(method) = unary_of(request.uri().path()) else {
         return Box::pin(other(api, answers, budget, request)).await;
@@ -132,7 +131,7 @@ pub(super) async fn call(
     response
 }
 
-async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -> Result<Bytes, Failure> {
+async fn unary(api: &Shared, answers: &Answers, method: Unary, body: RequestBody) -> Result<Bytes, Failure> {
     if answers.is_exhausted() {
         api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
@@ -179,7 +178,7 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
 }
 
 /// The request's message and its size.
-async fn received<M: Message + Default>(api: &Shared, body: Incoming) -> Result<(M, usize), Failure> {
+async fn received<M: Message + Default>(api: &Shared, body: RequestBody) -> Result<(M, usize), Failure> {
     let (message, size) = grpc::receive(body).await?;
     api.metrics.client_bytes_received.inc_by(size as u64);
     Ok((message, size))
@@ -190,7 +189,7 @@ async fn other(
     api: &Arc<Shared>,
     answers: &Answers,
     budget: &Budget,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<AnswerBody> {
     let path = request.uri().path();
     match path {

@@ -10,10 +10,12 @@
 //! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `health`: the services
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
+//! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
 mod cluster;
 pub(crate) mod convert;
+pub(crate) mod gateway;
 mod header;
 mod health;
 mod http;
@@ -35,6 +37,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio_util::sync::CancellationToken;
 
+use self::gateway::Gateway;
 use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
@@ -46,7 +49,7 @@ use crate::membership::Operate;
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::raft::store::SharedStore;
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::{self, AnswerBody, Port, grpc};
+use crate::transport::{self, AnswerBody, Port, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -55,6 +58,11 @@ pub const SERVER_VERSION: &str = "3.7.3";
 pub const CLUSTER_VERSION: &str = "3.7.0";
 /// Its storage version.
 pub const STORAGE_VERSION: &str = "3.7.0";
+
+/// The paths of calls as JSON, each with that of the gRPC method behind it.
+pub fn json_paths() -> impl Iterator<Item = (String, String)> {
+    gateway::paths()
+}
 
 /// The API of one member. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +80,7 @@ struct Shared {
     watch_method: MethodMetrics,
     /// Services that stream.
     streams: tonic::service::Routes,
+    gateway: Gateway,
     quota_bytes: i64,
     unread: AllAnswers,
     stopping: CancellationToken,
@@ -103,6 +112,7 @@ impl Api {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
             streams: methods::streams(Arc::clone(&probe)),
+            gateway: Gateway::default(),
             headers: Headers::default(),
             store,
             hub,
@@ -113,6 +123,11 @@ impl Api {
             unread: AllAnswers::default(),
             stopping,
         }))
+    }
+
+    /// Which web pages may read answers: their origins, or `*`. All may until this is called, which takes effect once, before serving.
+    pub fn allow_origins(&self, origins: &[String]) {
+        self.0.gateway.allow_origins(origins);
     }
 
     /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are
@@ -175,9 +190,11 @@ impl Connection {
     async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
-            methods::call(api, &self.answers, &self.budget, request).await
-        } else {
+            methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
+        } else if self.port == PortKind::Client {
             // In a box, because it is rare and would make every call's future larger.
+            Box::pin(gateway::answer(api, &self.answers, &self.budget, request)).await
+        } else {
             Box::pin(http::answer(api, self.port, &self.answers, &request)).await
         }
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
 use prost::Message as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::Code;
@@ -21,7 +20,7 @@ use crate::mvcc::{Event, EventKind, KeyValue, WatchOptions, WatchedKeys};
 use crate::proto::{etcdserverpb as pb, mvccpb};
 use crate::transport::answers::Answers;
 use crate::transport::messages::Messages;
-use crate::transport::{AnswerBody, Failure, grpc};
+use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 use crate::watch::{
     Budget, Create, Delivery, Encode, Message, ReadFailure, Receiver, Refused, Session, Update,
 };
@@ -80,7 +79,7 @@ pub(super) fn watch(
     api: &Arc<Shared>,
     answers: &Answers,
     budget: &Budget,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<AnswerBody> {
     let wants_leader = leader::is_wanted(request.headers());
     if wants_leader && api.store.position().leader.is_none() {
@@ -123,7 +122,7 @@ struct Call {
     answers: Answers,
     session: Session,
     /// `None` once the client sends no more.
-    requests: Option<Messages<Incoming>>,
+    requests: Option<Messages<RequestBody>>,
     /// What is being sent.
     delivery: Option<Delivery>,
     /// The responses of the watcher that was served last: the next one often gets the same.
@@ -370,7 +369,7 @@ fn encode_events(message: &Message) -> Encoded {
 }
 
 async fn next_request(
-    requests: &mut Option<Messages<Incoming>>,
+    requests: &mut Option<Messages<RequestBody>>,
 ) -> Result<Option<(pb::WatchRequest, usize)>, Failure> {
     match requests {
         Some(requests) => requests.next().await,

@@ -108,6 +108,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         listen_peer,
         listen_admin,
         advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
+        cors: texts.get("cors", origins)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
@@ -283,6 +284,19 @@ fn url(text: &str) -> Result<String, String> {
     match text.parse::<http::Uri>() {
         Ok(uri) if uri.scheme().is_some() && uri.host().is_some() => Ok(text.to_owned()),
         _ => Err("is no URL".into()),
+    }
+}
+
+/// Origins as browsers send them, `http://host:port` or without the port; or `*`.
+fn origins(text: &str) -> Result<Vec<String>, String> {
+    let is_origin = |origin: &str| {
+        let Ok(uri) = origin.parse::<http::Uri>() else { return false };
+        uri.scheme().is_some() && uri.host().is_some() && uri.path() == "/" && !origin.ends_with('/')
+    };
+    let list: Vec<&str> = text.split(',').map(str::trim).collect();
+    match list.iter().find(|origin| **origin != "*" && !is_origin(origin)) {
+        Some(wrong) => Err(format!("{wrong:?} is no origin such as https://example.com, nor *")),
+        None => Ok(list.iter().map(ToString::to_string).collect()),
     }
 }
 

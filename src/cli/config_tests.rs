@@ -279,3 +279,17 @@ fn byte_counts() {
         assert!(byte_count(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn origins_are_those_of_browsers() {
+    assert!(config(&[], &[]).cors.is_empty());
+    assert_eq!(
+        config(&["--cors", "https://a.example, http://b:8080"], &[]).cors,
+        ["https://a.example", "http://b:8080"]
+    );
+    assert_eq!(config(&[], &[("SETSTONE_CORS", "*")]).cors, ["*"]);
+    for wrong in ["a.example", "https://a.example/", "https://a.example/x", "", "https://a,,"] {
+        let refused = refusal(&["--cors", wrong], &[]);
+        assert!(refused.starts_with("--cors=") && refused.contains("is no origin"), "{wrong}: {refused}");
+    }
+}

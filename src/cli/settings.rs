@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 31] = [
+pub(super) const SETTINGS: [Setting; 32] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -101,6 +101,12 @@ pub(super) const SETTINGS: [Setting; 31] = [
         "SETSTONE_ADVERTISE_CLIENT_URL",
         "LIST",
         "URLs that clients are told to use (default: from the pod's name, else from --listen-client)",
+    ),
+    setting(
+        "cors",
+        "SETSTONE_CORS",
+        "LIST",
+        "Origins whose web pages may read answers on the client port (default: *, which is all)",
     ),
     setting("dns-server", "SETSTONE_DNS_SERVER", "ADDRESS", "Name server, ip:port, instead of the system's"),
     setting(

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::limits;
+
 /// One connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -62,6 +64,12 @@ impl Network for Tcp {
     }
 }
 
+/// Has the system ask whether a silent peer is still there: HTTP/1, which may stream for days, has no pings of its own.
+fn probe_when_silent(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let probes = socket2::TcpKeepalive::new().with_time(limits::TCP_PROBE_AFTER);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
 #[derive(Debug)]
 struct TcpPort(tokio::net::TcpListener);
 
@@ -70,11 +78,29 @@ impl Listener for TcpPort {
         Box::pin(async move {
             let (stream, from) = self.0.accept().await?;
             stream.set_nodelay(true)?;
+            probe_when_silent(&stream)?;
             Ok((Box::new(stream) as Box<dyn Stream>, from))
         })
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_peers_are_probed() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let is_probed = || socket2::SockRef::from(&stream).keepalive().unwrap();
+        assert!(!is_probed());
+        probe_when_silent(&stream).unwrap();
+        assert!(is_probed());
     }
 }

@@ -224,6 +224,7 @@ impl Node {
             limits::QUOTA_BYTES,
             self.refusing.clone(),
         );
+        api.allow_origins(&self.config.cors);
         let (tasks, closing) = (&self.tasks, &self.closing);
         if let Some(listener) = ports.peer {
             tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing.clone()));

@@ -27,7 +27,7 @@ pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What every gRPC content type begins with.
 const MEDIA_TYPE: &str = "application/grpc";
 /// Bytes before each message: one for compression, four for the length.
-pub(super) const PREFIX_BYTES: usize = 5;
+pub const PREFIX_BYTES: usize = 5;
 
 /// A call that failed: what its client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub(super) fn cut_short() -> Failure {
 }
 
 /// The next data that is not empty; `None` at the end.
-pub(super) async fn next_data<B>(body: &mut B) -> Result<Option<Bytes>, Failure>
+pub async fn next_data<B>(body: &mut B) -> Result<Option<Bytes>, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: fmt::Display,

@@ -8,6 +8,7 @@
 //! * `grpc`: one unary call: the message in, the message or the failure out
 //! * `messages`: the messages of a call that streams them
 //! * `body`: the body of an answer
+//! * `request`: the body of a call
 //! * `answers`: how much a connection may leave unread
 //! * `channel`: the client side
 
@@ -17,9 +18,11 @@ pub mod channel;
 mod first_bytes;
 pub mod grpc;
 pub mod messages;
+pub mod request;
 pub mod server;
 
 pub use body::AnswerBody;
 pub use channel::channel;
 pub use grpc::Failure;
+pub use request::RequestBody;
 pub use server::{Port, serve};

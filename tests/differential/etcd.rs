@@ -1,0 +1,88 @@
+//! A real etcd: one member, on free ports, with its data in a directory that is removed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const START: Duration = Duration::from_secs(60);
+
+/// A process that is killed when this is dropped.
+pub struct Etcd {
+    pub address: SocketAddr,
+    process: Child,
+    _data: tempfile::TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Etcd {
+    /// Starts the etcd of this directory, and waits until it takes connections.
+    pub async fn start(directory: &Path) -> Self {
+        let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let [address, peer] = [0, 1].map(|at| listeners[at].local_addr().unwrap());
+        drop(listeners);
+        let data = tempfile::tempdir().unwrap();
+        let (client, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let process = tied_to_us(&directory.join("etcd"))
+            .arg("--data-dir")
+            .arg(data.path().join("data"))
+            // Nothing of this need survive the machine.
+            .args(["--unsafe-no-fsync", "--log-level", "error"])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let mut etcd = Self { address, process, _data: data };
+        etcd.wait().await;
+        etcd
+    }
+
+    async fn wait(&mut self) {
+        let deadline = Instant::now() + START;
+        // A process tells nobody that it serves: it is asked again, up to the deadline.
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            looks.tick().await;
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("etcd ended with {status}");
+            }
+            let mut stream = match tokio::net::TcpStream::connect(self.address).await {
+                Ok(stream) => stream,
+                Err(error) if Instant::now() > deadline => panic!("etcd takes no connection: {error}"),
+                Err(_) => continue,
+            };
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut answer = Vec::new();
+            let asked = stream.write_all(b"GET /health HTTP/1.0\r\nHost: x\r\n\r\n").await;
+            if asked.is_ok()
+                && stream.read_to_end(&mut answer).await.is_ok()
+                && String::from_utf8_lossy(&answer).contains("\"health\":\"true\"")
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "etcd is not healthy");
+        }
+    }
+}
+
+/// A command that ends when we do, where the system has `setpriv`.
+fn tied_to_us(binary: &Path) -> Command {
+    if Path::new("/usr/bin/setpriv").exists() {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
+        command
+    } else {
+        Command::new(binary)
+    }
+}
