@@ -1,5 +1,6 @@
 //! etcd's lock and election services on real members, asked as any etcd client asks them.
 
+#![allow(dead_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +9,14 @@
     missing_docs
 )]
 
+#[path = "../examples/election.rs"]
+mod election_example;
+#[path = "locks/held.rs"]
+mod held;
+#[path = "../examples/lock.rs"]
+mod lock_example;
+#[path = "../examples/pages.rs"]
+mod pages_example;
 #[path = "locks/parts.rs"]
 mod parts;
 
