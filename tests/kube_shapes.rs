@@ -58,8 +58,11 @@ fn event_key(number: usize) -> String {
 
 /// What a pod weighs here: an object of some hundred bytes.
 fn body(key: &str, generation: u32) -> Bytes {
-    format!("{{\"kind\":\"Pod\",\"key\":\"{key}\",\"generation\":{generation:04},\"padding\":\"{}\"}}", "x".repeat(160))
-        .into()
+    format!(
+        "{{\"kind\":\"Pod\",\"key\":\"{key}\",\"generation\":{generation:04},\"padding\":\"{}\"}}",
+        "x".repeat(160)
+    )
+    .into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,7 +228,10 @@ async fn list_in_pages(kube: Kube) -> Vec<(i64, BTreeMap<Bytes, i64>)> {
                 Ok(page) => page,
                 // The pinned revision was compacted away; the list begins anew, as a client of the API is told to.
                 Err(status) => {
-                    assert!(status.message().contains("mvcc: required revision has been compacted"), "{status}");
+                    assert!(
+                        status.message().contains("mvcc: required revision has been compacted"),
+                        "{status}"
+                    );
                     (key, pinned, pages) = (Bytes::from("/registry/pods/"), 0, 0);
                     (found, count) = (BTreeMap::new(), None);
                     continue;
@@ -258,7 +264,8 @@ async fn list_in_pages(kube: Kube) -> Vec<(i64, BTreeMap<Bytes, i64>)> {
 
 /// A list from a cache that is as new as a read: what is the newest revision, and has the cache seen it?
 async fn consistent_lists(kube: Kube, writes: Kube, mut cache: Stream) {
-    let mut semver = kube.version().await.split('.').map(|part| part.parse::<u64>().unwrap()).collect::<Vec<_>>();
+    let mut semver =
+        kube.version().await.split('.').map(|part| part.parse::<u64>().unwrap()).collect::<Vec<_>>();
     semver.truncate(3);
     assert!(semver >= vec![3, 5, 13], "progress cannot be asked for: {semver:?}");
     let newest = kube.revision("/registry/").await;
@@ -290,7 +297,11 @@ async fn statistics(kube: &Kube) {
     assert_eq!(count, (OBJECTS - DELETES) as i64);
     let keys = kube.keys_only("/registry/pods/").await;
     assert_eq!((keys.count, keys.kvs.len() as i64, keys.more), (count, count, false));
-    assert!(keys.kvs.iter().all(|kv| kv.value.is_empty() && kv.lease == 0 && kv.mod_revision > 0 && kv.version > 0));
+    assert!(
+        keys.kvs
+            .iter()
+            .all(|kv| kv.value.is_empty() && kv.lease == 0 && kv.mod_revision > 0 && kv.version > 0)
+    );
 }
 
 /// The texts that its packages look for.
@@ -304,7 +315,9 @@ async fn errors(kube: &Kube, cluster: &TestCluster, compacted: i64) {
     assert_eq!((status.code(), status.message()), (Code::OutOfRange, text));
     let status = kube.compact(compacted - 1).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::OutOfRange, text));
-    kube.page("/registry/pods/".into(), "/registry/pods/", 1, compacted).await.expect("that one is still there");
+    kube.page("/registry/pods/".into(), "/registry/pods/", 1, compacted)
+        .await
+        .expect("that one is still there");
     // A watch from what is gone.
     let mut stream = Stream::open(cluster, 1).await;
     let response = stream.refused("/registry/pods/", compacted - 1).await;

@@ -26,7 +26,7 @@ pub(super) async fn campaign(
     request: pb::CampaignRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
-    convert::check_size(size).map_err(queue::without_code)?;
+    queue::check_size(size, &request.name)?;
     let lease = queue::lease(api, request.lease).await?;
     let place = Place::new(&request.name, lease);
     // Copied: what waits is not to keep the whole message.

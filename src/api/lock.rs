@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::queue::{self, At};
-use super::{Shared, convert, texts};
+use super::{Shared, texts};
 use crate::mvcc::check;
 use crate::mvcc::command::{Command, DeleteRange, Request};
 use crate::mvcc::queue::Place;
@@ -13,7 +13,7 @@ use crate::transport::{Failure, grpc};
 
 /// Waits until the lock is the caller's.
 pub(super) async fn lock(api: &Shared, request: pb::LockRequest, size: usize) -> Result<Bytes, Failure> {
-    convert::check_size(size).map_err(queue::without_code)?;
+    queue::check_size(size, &request.name)?;
     let place = Place::new(&request.name, queue::lease(api, request.lease).await?);
     // Not kept while it waits: it is part of a whole message.
     drop(request);

@@ -179,7 +179,9 @@ impl Stander {
             match standing {
                 Standing::Gone => return Err(texts::LOCK_SESSION_EXPIRED.into()),
                 // The one before may have left the middle of the queue.
-                Standing::Behind(_) if has_waited && simulated::planted(Bug::LockAfterAnyEnd) => return Ok(held),
+                Standing::Behind(_) if has_waited && simulated::planted(Bug::LockAfterAnyEnd) => {
+                    return Ok(held);
+                }
                 Standing::Behind(before) => self.change(&before, revision + 1).await?,
                 Standing::First => {
                     // This member may lag, and the key may be gone by now.
@@ -256,6 +258,14 @@ impl Stander {
     }
 }
 
+/// Times that the transaction which joins a queue says its name, beside the request itself.
+const NAMES: usize = 6;
+
+/// Whether a request of this size is not too large once it is the transaction that joins the queue of `name`.
+pub(super) fn check_size(size: usize, name: &[u8]) -> Result<(), Failure> {
+    convert::check_size(size + NAMES * name.len()).map_err(without_code)
+}
+
 /// The lease that a client names, or one of a minute that nobody keeps alive.
 pub(super) async fn lease(api: &Shared, asked: i64) -> Result<i64, Failure> {
     if asked != 0 {
@@ -286,5 +296,9 @@ pub(super) fn failed(error: &Error) -> Failure {
 
 /// See [`failed`].
 pub(super) fn without_code(failure: Failure) -> Failure {
-    if failure == Failure::from(texts::STOPPED) { failure } else { Failure { code: Code::Unknown, ..failure } }
+    if failure == Failure::from(texts::STOPPED) {
+        failure
+    } else {
+        Failure { code: Code::Unknown, ..failure }
+    }
 }

@@ -201,11 +201,7 @@ mod tests {
         let refused = [
             (Range { sort_order: SortOrder::Descend, ..Range::default() }, texts::RANGE_STREAM_SORTED),
             (
-                Range {
-                    sort_order: SortOrder::Ascend,
-                    sort_target: SortTarget::Version,
-                    ..Range::default()
-                },
+                Range { sort_order: SortOrder::Ascend, sort_target: SortTarget::Version, ..Range::default() },
                 texts::RANGE_STREAM_SORTED,
             ),
             (Range { min_mod_revision: 1, ..Range::default() }, texts::RANGE_STREAM_FILTERED),

@@ -111,11 +111,7 @@ async fn hold_while_it_runs(lock: Lock, command: &[String], signals: &mut Signal
 }
 
 /// Waits until the command has ended; also whether the lock was lost before. What asks this process to stop, the command hears.
-async fn ended(
-    lock: &Lock,
-    child: &mut Child,
-    signals: &mut Signals,
-) -> Result<(ExitStatus, bool), Failure> {
+async fn ended(lock: &Lock, child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool), Failure> {
     let mut is_lost = false;
     loop {
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));

@@ -4,8 +4,8 @@
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
 use super::{
-    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages,
-    Status, StoreHash, Watch, Watcher, pages_here, watch_here,
+    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Status,
+    StoreHash, Watch, Watcher, pages_here, watch_here,
 };
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};

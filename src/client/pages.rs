@@ -267,51 +267,5 @@ impl Paging {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn pairs(keys: &[&'static str]) -> Vec<KeyValue> {
-        keys.iter().map(|key| KeyValue { key: (*key).into(), ..KeyValue::default() }).collect()
-    }
-
-    #[test]
-    fn the_rest_begins_behind_the_last_key_and_ends_with_the_range_or_the_limit() {
-        let range = |limit| Range { key: "a".into(), range_end: "z".into(), limit, ..Range::default() };
-        let mut rest = Rest::of(range(0)).unwrap();
-        assert_eq!(rest.look().unwrap().key, "a");
-        rest.pin(7);
-        assert_eq!(rest.look(), None);
-        assert_eq!(rest.next(0).unwrap(), Range { revision: 7, ..range(0) });
-        let page = rest.take(pairs(&["a", "b"]), true).unwrap();
-        assert_eq!((page.revision, page.kvs.len()), (7, 2));
-        let next = rest.next(9).unwrap();
-        assert_eq!((&next.key[..], next.limit), (&b"b\0"[..], 9));
-        assert!(rest.take(pairs(&["c"]), false).is_some());
-        assert!(rest.range.is_none() && rest.next(0).is_none());
-
-        let mut rest = Rest::of(range(3)).unwrap();
-        assert_eq!(rest.next(0).unwrap().limit, 3);
-        assert!(rest.take(pairs(&["a", "b"]), true).is_some());
-        assert_eq!(rest.next(10).unwrap().limit, 1);
-        assert!(rest.take(pairs(&["c"]), true).is_some());
-        assert!(rest.range.is_none(), "no more is wanted");
-
-        let mut rest = Rest::of(range(0)).unwrap();
-        assert_eq!(rest.take(Vec::new(), true), None);
-        assert!(rest.range.is_none());
-    }
-
-    #[test]
-    fn what_cannot_be_read_in_pages_is_refused() {
-        for range in [
-            Range { sort_order: SortOrder::Descend, ..Range::default() },
-            Range { sort_target: SortTarget::Mod, ..Range::default() },
-            Range { count_only: true, ..Range::default() },
-            Range { max_create_revision: 1, ..Range::default() },
-        ] {
-            assert!(matches!(Rest::of(range.clone()), Err(Error::Invalid(_))), "{range:?}");
-        }
-    }
-}
+#[path = "pages_tests.rs"]
+mod tests;

@@ -210,7 +210,9 @@ impl Waiting {
                 Standing::Gone => return Err(lease_is_gone()),
                 Standing::First => return Ok(()),
                 // The one before may have left the middle of the queue.
-                Standing::Behind(_) if has_waited && simulated::planted(Bug::LockAfterAnyEnd) => return Ok(()),
+                Standing::Behind(_) if has_waited && simulated::planted(Bug::LockAfterAnyEnd) => {
+                    return Ok(());
+                }
                 Standing::Behind(before) => self.change(before, answer.header.revision + 1).await?,
             }
             has_waited = true;
@@ -219,7 +221,8 @@ impl Waiting {
 
     /// Returns when the key before or the own one was deleted, or when it is not known whether it was.
     async fn change(&self, before: Bytes, from: i64) -> Result<(), Error> {
-        let (mut before, mut own) = (ends(&*self.client, &before, from), ends(&*self.client, self.place.key(), from));
+        let (mut before, mut own) =
+            (ends(&*self.client, &before, from), ends(&*self.client, self.place.key(), from));
         let lost = self.lease.as_ref().map(KeptLease::when_lost);
         let lost = async {
             match lost {

@@ -16,9 +16,7 @@ use bytes::Bytes;
 
 use super::{Client, prefix_end};
 use crate::client::Call;
-use crate::mvcc::command::{
-    Compare, CompareResult, DeleteRange, Operand, Put, Range, Txn, TxnOp, TxnResult,
-};
+use crate::mvcc::command::{Compare, CompareResult, DeleteRange, Operand, Put, Range, Txn, TxnOp, TxnResult};
 
 /// A transaction that is being put together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -272,10 +270,7 @@ mod tests {
                 TxnOp::Put(Put { key: "a".into(), value: "y".into(), ..Put::default() }),
                 TxnOp::DeleteRange(DeleteRange { key: "b".into(), ..DeleteRange::default() }),
             ],
-            failure: vec![
-                TxnOp::Range(Range { key: "a".into(), ..Range::default() }),
-                TxnOp::Txn(nested),
-            ],
+            failure: vec![TxnOp::Range(Range { key: "a".into(), ..Range::default() }), TxnOp::Txn(nested)],
         };
         assert_eq!(txn, expected);
         assert_eq!(modified("k").is_not(2).result, CompareResult::NotEqual);

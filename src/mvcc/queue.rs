@@ -97,10 +97,7 @@ impl Place {
             max_create_revision: created.saturating_sub(1),
             ..first_of(self.prefix.clone())
         };
-        Txn {
-            success: vec![TxnOp::Range(one(&self.key)), TxnOp::Range(before)],
-            ..Txn::default()
-        }
+        Txn { success: vec![TxnOp::Range(one(&self.key)), TxnOp::Range(before)], ..Txn::default() }
     }
 
     /// What the answer to [`Place::look`] says; `None` if it is none.

@@ -52,6 +52,8 @@ pub struct Plan {
     pub clients: u16,
     /// Clients that watch, one thing after the other.
     pub watchers: u16,
+    /// Clients that take locks; in many plans there are none.
+    pub lockers: u16,
     /// Keys that they write.
     pub keys: u64,
     /// In how many of a hundred looks the archivist has the store compacted.
@@ -116,6 +118,7 @@ impl Plan {
             }
             faults.sort_by_key(|(at, _)| *at);
         }
+        let locking = Dice::new(mix(seed) ^ 0x6c6f_636b);
         // Of its own, too.
         let watching = Dice::new(mix(seed) ^ 0x7761_7463);
         Self {
@@ -127,6 +130,7 @@ impl Plan {
             names_cached: *dice.pick(&[0, 0, 5_000, 30_000]).unwrap_or(&0),
             clients: dice.within(1, 4) as u16,
             watchers: watching.within(1, 5) as u16,
+            lockers: if locking.chance(50) { locking.within(2, 4) as u16 } else { 0 },
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
             tuning: tuning(&dice, &watching),

@@ -24,7 +24,9 @@ pub fn method_of(path: &str) -> Option<MethodDescriptor> {
 /// A recorded answer at another revision, with other leases. The keys end with the lease in hexadecimal digits.
 fn as_if(mut recorded: Value, revision: i64, lease: Option<i64>, name: &str) -> Value {
     let moved = |field: &mut Value| *field = json!(revision.to_string());
-    recorded["header"].as_object_mut().map(|header| header.insert("revision".into(), json!(revision.to_string())));
+    recorded["header"]
+        .as_object_mut()
+        .map(|header| header.insert("revision".into(), json!(revision.to_string())));
     let key = lease.map(|lease| base64(&format!("{name}/{lease:x}")));
     for inner in ["leader", "kv"] {
         if let Some(fields) = recorded.get_mut(inner).and_then(Value::as_object_mut) {
@@ -49,7 +51,8 @@ fn base64(text: &str) -> String {
     text.as_bytes()
         .chunks(3)
         .map(|chunk| {
-            let bits = chunk.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            let bits =
+                chunk.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
             let all = [digit(bits >> 18), digit(bits >> 12), digit(bits >> 6), digit(bits)];
             all.iter().take(chunk.len() + 1).collect::<String>() + &"=".repeat(3 - chunk.len())
         })
@@ -96,7 +99,8 @@ pub async fn locks_and_elections_answer_as_etcd_does(server: Server) {
 
     // A new value, and the end.
     let leader = &campaigned["leader"];
-    let proclaimed = post(&channel, "/v3/election/proclaim", json!({ "leader": leader, "value": "dw==" })).await;
+    let proclaimed =
+        post(&channel, "/v3/election/proclaim", json!({ "leader": leader, "value": "dw==" })).await;
     assert_eq!(proclaimed, json!({ "header": { "revision": "4" } }));
     assert_eq!(answer(131).await["kv"]["value"], "dw==");
     let resigned = post(&channel, "/v3/election/resign", json!({ "leader": leader })).await;
@@ -119,7 +123,11 @@ pub async fn locks_and_elections_answer_as_etcd_does(server: Server) {
         ("/v3/election/resign", json!({ "leader": {} }), no_key()),
         ("/v3/election/resign", json!({ "leader": { "key": "eA==", "rev": 3 } }), at_6()),
         ("/v3/election/proclaim", json!({ "leader": {} }), no_key()),
-        ("/v3/election/proclaim", json!({ "leader": { "key": "eA==", "rev": 3 } }), unknown("election: not leader")),
+        (
+            "/v3/election/proclaim",
+            json!({ "leader": { "key": "eA==", "rev": 3 } }),
+            unknown("election: not leader"),
+        ),
         ("/v3/election/proclaim", gone, unknown("election: not leader")),
         ("/v3/election/leader", json!({}), unknown("election: no leader")),
     ] {

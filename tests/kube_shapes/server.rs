@@ -96,7 +96,8 @@ impl Kube {
     }
 
     pub async fn delete(&self, key: &str, revision: i64) -> Done {
-        let delete = pb::DeleteRangeRequest { key: key.to_owned().into(), ..pb::DeleteRangeRequest::default() };
+        let delete =
+            pb::DeleteRangeRequest { key: key.to_owned().into(), ..pb::DeleteRangeRequest::default() };
         self.if_unchanged(key, revision, op(Request::RequestDeleteRange(delete))).await
     }
 

@@ -191,7 +191,13 @@ impl Stream {
                 previous.mod_revision
             });
             let key = std::str::from_utf8(&kv.key).unwrap().into();
-            self.seen.push(Seen { watch_id: response.watch_id, revision: kv.mod_revision, kind, key, previous });
+            self.seen.push(Seen {
+                watch_id: response.watch_id,
+                revision: kv.mod_revision,
+                kind,
+                key,
+                previous,
+            });
         }
     }
 

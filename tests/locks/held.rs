@@ -139,7 +139,10 @@ async fn clients_and_the_lock_service_stand_in_one_queue() {
     let key = connection.lock(b"mixed", lease, PATIENCE).await.unwrap().value;
     assert_eq!(queue(&client, "mixed").await, [key.clone()]);
     connection.unlock(key).await.unwrap();
-    assert_eq!(locks(&cluster, 0).await.lock(request("mixed", lease)).await.unwrap().into_inner().key, queue(&client, "mixed").await[0]);
+    assert_eq!(
+        locks(&cluster, 0).await.lock(request("mixed", lease)).await.unwrap().into_inner().key,
+        queue(&client, "mixed").await[0]
+    );
     cluster.shutdown().await;
 }
 
@@ -218,7 +221,8 @@ async fn all_pages(store: &impl Client, range: Range) -> Vec<Page> {
 /// Pages are the range, with every kind of client.
 async fn read_pages(store: &impl Client, writes: &impl Client) {
     for hundred in 0..20 {
-        let write = (0..100).fold(txn::always(), |write, number| write.then(put(format!("p/{hundred:02}{number:02}"), "v")));
+        let write = (0..100)
+            .fold(txn::always(), |write, number| write.then(put(format!("p/{hundred:02}{number:02}"), "v")));
         write.run(writes).await.unwrap();
     }
     Kv::put(writes, "q", "no part of it").await.unwrap();
@@ -245,11 +249,13 @@ async fn read_pages(store: &impl Client, writes: &impl Client) {
     assert_eq!(first.revision, revision);
     Kv::put(writes, "p/1999", "new").await.unwrap();
     Kv::put(writes, "p/new", "new").await.unwrap();
-    let rest: Vec<_> = soon(pages.pairs().collect::<Vec<_>>()).await.into_iter().map(Result::unwrap).collect();
+    let rest: Vec<_> =
+        soon(pages.pairs().collect::<Vec<_>>()).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(first.kvs.len() + rest.len(), 2_000);
     assert!(rest.iter().all(|kv| kv.value == "v"));
     // As it was then.
-    let then: usize = all_pages(store, Range { revision, ..range("p/") }).await.iter().map(|page| page.kvs.len()).sum();
+    let then: usize =
+        all_pages(store, Range { revision, ..range("p/") }).await.iter().map(|page| page.kvs.len()).sum();
     assert_eq!(then, 2_000);
     let future = Range { revision: revision + 1_000, ..range("p/") };
     assert!(soon(store.pages(future).next()).await.unwrap().is_err());

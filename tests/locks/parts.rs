@@ -129,8 +129,16 @@ async fn what_is_not_read_in_parts_is_unimplemented_and_mistakes_are_etcds() {
             Code::Unimplemented,
             "RangeStream does not support custom sort orders",
         ),
-        (with(|r| r.max_mod_revision = 1), Code::Unimplemented, "RangeStream does not support revision filters"),
-        (with(|r| r.revision = 999), Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
+        (
+            with(|r| r.max_mod_revision = 1),
+            Code::Unimplemented,
+            "RangeStream does not support revision filters",
+        ),
+        (
+            with(|r| r.revision = 999),
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
     ] {
         let status = parts(&mut kv, request.clone()).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (code, text), "{request:?}");
@@ -196,5 +204,28 @@ async fn a_part_is_bounded_by_bytes_whatever_came_before() {
     assert!(parts.iter().all(|part| bytes(part) < limits::RANGE_PART_BYTES + (2 << 20)));
     assert_eq!(parts.iter().map(|part| part.kvs.len()).sum::<usize>(), 730);
     assert_eq!(parts.last().unwrap().count, 730);
+    cluster.shutdown().await;
+}
+
+/// Parts are made when there is room for them: whoever does not read costs a few, and hurts nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_costs_little_and_gets_everything_when_it_does() {
+    let cluster = TestCluster::start(1).await.unwrap();
+    let client = cluster.client();
+    fill(&client, "big/", 600, 64 << 10).await;
+    let mut kv = KvClient::new(channel(&cluster, 0).await).max_decoding_message_size(usize::MAX);
+    let sent = || cluster.node(0).unwrap().metrics().client_bytes_sent.get();
+    let before = sent();
+    let mut stream = kv.range_stream(range("big/", "big0")).await.unwrap().into_inner();
+    let mut pairs = soon(stream.message()).await.unwrap().unwrap().range_response.unwrap().kvs.len();
+    for _ in 0..200 {
+        soon(Kv::get(&client, "big/000000")).await.unwrap();
+    }
+    let unread = sent() - before - 200 * (64 << 10);
+    assert!(unread < 4 * limits::RANGE_PART_BYTES as u64, "{unread} bytes were made for nobody");
+    while let Some(part) = soon(stream.message()).await.unwrap() {
+        pairs += part.range_response.unwrap().kvs.len();
+    }
+    assert_eq!(pairs, 600);
     cluster.shutdown().await;
 }
