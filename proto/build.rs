@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/etcd/kv.proto",
         "proto/etcd/rpc.proto",
+        "proto/etcd/v3election.proto",
+        "proto/etcd/v3lock.proto",
         "proto/setstone/client.proto",
         "proto/setstone/log.proto",
         "proto/setstone/peer.proto",
@@ -19,7 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("client_descriptors.bin"), {
         let mut compiler = protox::Compiler::new(["proto"])?;
-        compiler.include_imports(true).open_files(["etcd/rpc.proto", "setstone/client.proto"])?;
+        compiler.include_imports(true).open_files([
+            "etcd/rpc.proto",
+            "etcd/v3lock.proto",
+            "etcd/v3election.proto",
+            "setstone/client.proto",
+        ])?;
         compiler.encode_file_descriptor_set()
     })?;
     tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(descriptors)?;

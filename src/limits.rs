@@ -85,6 +85,19 @@ pub const COMPACTION_STEP_RECORDS: usize = 64;
 /// Records that a long range reads before it lets others run.
 pub const RANGE_STEP_RECORDS: usize = 512;
 
+/// Pairs in the first part of a range that is read in parts, as in etcd.
+pub const RANGE_PART_FIRST_PAIRS: i64 = 10;
+/// Pairs in one part: bounds the time that planning it holds the state.
+pub const RANGE_PART_PAIRS: i64 = 16_384;
+/// Bytes of pairs in one part, but for the last of them: etcd aims at [`REQUEST_BYTES`], and halves what has twice as many.
+pub const RANGE_PART_BYTES: usize = 2 * REQUEST_BYTES;
+/// Calls that wait for a lock or an election on one member. Each costs a task and a stream of watchers, some kilobytes.
+pub const QUEUED_CALLS: usize = 16_384;
+/// Time for a key to be taken out of a queue whose owner is gone: a few elections.
+pub const QUEUE_LEAVE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Time to live of the lease of a lock whose client names none, in seconds: etcd's.
+pub const QUEUE_LEASE_SECONDS: i64 = 60;
+
 /// Connections on the client port.
 pub const CLIENT_CONNECTIONS: usize = 65_536;
 /// Concurrent requests on one HTTP/2 connection.

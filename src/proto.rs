@@ -18,6 +18,16 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// Package `v3lockpb` of etcd's client API.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// Package `v3electionpb` of etcd's client API.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 /// The descriptors of the client API, etcd's and ours, for reflection and JSON.
 pub const CLIENT_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client_descriptors.bin"));
 

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
+#[path = "cli/locks.rs"]
+mod locks;
+
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_mins(1);
 

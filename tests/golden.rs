@@ -13,6 +13,8 @@ mod fake;
 mod gateway;
 #[path = "golden/web.rs"]
 mod web;
+#[path = "golden/locks.rs"]
+mod locks;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,6 +78,7 @@ against_both!(
     kv_transactions_compaction_and_leases_answer_as_etcd_does,
     member_list_status_and_hash_have_etcds_form,
     health_and_version_answer_as_etcd_does,
+    locks_and_elections_answer_as_etcd_does,
     what_is_not_there_is_unimplemented
 );
 
@@ -129,9 +132,12 @@ impl Decoder for Dynamic {
     }
 }
 
+use locks::locks_and_elections_answer_as_etcd_does;
+
 /// The method that the gateway calls for a path.
 fn method_of(path: &str) -> Option<MethodDescriptor> {
     let (service, method) = match path {
+        _ if locks::method_of(path).is_some() => return locks::method_of(path),
         "/v3/kv/range" => ("KV", "Range"),
         "/v3/kv/put" => ("KV", "Put"),
         "/v3/kv/deleterange" => ("KV", "DeleteRange"),
@@ -359,7 +365,7 @@ async fn what_is_not_there_is_unimplemented(server: Server) {
     let channel = server.channel().await;
     let kind = method_of("/v3/kv/range").unwrap();
     for (path, text) in [
-        ("/etcdserverpb.KV/RangeStream", "unknown method RangeStream for service etcdserverpb.KV"),
+        ("/etcdserverpb.KV/RangeAll", "unknown method RangeAll for service etcdserverpb.KV"),
         ("/etcdserverpb.Nothing/Range", "unknown service etcdserverpb.Nothing"),
     ] {
         let mut grpc = tonic::client::Grpc::new(channel.clone());

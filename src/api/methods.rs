@@ -10,9 +10,12 @@ use tower::Service;
 
 use super::health::HealthService;
 use super::probe::Probe;
-use super::{Shared, cluster, kv, leader, lease, maintenance, texts, watch};
+use super::{
+    Shared, cluster, deadline, election, kv, leader, lease, lock, maintenance, range_stream, sending, texts,
+    watch,
+};
 use crate::metrics::{MethodMetrics, Metrics};
-use crate::proto::{self, client, etcdserverpb as pb};
+use crate::proto::{self, client, etcdserverpb as pb, v3electionpb};
 use crate::transport::answers::Answers;
 use crate::transport::body::until;
 use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
@@ -47,6 +50,12 @@ unary_methods! {
     LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke";
     LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive";
     LeaseLeases = "etcdserverpb.Lease" "LeaseLeases";
+    Lock = "v3lockpb.Lock" "Lock";
+    Unlock = "v3lockpb.Lock" "Unlock";
+    Campaign = "v3electionpb.Election" "Campaign";
+    Proclaim = "v3electionpb.Election" "Proclaim";
+    Leader = "v3electionpb.Election" "Leader";
+    Resign = "v3electionpb.Election" "Resign";
     MemberAdd = "etcdserverpb.Cluster" "MemberAdd";
     MemberRemove = "etcdserverpb.Cluster" "MemberRemove";
     MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate";
@@ -69,6 +78,8 @@ const STREAMING: &[&str] = &[
 /// Methods that stream and are served here.
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
+const OBSERVE: &str = "/v3electionpb.Election/Observe";
 
 /// The counters of every method.
 pub(super) struct Methods(Vec<MethodMetrics>);
@@ -118,7 +129,13 @@ pub(super) async fn call(
     if let Some(counters) = counters {
         counters.started();
     }
-    let (response, code) = match unary(api, answers, method, request.into_body()).await {
+    // All others end soon in any case.
+    let limit = match method {
+        Unary::Lock | Unary::Campaign => deadline::given(request.headers()),
+        _ => None,
+    };
+    let answered = deadline::within(limit, unary(api, answers, method, request.into_body())).await;
+    let (response, code) = match answered {
         Ok(message) => {
             api.metrics.client_bytes_sent.inc_by(message.len() as u64);
             (grpc::success(message), Code::Ok)
@@ -158,6 +175,22 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: RequestBody
             let _: (pb::LeaseLeasesRequest, _) = received(api, body).await?;
             lease::leases(api, answers).await
         }
+        // In boxes: what waits would make every call's future larger.
+        Unary::Lock => {
+            let (request, size) = received(api, body).await?;
+            Box::pin(lock::lock(api, request, size)).await
+        }
+        Unary::Unlock => Box::pin(lock::unlock(api, received(api, body).await?.0)).await,
+        Unary::Campaign => {
+            let (request, size) = received(api, body).await?;
+            Box::pin(election::campaign(api, request, size)).await
+        }
+        Unary::Proclaim => {
+            let (request, size) = received(api, body).await?;
+            Box::pin(election::proclaim(api, request, size)).await
+        }
+        Unary::Leader => Box::pin(election::leader(api, answers, received(api, body).await?.0)).await,
+        Unary::Resign => Box::pin(election::resign(api, received(api, body).await?.0)).await,
         Unary::MemberAdd => cluster::member_add(&received(api, body).await?.0),
         Unary::MemberRemove => cluster::member_remove(api, received(api, body).await?.0).await,
         Unary::MemberUpdate => cluster::member_update(api, received(api, body).await?.0).await,
@@ -195,6 +228,16 @@ async fn other(
     match path {
         WATCH => return watch::watch(api, answers, budget, request),
         KEEP_ALIVE => return lease::keep_alive(api, request).await,
+        RANGE_STREAM => {
+            let parts = |request| range_stream::parts(api.clone(), answers.clone(), request);
+            return sending::call(api, &api.sending_methods.range_stream, request, parts).await;
+        }
+        OBSERVE => {
+            let observe = |request: v3electionpb::LeaderRequest| {
+                election::observe(api.clone(), answers.clone(), budget.clone(), request.name)
+            };
+            return sending::call(api, &api.sending_methods.observe, request, observe).await;
+        }
         _ => {}
     }
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
@@ -232,6 +275,8 @@ mod tests {
             UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).collect();
         served.push(KEEP_ALIVE.into());
         served.push(WATCH.into());
+        served.push(RANGE_STREAM.into());
+        served.push(OBSERVE.into());
         served.sort();
         assert_eq!(described, served);
         for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()

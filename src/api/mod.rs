@@ -7,7 +7,9 @@
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
-//! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `health`: the services
+//! * `kv`, `watch`, `lease`, `lock`, `election`, `cluster`, `maintenance`, `health`: the services
+//! * `queue`: standing in the queue of a lock or an election; `deadline`: for how long
+//! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `gateway`: the calls once more, as JSON over plain HTTP
@@ -15,6 +17,8 @@
 
 mod cluster;
 pub(crate) mod convert;
+mod deadline;
+mod election;
 pub(crate) mod gateway;
 mod header;
 mod health;
@@ -22,9 +26,13 @@ mod http;
 mod kv;
 mod leader;
 mod lease;
+mod lock;
 mod maintenance;
 mod methods;
 pub mod probe;
+mod queue;
+mod range_stream;
+mod sending;
 pub mod texts;
 mod watch;
 
@@ -42,6 +50,8 @@ use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
 pub use self::probe::{Clause, Probe, Report};
+use self::queue::Queues;
+use self::sending::SendingMethods;
 pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
 use crate::env::Listener;
 use crate::limits;
@@ -78,6 +88,8 @@ struct Shared {
     headers: Headers,
     methods: Methods,
     watch_method: MethodMetrics,
+    sending_methods: SendingMethods,
+    queues: Queues,
     /// Services that stream.
     streams: tonic::service::Routes,
     gateway: Gateway,
@@ -111,6 +123,8 @@ impl Api {
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
+            sending_methods: SendingMethods::new(&metrics),
+            queues: Queues::default(),
             streams: methods::streams(Arc::clone(&probe)),
             gateway: Gateway::default(),
             headers: Headers::default(),
@@ -143,6 +157,8 @@ impl Api {
             refused: metrics.client_connections_refused.clone(),
         };
         self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
+        // Whoever stood in a queue takes its key away.
+        self.0.queues.left(limits::STOP_STEP).await;
     }
 
     /// Serves probes, metrics and status in plain HTTP until `stopping`, which comes after that of the client port: probes

@@ -102,6 +102,20 @@ pub const WATCH_EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 /// Why a watcher was not made: its stream has one with this id.
 pub const WATCH_DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
+/// Where there is no leader of an election.
+pub const ELECTION_NO_LEADER: Text = Text { code: Code::Unknown, text: "election: no leader" };
+/// The key is not, or no longer, that of a candidate.
+pub const ELECTION_NOT_LEADER: Text = Text { code: Code::Unknown, text: "election: not leader" };
+/// A request that needs to say who leads does not.
+pub const ELECTION_LEADER_MISSING: Text =
+    Text { code: Code::Unknown, text: "\"leader\" field must be provided" };
+/// The key of one that waited is gone: its lease has ended, or somebody deleted it. etcd notices it for locks only, and when it is its turn.
+pub const LOCK_SESSION_EXPIRED: Text = Text { code: Code::Unknown, text: "mutex: session is expired" };
+/// What is not read in parts.
+pub const RANGE_STREAM_SORTED: &str = "RangeStream does not support custom sort orders";
+/// What is not read in parts.
+pub const RANGE_STREAM_FILTERED: &str = "RangeStream does not support revision filters";
+
 /// What a request that is refused for its form is told.
 pub fn invalid(invalid: Invalid) -> Failure {
     match invalid {

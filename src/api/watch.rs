@@ -110,7 +110,7 @@ pub(super) fn watch(
     grpc::stream(tonic::body::Body::new(http_body_util::StreamBody::new(frames)))
 }
 
-fn leader_looks() -> Interval {
+pub(super) fn leader_looks() -> Interval {
     let mut looks = tokio::time::interval_at(Instant::now() + limits::ELECTION_MAX, limits::ELECTION_MAX);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks
@@ -378,7 +378,7 @@ async fn next_request(
 }
 
 /// Returns when the client wants a leader and there was none for some time.
-async fn no_leader(api: &Shared, looks: &mut Option<Interval>, leaderless: &mut u32) {
+pub(super) async fn no_leader(api: &Shared, looks: &mut Option<Interval>, leaderless: &mut u32) {
     let Some(looks) = looks else { return std::future::pending().await };
     loop {
         looks.tick().await;

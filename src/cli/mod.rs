@@ -5,7 +5,7 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients; `keys`: which keys they mean
+//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease` `lock` `elect`: clients; `keys`: which keys they mean
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -27,11 +27,13 @@ mod completion;
 mod config;
 mod del;
 mod duration;
+mod elect;
 mod events;
 pub mod exit;
 mod get;
 mod keys;
 mod lease;
+mod lock;
 mod members;
 mod output;
 #[cfg(feature = "playground")]
@@ -118,6 +120,8 @@ enum Command {
     Watch(watch::Arguments),
     Compact(compact::Arguments),
     Lease(lease::Arguments),
+    Lock(lock::Arguments),
+    Elect(elect::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
     Events(events::Arguments),
@@ -178,6 +182,8 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Watch(arguments) => wait(watch::run(arguments, global, out)),
         Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
         Command::Lease(arguments) => wait(lease::run(&arguments, global, out)),
+        Command::Lock(arguments) => wait(lock::run(&arguments, global, out)),
+        Command::Elect(arguments) => wait(elect::run(&arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
         Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -13,8 +14,8 @@ use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Remote,
-    Status, StoreHash, Watch, Watcher, watch, wire,
+    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Pages,
+    Remote, Status, StoreHash, Watch, Watcher, pages, watch, wire,
 };
 use crate::env::Env;
 use crate::error::Error;
@@ -32,8 +33,10 @@ use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
-    MoveLeaderRequest, StatusRequest, WatchRequest, WatchResponse,
+    MoveLeaderRequest, RangeStreamResponse, StatusRequest, WatchRequest, WatchResponse,
 };
+use crate::proto::v3lockpb::lock_client::LockClient;
+use crate::proto::v3lockpb::{LockRequest, UnlockRequest};
 use crate::transport;
 
 /// How a client connects and how long it waits.
@@ -86,6 +89,7 @@ pub struct Connection {
     cluster: ClusterClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
     watch: WatchClient<Channel>,
+    lock: LockClient<Channel>,
     own: MembersClient<Channel>,
 }
 
@@ -119,6 +123,7 @@ impl Connection {
             cluster: ClusterClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
             watch: WatchClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
+            lock: LockClient::new(channel.clone()),
             own: MembersClient::new(channel),
         }
     }
@@ -150,6 +155,41 @@ impl Connection {
         let response = attempt(Kind::Read, limit, &self.endpoint, self.kv.range(request)).await?;
         let answer = wire::answer(response.header.as_ref(), ());
         Ok(Answer { header: answer.header, value: wire::range_result(response) })
+    }
+
+    /// A range in parts.
+    pub(super) async fn range_stream(
+        mut self,
+        range: Range,
+        limit: Duration,
+    ) -> Result<Streaming<RangeStreamResponse>, Error> {
+        // Without a deadline for the server: how long it takes, the reader decides.
+        let request = Request::new(wire::range(range, Consistency::Linearizable));
+        attempt(Kind::Read, limit, &self.endpoint, self.kv.range_stream(request)).await
+    }
+
+    /// Waits in this member's lock service until the lock hangs on `lease`; returns its key. The lock is lost with the lease, and the wait
+    /// with the member: [`super::Lock`] takes care of both.
+    ///
+    /// # Errors
+    /// As [`Client::txn`]; of unknown outcome after `limit`: the member then leaves the queue by itself.
+    pub async fn lock(&self, name: &[u8], lease: i64, limit: Duration) -> Result<Answer<Bytes>, Error> {
+        let mut connection = self.clone();
+        let request = timed(LockRequest { name: Bytes::copy_from_slice(name), lease }, limit);
+        let call = connection.lock.lock(request);
+        let response = attempt(Kind::Write, limit, &self.endpoint, call).await?;
+        Ok(wire::answer(response.header.as_ref(), response.key))
+    }
+
+    /// Gives back what [`Connection::lock`] took.
+    ///
+    /// # Errors
+    /// As [`Client::delete`].
+    pub async fn unlock(&self, key: Bytes) -> Result<Answer<()>, Error> {
+        let mut connection = self.clone();
+        let call = connection.lock.unlock(timed(UnlockRequest { key }, self.timeout));
+        let response = attempt(Kind::Write, self.timeout, &self.endpoint, call).await?;
+        Ok(wire::answer(response.header.as_ref(), ()))
     }
 
     pub(super) async fn put_within(
@@ -336,6 +376,9 @@ impl Client for Connection {
     }
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(self.clone().txn_within(txn, self.timeout))
+    }
+    fn pages(&self, range: Range) -> Pages {
+        pages::remote(Remote::of(self.clone(), self.timeout), range)
     }
     fn watch(&self, watch: Watch) -> Watcher {
         watch::remote(Remote::of(self.clone(), self.timeout), watch)

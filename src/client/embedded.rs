@@ -4,8 +4,8 @@
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
 use super::{
-    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Status,
-    StoreHash, Watch, Watcher, watch_here,
+    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Status,
+    StoreHash, Watch, Watcher, pages_here, watch_here,
 };
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
@@ -40,13 +40,17 @@ impl Embedded {
         Self { store, hub }
     }
 
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
     /// Waits while the member starts. One that takes too long refuses the request itself, and says why.
     async fn opened(&self) {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.store.opened()).await;
     }
 
     /// Waits until a read sees everything that was acknowledged before.
-    async fn barrier(&self) -> Result<(), Error> {
+    pub(super) async fn barrier(&self) -> Result<(), Error> {
         self.opened().await;
         self.store.barrier().await
     }
@@ -126,6 +130,10 @@ impl Client for Embedded {
                 other => Err(mismatch(&other)),
             }
         })
+    }
+
+    fn pages(&self, range: Range) -> Pages {
+        pages_here::here(self.clone(), range)
     }
 
     fn watch(&self, watch: Watch) -> Watcher {

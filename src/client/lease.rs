@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Client;
+use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 
 /// First pause after a keep-alive that failed; the client has tried every endpoint by then.
@@ -62,10 +63,15 @@ impl KeptLease {
     /// # Errors
     /// As [`Client::grant`].
     pub async fn grant(client: impl Client + 'static, ttl: Duration) -> Result<Self, Error> {
+        Self::grant_shared(Arc::new(client), ttl).await
+    }
+
+    /// As [`KeptLease::grant`], of a client that is shared already.
+    pub(super) async fn grant_shared(client: Arc<dyn Client>, ttl: Duration) -> Result<Self, Error> {
         let asked = Instant::now();
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let granted = client.grant(0, i64::try_from(seconds).unwrap_or(i64::MAX)).await?.value;
-        Ok(Self::keep(Arc::new(client), granted.id, granted.ttl, asked))
+        Ok(Self::keep(client, granted.id, granted.ttl, asked))
     }
 
     /// Keeps a lease alive that somebody else granted.
@@ -87,6 +93,9 @@ impl KeptLease {
         let renewed = client.clone();
         let keeper = tokio::spawn(async move {
             renew(&*renewed, id, ttl, asked).await;
+            if simulated::planted(Bug::LockNeverLost) {
+                std::future::pending::<()>().await;
+            }
             told.send_replace(true);
         });
         Self { id, ttl, client, lost, keeper: keeper.abort_handle() }
@@ -112,6 +121,14 @@ impl KeptLease {
     pub async fn lost(&self) {
         // A keeper that has ended has told it.
         let _ = self.lost.clone().wait_for(|lost| *lost).await;
+    }
+
+    /// As [`KeptLease::lost`], for whoever may outlive it: it is lost, too, when it is dropped or revoked.
+    pub(super) fn when_lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            let _ = lost.wait_for(|lost| *lost).await;
+        }
     }
 
     /// Ends it, with the keys that hang on it.

@@ -18,16 +18,25 @@
 //! * `watch`: watching keys, resumed where it was lost
 //! * `embedded`, `watch_here`: the store in this process
 //! * `lease`: a lease that keeps itself alive
+//! * `queue`: a place in a queue of keys; `lock`, `election`: what stands on it
+//! * `pages`, `pages_here`: large ranges
+//! * `txn`: transactions that read like what they do
 //! * `kv`: the everyday calls, short
 
 mod connection;
+mod election;
 mod embedded;
 mod endpoint;
 mod failure;
 mod kv;
 mod lease;
+mod lock;
+mod pages;
+mod pages_here;
+mod queue;
 mod remote;
 mod retry;
+pub mod txn;
 mod watch;
 mod watch_here;
 mod wire;
@@ -37,10 +46,13 @@ use futures::future::BoxFuture;
 pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
 pub use connection::{Connection, Dial, KeepAlives, Options};
+pub use election::{Leaders, Leadership};
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};
 pub use lease::KeptLease;
+pub use lock::Lock;
+pub use pages::{Page, Pages};
 pub use remote::Remote;
 pub use watch::{Watch, WatchEvent, Watched, Watcher};
 
@@ -144,6 +156,9 @@ pub trait Client: Send + Sync {
     fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted>;
     /// Compares, then runs one of two lists of operations, atomically.
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult>;
+    /// Reads a range in pages, all of them at its revision, or at the newest if it has none. For ranges of any size: no more than a page or
+    /// two is in memory at a time. Only in the order of keys, and without filters.
+    fn pages(&self, range: Range) -> Pages;
     /// Watches keys, from now or from a revision on. Errors come as the last item.
     fn watch(&self, watch: Watch) -> Watcher;
     /// Forgets versions that newer ones at or below a revision replaced.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::failure::{self, Kind};
 use super::{
     Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
-    Options, Status, StoreHash, Watch, Watcher, retry, watch,
+    Options, Pages, Status, StoreHash, Watch, Watcher, pages, retry, watch,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;
@@ -201,6 +201,9 @@ impl Client for Remote {
     }
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
         Box::pin(self.run(Kind::Write, move |on, limit| on.txn_within(txn.clone(), limit)))
+    }
+    fn pages(&self, range: Range) -> Pages {
+        pages::remote(self.clone(), range)
     }
     fn watch(&self, watch: Watch) -> Watcher {
         watch::remote(self.clone(), watch)

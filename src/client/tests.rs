@@ -70,6 +70,14 @@ impl Scripted {
 
 #[tonic::async_trait]
 impl Kv for Scripted {
+    type RangeStreamStream = futures::stream::BoxStream<'static, Result<pb::RangeStreamResponse, GrpcStatus>>;
+
+    async fn range_stream(
+        &self,
+        _: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, GrpcStatus> {
+        Err(GrpcStatus::unimplemented(""))
+    }
     async fn range(&self, _: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, GrpcStatus> {
         self.act().await.map(|()| Response::new(pb::RangeResponse::default()))
     }

@@ -21,6 +21,7 @@
 //! | `load` | rebuilding it from the engine, checking every record |
 //! | `apply`, `txn` | commands |
 //! | `range` | reads, in bounded steps |
+//! | `queue` | the transactions of locks and elections |
 //! | `watching`, `interests` | what watchers watch, and who watches a key |
 //! | `events` | events read back from the history |
 //! | `compaction` | what dies, and its removal in bounded steps |
@@ -45,6 +46,7 @@ mod key;
 pub mod layout;
 pub mod lease;
 mod load;
+pub mod queue;
 mod range;
 mod read;
 mod record;

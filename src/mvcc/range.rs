@@ -25,6 +25,8 @@ pub struct RangePlan {
     result: RangeResult,
     unread: Unread,
     by_value: Option<ByValue>,
+    /// Bytes of pairs that may still be read before the rest is left out.
+    room: usize,
 }
 
 /// What is still to be read.
@@ -64,6 +66,7 @@ impl State {
             result: RangeResult { revision: newest, ..RangeResult::default() },
             unread: Unread::Nothing,
             by_value: None,
+            room: usize::MAX,
         };
         if range.count_only {
             let keys = self.index.entries(span);
@@ -83,6 +86,37 @@ impl State {
             return Ok(plan);
         }
         self.plan_many(range, span, (revision, newest), &mut plan);
+        Ok(plan)
+    }
+
+    /// Plan a read of the first pairs of `range` in the order of keys: at most `range.limit`, and none after the one that fills `bytes`
+    /// bytes. Those left out are not counted, and order, filters and `count_only` are not looked at: for a range that is read in
+    /// parts. Refusals as of [`State::plan_range`].
+    pub fn plan_part(&self, range: &Range, bytes: usize) -> Result<RangePlan, Refusal> {
+        let revision = match range.revision {
+            asked if asked > self.revision => return Err(Refusal::FutureRevision),
+            ..=0 => self.revision,
+            asked => asked,
+        };
+        if revision < self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let mut plan = RangePlan {
+            result: RangeResult { revision: self.revision, ..RangeResult::default() },
+            unread: Unread::Nothing,
+            by_value: None,
+            room: bytes,
+        };
+        let found = self.index.range(Span::new(&range.key, &range.range_end), revision);
+        let mut picked: Vec<(&[u8], Found)> = found.take(limit.saturating_add(1)).collect();
+        plan.result.more = picked.len() > limit;
+        picked.truncate(limit);
+        if range.keys_only {
+            plan.result.kvs = picked.iter().map(|(key, found)| key_only(key, found)).collect();
+        } else {
+            plan.read(picked.iter());
+        }
         Ok(plan)
     }
 
@@ -165,8 +199,17 @@ impl RangePlan {
             }
             Unread::Many { revisions, next } => {
                 for revision in revisions.iter().skip(*next).take(pairs.max(1)) {
-                    self.result.kvs.push(read(*revision)?);
+                    let kv = read(*revision)?;
+                    self.room = self.room.saturating_sub(kv.key.len() + kv.value.len());
+                    self.result.kvs.push(kv);
                     *next += 1;
+                    if self.room == 0 {
+                        break;
+                    }
+                }
+                if self.room == 0 && *next < revisions.len() {
+                    revisions.truncate(*next);
+                    self.result.more = true;
                 }
                 Ok(*next >= revisions.len())
             }

@@ -114,6 +114,10 @@ impl Store for Gate {
         Box::pin(async move { self.caught_up().await?.range(range).await })
     }
 
+    fn range_part(&self, range: Range, bytes: usize) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
+        Box::pin(async move { self.caught_up().await?.range_part(range, bytes).await })
+    }
+
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
         Box::pin(async move { self.caught_up().await?.read_txn(txn).await })
     }

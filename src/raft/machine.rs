@@ -280,11 +280,24 @@ impl Machine {
 
     /// Reads a range at the local state. Long ranges let others run every [`limits::RANGE_STEP_RECORDS`] records.
     pub async fn range(&self, range: &Range) -> Result<(RangeResult, i64), Error> {
+        self.read(range, |state| state.plan_range(range)).await
+    }
+
+    /// Reads the first pairs of a range at the local state, as [`mvcc::State::plan_part`].
+    pub async fn range_part(&self, range: &Range, bytes: usize) -> Result<(RangeResult, i64), Error> {
+        self.read(range, |state| state.plan_part(range, bytes)).await
+    }
+
+    async fn read(
+        &self,
+        range: &Range,
+        planned: impl Fn(&State) -> Result<mvcc::RangePlan, Refusal>,
+    ) -> Result<(RangeResult, i64), Error> {
         loop {
             let (plan, revision, compacted, installs) = {
                 let state = self.state.read();
                 let installs = self.readable()?;
-                (state.plan_range(range)?, state.revision(), state.compacted(), installs)
+                (planned(&state)?, state.revision(), state.compacted(), installs)
             };
             let found = self.run_plan(plan).await;
             if self.installs.load(Ordering::Acquire) != installs {

@@ -209,6 +209,10 @@ impl Store for Consensus {
         Box::pin(async move { self.inner.machine.range(&range).await })
     }
 
+    fn range_part(&self, range: Range, bytes: usize) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
+        Box::pin(async move { self.inner.machine.range_part(&range, bytes).await })
+    }
+
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
         Box::pin(async move { self.inner.machine.read_txn(&txn) })
     }

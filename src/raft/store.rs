@@ -110,6 +110,9 @@ pub trait Store: Send + Sync + 'static {
     fn barrier(&self) -> BoxFuture<'_, Result<(), Error>>;
     /// Reads the local state; also returns the revision of the store at which it was read.
     fn range(&self, range: Range) -> BoxFuture<'_, Result<(RangeResult, i64), Error>>;
+    /// Reads the first pairs of a range from the local state, in the order of keys: at most its limit, and none after the one that fills
+    /// `bytes` bytes. What it leaves out is not counted. Also returns the revision of the store.
+    fn range_part(&self, range: Range, bytes: usize) -> BoxFuture<'_, Result<(RangeResult, i64), Error>>;
     /// Runs a transaction on the local state, without the log, if it only reads; also returns the revision at which it was
     /// read. `None` if it must be proposed: it holds anything but ranges, also in the branch that would not run.
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>>;

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::history::{Action, Answer, Operation, Outcome, State};
+use super::lock_check::PREFIX;
 
 /// Revision of an empty store.
 const FIRST: i64 = 1;
@@ -70,8 +71,10 @@ pub fn check(
             _ => check_answer(operation, state, states.get(&(revision - 1)), &mut wrong),
         }
     }
-    let rest =
-        changes.iter().filter(|(revision, _)| !work.contains_key(revision) && !by_leases.contains(revision));
+    let of_locks = |changes: &Changes| changes.iter().all(|(key, _)| key.starts_with(PREFIX.as_bytes()));
+    let rest = changes.iter().filter(|(revision, changes)| {
+        !work.contains_key(revision) && !by_leases.contains(revision) && !of_locks(changes)
+    });
     explain_rest(operations, &floors, rest, states, &mut wrong);
     wrong
 }

@@ -27,6 +27,8 @@ pub mod history;
 pub mod invariants;
 mod kubelet;
 pub mod leases;
+pub mod lock_check;
+mod locking;
 pub mod network;
 mod os_clock;
 mod panics;
@@ -138,8 +140,8 @@ fn run_here(seed: u64, options: Options) -> Report {
         processes: RefCell::default(),
         reports: RefCell::default(),
         heard: RefCell::default(),
-        // The archivist and the tenant are among them.
-        calling: Cell::new(plan.clients + 2),
+        // The archivist, the tenants and those who take locks are among them.
+        calling: Cell::new(plan.clients + 2 + u16::from(plan.lockers > 0)),
         states: RefCell::default(),
         owner: Arc::new(SimulatedOwner::new(plan.size, plan.seed)),
         must_wait: RefCell::default(),
@@ -148,6 +150,7 @@ fn run_here(seed: u64, options: Options) -> Report {
         phase: Cell::new(Phase::Running),
         watchings: RefCell::default(),
         watching: Cell::new(plan.watchers),
+        holdings: RefCell::default(),
         settled: Cell::new(None),
         counts: RefCell::default(),
         wrong: RefCell::default(),
@@ -182,6 +185,7 @@ fn report(seed: u64, shared: &Shared) -> Report {
         let operations = shared.operations.borrow();
         wrong.extend(leases.check(&states));
         wrong.extend(check::check(&operations, &states, &leases.revisions()));
+        wrong.extend(lock_check::check(&shared.holdings.borrow(), &states));
         wrong.extend(watch_check::check(&shared.watchings.borrow(), &operations, &states));
     }
     let mut counts = shared.counts.borrow().clone();
@@ -244,6 +248,7 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
                 Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
                 Some(1) => workload::tenants(&shared, &place).await,
                 Some(2) => watch(&shared, &place).await?,
+                Some(4) => locking::lockers(&shared, &place).await?,
                 Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
             }
             Ok(())

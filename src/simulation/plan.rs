@@ -52,6 +52,8 @@ pub struct Plan {
     pub clients: u16,
     /// Clients that watch, one thing after the other.
     pub watchers: u16,
+    /// Clients that take locks; in many plans there are none.
+    pub lockers: u16,
     /// Keys that they write.
     pub keys: u64,
     /// In how many of a hundred looks the archivist has the store compacted.
@@ -126,6 +128,7 @@ impl Plan {
         // Sizes of which all pods vote, whoever counts them.
         let may_lose = may_follow && !follows && matches!(size, 2 | 3 | 5);
         let lost = if may_lose && disaster.chance(50) { majority(&disaster, size) } else { Vec::new() };
+        let locking = Dice::new(mix(seed) ^ 0x6c6f_636b);
         // Of its own, too.
         let watching = Dice::new(mix(seed) ^ 0x7761_7463);
         Self {
@@ -137,6 +140,7 @@ impl Plan {
             names_cached: *dice.pick(&[0, 0, 5_000, 30_000]).unwrap_or(&0),
             clients: dice.within(1, 4) as u16,
             watchers: watching.within(1, 5) as u16,
+            lockers: if locking.chance(50) { locking.within(2, 4) as u16 } else { 0 },
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
             tuning: tuning(&dice, &watching),

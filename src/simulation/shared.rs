@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::{Action, Operation, Outcome, State};
 use super::invariants::Invariants;
 use super::leases::Ledger;
+use super::lock_check::Holding;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
@@ -96,6 +97,8 @@ pub(super) struct Simulation {
     pub(super) watchings: RefCell<Vec<Watching>>,
     /// Clients that still watch.
     pub(super) watching: Cell<u16>,
+    /// What locks were held.
+    pub(super) holdings: RefCell<Vec<Holding>>,
     /// The revision of the store once nothing is written any more: watchers must reach it.
     pub(super) settled: Cell<Option<i64>>,
     /// How often what happened.
@@ -174,7 +177,9 @@ impl Simulation {
 
     /// The addresses of the clients, numbered after the pods of any size.
     pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
-        (0..self.plan.clients + 4).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
+        // The last one is that of those who take locks.
+        let more = 4 + u16::from(self.plan.lockers > 0);
+        (0..self.plan.clients + more).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
     /// Publishes all names as they should be.

@@ -165,6 +165,16 @@ impl Store for FakeStore {
         })
     }
 
+    fn range_part(&self, range: Range, bytes: usize) -> BoxFuture<'_, Result<(RangeResult, i64), Error>> {
+        Box::pin(async move {
+            let content = self.content.lock();
+            let (state, map, _) = &*content;
+            let mut plan = state.plan_part(&range, bytes)?;
+            while !plan.step(map, 512)? {}
+            Ok((plan.finish(), state.revision()))
+        })
+    }
+
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>> {
         Box::pin(async move {
             if let Some(failure) = self.failure.lock().clone() {

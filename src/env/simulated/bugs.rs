@@ -104,6 +104,10 @@ bugs! {
     RevokeLeavesKey,
     /// Leases whose time is over are not ended.
     NeverExpire,
+    /// Whoever waits for a lock takes it when the key before its own is gone, although others are before it.
+    LockAfterAnyEnd,
+    /// A holder is not told that it has lost its lock.
+    LockNeverLost,
     /// A stop leaves a file open.
     LeaveFileOpen,
 }
