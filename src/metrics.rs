@@ -179,6 +179,8 @@ pub struct Metrics {
     pub snapshots_received: Counter,
     /// `setstone_state_rebuild_seconds`: time of the last rebuild of the state engine, in seconds; 0 if there was none.
     pub state_rebuild_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// `setstone_disk_free_bytes`: bytes that are free on the volume of the data; 0 while it is not watched.
+    pub disk_free_bytes: Gauge,
     /// `setstone_ready`: 1 while this member is ready.
     pub ready: Gauge,
     /// `setstone_client_connections`: open connections on the client port.
@@ -347,6 +349,7 @@ impl Metrics {
                 "Time of the last rebuild of the state engine in seconds",
                 Gauge::default(),
             ),
+            disk_free_bytes: r.gauge("setstone_disk_free_bytes", "Bytes that are free on the volume of the data"),
             ready: r.gauge("setstone_ready", "1 while this member is ready"),
             client_connections: r.gauge("setstone_client_connections", "Open connections on the client port"),
             client_connections_accepted: r

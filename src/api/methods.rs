@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::health::HealthService;
 use super::probe::Probe;
-use super::{Shared, cluster, kv, leader, lease, maintenance, texts, watch};
+use super::{Shared, alarm, cluster, kv, leader, lease, maintenance, snapshot, texts, watch};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb};
 use crate::transport::answers::Answers;
@@ -56,6 +56,10 @@ unary_methods! {
     Status = "etcdserverpb.Maintenance" "Status";
     HashKv = "etcdserverpb.Maintenance" "HashKV";
     MoveLeader = "etcdserverpb.Maintenance" "MoveLeader";
+    Alarm = "etcdserverpb.Maintenance" "Alarm";
+    Defragment = "etcdserverpb.Maintenance" "Defragment";
+    Hash = "etcdserverpb.Maintenance" "Hash";
+    Downgrade = "etcdserverpb.Maintenance" "Downgrade";
     Resize = "setstone.v1.Members" "Resize";
     Events = "setstone.v1.Members" "Events";
 }
@@ -70,6 +74,7 @@ const STREAMING: &[&str] = &[
 /// Methods that stream and are served here.
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 /// The counters of every method.
 pub(super) struct Methods(Vec<MethodMetrics>);
@@ -169,6 +174,16 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: Incoming) -
             let _: (pb::StatusRequest, _) = received(api, body).await?;
             Ok(maintenance::status(api))
         }
+        Unary::Alarm => alarm::alarm(api, received(api, body).await?.0).await,
+        Unary::Defragment => {
+            let _: (pb::DefragmentRequest, _) = received(api, body).await?;
+            maintenance::defragment(api).await
+        }
+        Unary::Hash => {
+            let _: (pb::HashRequest, _) = received(api, body).await?;
+            maintenance::hash(api).await
+        }
+        Unary::Downgrade => maintenance::downgrade(api, received(api, body).await?.0).await,
         Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
         Unary::Resize => cluster::resize(api, received(api, body).await?.0).await,
         Unary::Events => {
@@ -196,6 +211,7 @@ async fn other(
     match path {
         WATCH => return watch::watch(api, answers, budget, request),
         KEEP_ALIVE => return lease::keep_alive(api, request).await,
+        SNAPSHOT => return snapshot::snapshot(api, request).await,
         _ => {}
     }
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
@@ -233,6 +249,7 @@ mod tests {
             UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).collect();
         served.push(KEEP_ALIVE.into());
         served.push(WATCH.into());
+        served.push(SNAPSHOT.into());
         served.sort();
         assert_eq!(described, served);
         for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()

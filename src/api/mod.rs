@@ -7,11 +7,12 @@
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
-//! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `health`: the services
+//! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `alarm`, `snapshot`, `health`: the services
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `probe`: the seam to readiness
 
+mod alarm;
 mod cluster;
 pub(crate) mod convert;
 mod header;
@@ -23,6 +24,7 @@ mod lease;
 mod maintenance;
 mod methods;
 pub mod probe;
+mod snapshot;
 pub mod texts;
 mod watch;
 
@@ -70,6 +72,7 @@ struct Shared {
     headers: Headers,
     methods: Methods,
     watch_method: MethodMetrics,
+    snapshot_method: MethodMetrics,
     /// Services that stream.
     streams: tonic::service::Routes,
     quota_bytes: i64,
@@ -102,6 +105,7 @@ impl Api {
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
+            snapshot_method: metrics.method("etcdserverpb.Maintenance", "Snapshot", "server_stream"),
             streams: methods::streams(Arc::clone(&probe)),
             headers: Headers::default(),
             store,

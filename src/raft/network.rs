@@ -24,12 +24,14 @@ use tonic::transport::Channel;
 use super::commits::Wanted;
 use super::heard::Silence;
 use super::snapshot::{self, SnapshotFile};
+use super::store::StoreHash;
 use super::turns::Turns;
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
+use crate::mvcc::command::Refusal;
 use crate::proto::peer;
 use crate::proto::peer::raft_client::RaftClient;
 
@@ -423,6 +425,30 @@ impl PeerChannels {
     pub(crate) fn note_refusal(&self, to: NodeId, status: &tonic::Status) {
         if let (Some(by), Some(address)) = (wire::refused_by(status), self.address(to)) {
             self.dial.refused(to, &address, by);
+        }
+    }
+
+    /// Asks a member for the hash of its store.
+    pub(crate) async fn hash(&self, of: NodeId, revision: i64) -> Result<StoreHash, Error> {
+        use peer::hash_response::Outcome;
+        let (mut client, envelope) = self.connect(of)?;
+        let request = peer::HashRequest { envelope: Some(envelope), revision };
+        let request = Peer::request(request, limits::CORRUPT_CHECK_TIMEOUT);
+        let response = client.hash(request).await.map_err(|status| {
+            self.note_refusal(of, &status);
+            Error::NotServing(status.message().to_owned())
+        })?;
+        match response.into_inner().outcome {
+            Some(Outcome::Hash(hash)) => Ok(StoreHash {
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.hash_revision,
+            }),
+            Some(Outcome::Refused(number)) => Err(match Refusal::from_number(number) {
+                Some(refusal) => refusal.into(),
+                None => Error::NotServing(format!("it refused with {number}")),
+            }),
+            None => Err(Error::NotServing("it answered nothing".into())),
         }
     }
 

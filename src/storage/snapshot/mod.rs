@@ -161,6 +161,11 @@ impl Snapshots {
         SnapshotWriter::begin(self.clone(), temporary, header)
     }
 
+    /// Bytes that are free on the volume.
+    pub fn free(&self) -> Result<u64> {
+        Ok(self.files.space(&self.directory).map_err(SnapshotError::io(&self.directory))?.free)
+    }
+
     /// Begins to read a snapshot; its header is checked.
     pub fn read(&self, snapshot: &SnapshotFile) -> Result<SnapshotReader> {
         SnapshotReader::open(&*self.files, &snapshot.path)
