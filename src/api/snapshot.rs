@@ -82,7 +82,7 @@ impl Sending {
         let deadline = Instant::now() + limits::SNAPSHOT_CLIENT_TIMEOUT;
         let held = Arc::new(Mutex::new(Held { backup: Some(backup), deadline }));
         let watchdog = tokio::spawn(give_up(held.clone())).abort_handle();
-        Self { api, held, position, code: Code::Canceled, watchdog }
+        Self { api, held, position, code: Code::Cancelled, watchdog }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * `serve` `config` `settings` `signals`: a member
 //! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients; `keys`: which keys they mean
+//! * `alarm` `defrag` `snapshot` `snapshot_status`: maintenance
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -20,11 +21,13 @@
 #![allow(clippy::struct_excessive_bools)]
 
 mod admin;
+mod alarm;
 mod bench;
 mod check;
 mod compact;
 mod completion;
 mod config;
+mod defrag;
 mod del;
 mod duration;
 mod events;
@@ -43,6 +46,8 @@ mod settings;
 mod signals;
 #[cfg(feature = "simulation")]
 mod simulate;
+mod snapshot;
+mod snapshot_status;
 mod status;
 mod text;
 mod txn;
@@ -118,6 +123,9 @@ enum Command {
     Watch(watch::Arguments),
     Compact(compact::Arguments),
     Lease(lease::Arguments),
+    Alarm(alarm::Arguments),
+    Defrag(defrag::Arguments),
+    Snapshot(snapshot::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
     Events(events::Arguments),
@@ -178,6 +186,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Watch(arguments) => wait(watch::run(arguments, global, out)),
         Command::Compact(arguments) => wait(compact::run(&arguments, global, out)),
         Command::Lease(arguments) => wait(lease::run(&arguments, global, out)),
+        Command::Alarm(arguments) => wait(alarm::run(&arguments, global, out)),
+        Command::Defrag(arguments) => wait(defrag::run(&arguments, global, out)),
+        Command::Snapshot(arguments) => wait(snapshot::run(arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
         Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),

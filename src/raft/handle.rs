@@ -159,6 +159,7 @@ impl Consensus {
             parts.boots.clone(),
             parts.snapshots.clone(),
             wanted.clone(),
+            parts.metrics.clone(),
         );
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
@@ -174,8 +175,16 @@ impl Consensus {
         tasks.spawn(proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone()));
         tasks.spawn(forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone()));
         let read_rounds = Arc::new(AtomicU64::new(0));
-        let rounds =
-            read::run(raft.clone(), parts.mine.node, peers, reads_queue, read_rounds.clone(), cancel.clone());
+        let counted = (parts.metrics.clone(), parts.tuning.election_max);
+        let rounds = read::run(
+            raft.clone(),
+            parts.mine.node,
+            peers,
+            reads_queue,
+            read_rounds.clone(),
+            counted,
+            cancel.clone(),
+        );
         tasks.spawn(rounds);
         let inner = Inner {
             mine: parts.mine,

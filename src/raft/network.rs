@@ -18,6 +18,8 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -31,6 +33,7 @@ use super::wire::{self, Sender};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
+use crate::metrics::{Metrics, PeerLabel};
 use crate::mvcc::command::Refusal;
 use crate::proto::peer;
 use crate::proto::peer::raft_client::RaftClient;
@@ -75,6 +78,7 @@ pub struct Factory {
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
     wanted: Wanted,
+    metrics: Metrics,
 }
 
 impl Factory {
@@ -85,8 +89,9 @@ impl Factory {
         boots: super::boots::Boots,
         snapshots: Arc<snapshot::Store>,
         wanted: Wanted,
+        metrics: Metrics,
     ) -> Self {
-        Self { mine, dial, boots, snapshots, wanted }
+        Self { mine, dial, boots, snapshots, wanted, metrics }
     }
 
     fn peer(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Peer {
@@ -101,6 +106,7 @@ impl Factory {
             address: node.peer_address.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
             silence: Silence::new(target),
+            counted: Counted::new(&self.metrics, target),
         }
     }
 }
@@ -139,6 +145,23 @@ pub struct Peer {
     address: String,
     client: RaftClient<Channel>,
     silence: Silence,
+    counted: Counted,
+}
+
+/// The numbers about one peer.
+struct Counted {
+    round_trip_seconds: Histogram,
+    failures: Counter,
+}
+
+impl Counted {
+    fn new(metrics: &Metrics, target: NodeId) -> Self {
+        let label = PeerLabel { To: format!("{:x}", target.0) };
+        Self {
+            round_trip_seconds: metrics.peer_round_trip_seconds.get_or_create_owned(&label),
+            failures: metrics.peer_send_failures.get_or_create_owned(&label),
+        }
+    }
 }
 
 impl Peer {
@@ -181,8 +204,14 @@ impl Peer {
     ) -> Result<T, RpcError> {
         match tokio::time::timeout(deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(&status)),
-            Err(_) => Err(self.timeout(action, deadline)),
+            Ok(Err(status)) => {
+                self.counted.failures.inc();
+                Err(self.failed(&status))
+            }
+            Err(_) => {
+                self.counted.failures.inc();
+                Err(self.timeout(action, deadline))
+            }
         }
     }
 
@@ -194,7 +223,9 @@ impl Peer {
         let message = wire::append_to_wire(self.envelope(), &request);
         let mut client = self.client.clone();
         let call = client.heartbeat(Self::request(message, deadline));
+        let sent = Instant::now();
         let response = self.within(RPCTypes::AppendEntries, deadline, call).await?;
+        self.counted.round_trip_seconds.observe(sent.elapsed().as_secs_f64());
         self.heard(response.boot, response.boot_random)?;
         wire::appended_from_wire(response, request.prev_log_id).map_err(|error| unreachable(&error))
     }

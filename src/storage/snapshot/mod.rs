@@ -6,8 +6,10 @@
 //! 2. An older one is removed only when a newer one has its final name, durably ([`Snapshots::remove_before`]).
 //! 3. A reader believes nothing that a checksum does not cover, and holds at most a block and a pair in memory.
 //!
-//! `format` is the bytes, `writer` and `reader` are streams of pairs, `incoming` is a snapshot that a peer sends.
+//! `format` is the bytes, `writer` and `reader` are streams of pairs, `incoming` is a snapshot that a peer sends, `backup` one
+//! that a client has fetched.
 
+mod backup;
 mod format;
 mod incoming;
 mod reader;
@@ -28,6 +30,7 @@ use crate::env::Files;
 use crate::env::files::{File, Open};
 use crate::identity::ClusterId;
 
+pub use backup::open_backup;
 pub use format::VERSION;
 pub use incoming::Incoming;
 pub use reader::SnapshotReader;
