@@ -141,6 +141,9 @@ pub struct Metrics {
     pub watch_streams: Gauge,
     /// `etcd_debugging_mvcc_watcher_total`: watchers (a gauge under this name in etcd too).
     pub watchers: Gauge,
+    /// `etcd_debugging_mvcc_slow_watcher_total`: watchers that read the history because they lag, or begin in the past (a gauge under this
+    /// name in etcd too).
+    pub slow_watchers: Gauge,
     /// `etcd_debugging_mvcc_events_total`: events that were sent to watchers, each as often as it was.
     pub watch_events_sent: Counter,
     /// `setstone_watch_events_shared_total`: events that somebody watched when they were applied; each is encoded once.
@@ -291,6 +294,7 @@ impl Metrics {
                 .gauge("etcd_debugging_mvcc_compact_revision", "Revision up to which history was compacted"),
             watch_streams: r.gauge("etcd_debugging_mvcc_watch_stream_total", "Open streams of watchers"),
             watchers: r.gauge("etcd_debugging_mvcc_watcher_total", "Watchers"),
+            slow_watchers: r.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that lag"),
             watch_events_sent: r.counter("etcd_debugging_mvcc_events", "Events sent to watchers"),
             watch_events_shared: r.counter(
                 "setstone_watch_events_shared",
@@ -448,6 +452,8 @@ mod tests {
             ("etcd_server_proposals_failed_total", "counter"),
             ("etcd_server_slow_read_indexes_total", "counter"),
             ("etcd_server_lease_expired_total", "counter"),
+            ("etcd_debugging_mvcc_slow_watcher_total", "gauge"),
+            ("etcd_debugging_mvcc_keys_total", "gauge"),
         ] {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in\n{text}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help in\n{text}");

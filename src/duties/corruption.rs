@@ -79,6 +79,13 @@ pub(super) async fn from_time_to_time(consensus: Consensus, interval: Duration) 
     }
 }
 
+/// One comparison and what follows from it, now.
+#[cfg(test)]
+pub(crate) async fn compare_now(consensus: &Consensus) {
+    let verdict = compare(consensus).await.expect("the store can be hashed");
+    tell(consensus, &verdict).await;
+}
+
 /// One comparison; `None` if this member's own store could not be read.
 async fn compare(consensus: &Consensus) -> Option<Verdict> {
     let started = Instant::now();

@@ -13,6 +13,8 @@ mod lease_book;
 mod leases;
 mod space;
 
+#[cfg(test)]
+pub(crate) use corruption::compare_now;
 pub(crate) use space::Volume;
 
 use crate::config::Tuning;

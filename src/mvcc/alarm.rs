@@ -88,6 +88,13 @@ pub struct AlarmCommand {
 /// An alarm with its cause, as it is kept.
 pub(super) type Kept = (Alarm, Cause);
 
+/// Notes a change. One that is taken back in the same entry is none.
+fn toggle(touched: &mut BTreeSet<Kept>, kept: Kept) {
+    if !touched.remove(&kept) {
+        touched.insert(kept);
+    }
+}
+
 /// The alarms that are raised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alarms(BTreeSet<Kept>);
@@ -142,7 +149,7 @@ impl Alarms {
                 return Err(Refusal::TooManyAlarms);
             }
             if self.0.insert((alarm, cause)) {
-                touched.insert((alarm, cause));
+                toggle(touched, (alarm, cause));
             }
             return Ok(Outcome::Alarms(vec![alarm]));
         }
@@ -150,7 +157,7 @@ impl Alarms {
         let mut lowered = Vec::new();
         for cause in causes {
             if self.0.remove(&(alarm, *cause)) {
-                touched.insert((alarm, *cause));
+                toggle(touched, (alarm, *cause));
                 lowered = vec![alarm];
             }
         }
@@ -171,7 +178,7 @@ impl Alarms {
             .collect();
         for kept in gone {
             self.0.remove(&kept);
-            touched.insert(kept);
+            toggle(touched, kept);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{EngineBack, Fault, Part, Volume};
 use super::world::Dice;
-use crate::config::Tuning;
+use crate::config::{Maintenance, Tuning};
 use crate::env::simulated::mix;
 use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
@@ -172,6 +172,8 @@ fn tuning(dice: &Dice, watching: &Dice) -> Tuning {
         watch_progress_interval: Duration::from_millis(watching.within(100, 3_000)),
         // Two small events in one entry are too much for the least.
         watch_queue_bytes: *watching.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
+        // Full disks are to be met, not avoided.
+        maintenance: Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() },
         ..Tuning::default()
     }
 }
