@@ -198,7 +198,7 @@ pub const DISK_NEAR_BYTES: u64 = 2 << 30;
 /// Longest time for one look at the free space; a volume that does not answer is not known to have any.
 pub const DISK_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest time between two snapshots that are made to cut the log because space is scarce.
-pub const DISK_CUT_INTERVAL: Duration = Duration::from_secs(5);
+pub const DISK_CUT_INTERVAL: Duration = Duration::from_secs(30);
 /// How old the size of the store may be that the quota is compared with; asking costs a few system calls.
 pub const QUOTA_SIZE_AGE: Duration = Duration::from_millis(250);
 /// Longest time of revisions that automatic compaction keeps: a revision is noted every six minutes.

@@ -172,11 +172,6 @@ impl Machine {
         self.pins.load(Ordering::Acquire) > 0
     }
 
-    /// Returns when there may be something to compact.
-    pub(crate) async fn wait_to_compact(&self) {
-        self.to_compact.notified().await;
-    }
-
     /// Returns when a lease was granted since the last call.
     pub(crate) async fn wait_leases_granted(&self) {
         self.leases_granted.notified().await;

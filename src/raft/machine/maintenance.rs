@@ -82,6 +82,11 @@ impl Machine {
         Ok(())
     }
 
+    /// Returns when there may be something to compact.
+    pub(crate) async fn wait_to_compact(&self) {
+        self.to_compact.notified().await;
+    }
+
     /// All of the state, as it is now. Writes go on; physical compaction waits until it is dropped, the installation of a snapshot does
     /// not, and then what was read is of no use.
     ///

@@ -66,7 +66,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::env::files::File as _;
     use crate::env::simulated_files::SimulatedFiles;
     use crate::identity::ClusterId;
     use crate::storage::LogId;
