@@ -144,3 +144,25 @@ async fn next(sending: Option<Sending>) -> Option<(Result<pb::SnapshotResponse, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_is_let_go_and_what_is_taken_is_not() {
+        let backup = || Some(Backup::of_bytes(bytes::Bytes::from_static(b"snapshot"), 1));
+        let deadline = || Instant::now() + limits::SNAPSHOT_CLIENT_TIMEOUT;
+        let held = Arc::new(Mutex::new(Held { backup: backup(), deadline: deadline() }));
+        let watchdog = tokio::spawn(give_up(held.clone()));
+        for _ in 0..3 {
+            tokio::time::sleep(limits::SNAPSHOT_CLIENT_TIMEOUT / 2).await;
+            *held.lock() = Held { backup: backup(), deadline: deadline() };
+        }
+        assert!(held.lock().backup.is_some() && !watchdog.is_finished());
+        tokio::time::timeout(2 * limits::SNAPSHOT_CLIENT_TIMEOUT, watchdog).await.unwrap().unwrap();
+        assert!(held.lock().backup.is_none());
+    }
+}

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{Command, Outcome, Refusal, Request};
+use crate::storage::engine::EngineError;
 
 /// See the module.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ impl Consensus {
         }
     }
 
-    /// Whether the volume of this member is nearly full.
+    /// Whether there is room here.
     pub(crate) fn room(&self) -> &Room {
         &self.inner.room
     }
@@ -149,7 +150,11 @@ impl Consensus {
         let engine = self.inner.machine.engine().clone();
         let done = self.blocking(move || engine.defragment()).await?;
         self.inner.room.forget_size();
-        done.map_err(|error| Error::Storage(error.to_string()))
+        done.map_err(|error| match error {
+            EngineError::Closed => Error::Stopped,
+            EngineError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Refusal::NoSpace.into(),
+            error => Error::Storage(error.to_string()),
+        })
     }
 }
 

@@ -49,7 +49,7 @@ fn no_space(refused: &Error) -> bool {
 async fn alarms_hold_on_every_member_and_outlive_restarts() {
     let mut cluster = TestCluster::start(3).await.unwrap();
     let client = cluster.client();
-    client.put("k", "v").await.unwrap();
+    Kv::put(&client, "k", "v").await.unwrap();
     let alarm = Alarm { kind: AlarmKind::NoSpace, member: NodeId(77) };
     assert_eq!(client.set_alarm(alarm, true).await.unwrap().value, [alarm]);
     for index in 0..3 {
@@ -94,7 +94,7 @@ async fn alarms_hold_on_every_member_and_outlive_restarts() {
 /// Writes until it is refused.
 async fn fill(store: &impl Client, prefix: &str, bytes: usize) -> Error {
     for number in 0.. {
-        match store.put(put(&format!("{prefix}{number}"), bytes)).await {
+        match Client::put(store, put(&format!("{prefix}{number}"), bytes)).await {
             Ok(_) => assert!(number < 1_000, "it is never refused"),
             Err(error) => return error,
         }
@@ -115,18 +115,18 @@ async fn over_the_quota_the_alarm_stays_until_space_was_made_and_somebody_disarm
         let id = store.status().await.unwrap().header.member;
         let alarm = Alarm { kind: AlarmKind::NoSpace, member: id };
         until("the alarm", async || (store.alarms().await.unwrap().value == [alarm]).then_some(())).await;
-        assert!(no_space(&store.put(put("small", 1)).await.unwrap_err()), "whatever its size");
+        assert!(no_space(&Client::put(&store, put("small", 1)).await.unwrap_err()), "whatever its size");
         let written = store.get_prefix("k").await.unwrap().len();
         assert!(written * MIB / 2 < quota as usize && written > 4, "{written}");
         // Deletes and compaction go on, and change nothing about the alarm.
         let all = setstone::client::DeleteRange { key: "k".into(), range_end: "l".into(), prev_kv: false };
-        assert_eq!(store.delete(all).await.unwrap().value.deleted, written as i64);
+        assert_eq!(Client::delete(&store, all).await.unwrap().value.deleted, written as i64);
         let revision = store.status().await.unwrap().header.revision;
         store.compact(Compact { revision, physical: true }).await.unwrap();
         store.defragment().await.unwrap();
-        assert!(no_space(&store.put(put("k", 1)).await.unwrap_err()));
+        assert!(no_space(&Client::put(&store, put("k", 1)).await.unwrap_err()));
         assert_eq!(store.set_alarm(alarm, false).await.unwrap().value, [alarm]);
-        store.put(put("k", MIB / 2)).await.unwrap();
+        Client::put(&store, put("k", MIB / 2)).await.unwrap();
         let size = store.status().await.unwrap().value.db_size;
         assert!(size < quota / 2, "{size}");
         node.shutdown().await;
@@ -145,7 +145,7 @@ async fn before_the_volume_is_full_writes_are_refused_and_they_go_on_by_themselv
     let config = Config { tuning: on_a_small_volume(16 << 20), ..Config::in_memory("alone") };
     let node = Node::start_in(config.clone(), world(&files)).await.unwrap();
     let store = node.client();
-    store.put(put("first", 10)).await.unwrap();
+    Client::put(&store, put("first", 10)).await.unwrap();
     let by_hand = Alarm { kind: AlarmKind::NoSpace, member: NodeId(5) };
     for round in 0..2 {
         // Some of it can still be written.
@@ -164,9 +164,9 @@ async fn before_the_volume_is_full_writes_are_refused_and_they_go_on_by_themselv
         store.set_alarm(by_hand, true).await.unwrap();
         files.set_free(1 << 40);
         until("room", async || (store.alarms().await.unwrap().value == [by_hand]).then_some(())).await;
-        assert!(no_space(&store.put(put("k", 1)).await.unwrap_err()));
+        assert!(no_space(&Client::put(&store, put("k", 1)).await.unwrap_err()));
         store.set_alarm(by_hand, false).await.unwrap();
-        store.put(put("again", 10)).await.unwrap();
+        Client::put(&store, put("again", 10)).await.unwrap();
     }
     let written = store.get_prefix("").await.unwrap().len();
     assert!(tokio::time::timeout(Duration::from_millis(1), node.failed()).await.is_err());
@@ -243,7 +243,7 @@ async fn a_defragmentation_gives_back_what_compaction_freed_while_writes_go_on()
     for round in 0..4 {
         for number in 0..40 {
             let pair = Put { key: format!("k{number}").into(), ..put("", MIB / 4 + round) };
-            store.put(pair).await.unwrap();
+            Client::put(&store, pair).await.unwrap();
         }
     }
     let revision = store.status().await.unwrap().header.revision;
@@ -345,7 +345,7 @@ async fn what_is_old_is_compacted_by_itself() {
     Kv::put(&store, "k", "new").await.unwrap();
     let at = Range { key: "k".into(), revision: old, ..Range::default() };
     until("the compaction", async || {
-        let read = store.get(at.clone(), Consistency::Serializable).await;
+        let read = Client::get(&store, at.clone(), Consistency::Serializable).await;
         matches!(read, Err(Error::Refused(Refusal::Compacted))).then_some(())
     })
     .await;

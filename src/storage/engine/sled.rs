@@ -24,8 +24,8 @@ use crate::limits;
 
 /// Pairs that are copied while commits wait.
 const COPY_STEP: usize = 256;
-/// Steps between two looks at the free space.
-const LOOK_STEPS: usize = 16;
+/// Steps between two looks at the free space: some megabytes.
+const LOOK_STEPS: usize = 4;
 /// What the directory of every second set of files has behind its name.
 const BESIDE: &str = ".beside";
 
