@@ -132,6 +132,8 @@ pub struct Tuning {
     pub watch_progress_interval: Duration,
     /// Bytes of events that may wait for one stream of watchers before it must read the history.
     pub watch_queue_bytes: usize,
+    /// What the store is kept in: space, revisions, and agreement between members.
+    pub maintenance: Maintenance,
 }
 
 impl Default for Tuning {
@@ -148,7 +150,73 @@ impl Default for Tuning {
             lease_checkpoint: None,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             watch_queue_bytes: limits::WATCH_QUEUE_BYTES,
+            maintenance: Maintenance::default(),
         }
+    }
+}
+
+/// Space, revisions, and agreement between members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Bytes of the store from which on writes that make it grow raise the alarm NOSPACE: etcd's `--quota-backend-bytes`. 0: etcd's default
+    /// of 2 GiB; less than 0: no quota.
+    pub quota_bytes: i64,
+    /// Bytes of the volume that are kept free beside what the log and the next snapshot need; of a small volume an eighth at most. Below that,
+    /// writes that make the store grow are refused until there is room again. 0: the volume is not watched.
+    pub disk_reserve_bytes: u64,
+    /// What the leader compacts by itself; `None`: nothing.
+    pub auto_compaction: Option<AutoCompaction>,
+    /// A member that starts compares its store with the others'.
+    pub corrupt_check_at_start: bool,
+    /// How often the leader compares the members' stores; `None`: never, as in etcd unless it is configured.
+    pub corrupt_check_interval: Option<Duration>,
+}
+
+/// What the leader compacts by itself: etcd's `--auto-compaction-mode` and `--auto-compaction-retention`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// What is older than this. Compacted once per such time, or per hour if that is shorter.
+    Periodic(Duration),
+    /// All but so many of the newest revisions. Compacted every five minutes.
+    Revision(i64),
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            quota_bytes: limits::QUOTA_BYTES,
+            disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
+            auto_compaction: None,
+            corrupt_check_at_start: false,
+            corrupt_check_interval: None,
+        }
+    }
+}
+
+impl Maintenance {
+    /// The quota in bytes that is in force; negative if there is none.
+    pub fn quota(&self) -> i64 {
+        if self.quota_bytes == 0 { limits::QUOTA_BYTES } else { self.quota_bytes }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let longest = limits::AUTO_COMPACTION_LONGEST;
+        match self.auto_compaction {
+            Some(AutoCompaction::Periodic(time)) if time < Duration::from_secs(1) || time > longest => {
+                return Err(format!("revisions of the last {time:?} cannot be kept; 1s to {longest:?} can"));
+            }
+            Some(AutoCompaction::Revision(count)) if count < 1 => {
+                return Err(format!("the newest {count} revisions cannot be kept; 1 is the least"));
+            }
+            _ => {}
+        }
+        let least = limits::CORRUPT_CHECK_INTERVAL_MIN;
+        if let Some(interval) = self.corrupt_check_interval.filter(|interval| *interval < least) {
+            return Err(format!(
+                "stores compared every {interval:?} are read too often; {least:?} is the least"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -268,6 +336,7 @@ impl Tuning {
                 "leases written down every {interval:?} are too many writes; 1s is the least"
             ));
         }
+        self.maintenance.validate()?;
         if self.log_segment_bytes < limits::PEER_MESSAGE_BYTES as u64 {
             return Err(format!(
                 "a log segment of {} bytes is too small; {} is the least",
@@ -326,6 +395,13 @@ mod tests {
         assert_eq!(good().validate(), Ok(()));
         let tuned = |tuning| Config { tuning, ..good() };
         let default = Tuning::default;
+        let kept = |maintenance| tuned(Tuning { maintenance, ..default() });
+        let compacting = |auto_compaction| {
+            kept(Maintenance { auto_compaction: Some(auto_compaction), ..Maintenance::default() })
+        };
+        let comparing = |interval| {
+            kept(Maintenance { corrupt_check_interval: Some(interval), ..Maintenance::default() })
+        };
         let at = Some(address("127.0.0.1:9"));
         let fixed = |ordinal| Cluster::Fixed { ordinal, peers: vec!["a:1".into()] };
         let (pod, seconds) = (Cluster::StatefulSet { pod: pod(), expected: 3 }, Duration::from_secs);
@@ -346,6 +422,10 @@ mod tests {
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
             (tuned(Tuning { lease_checkpoint: Some(Duration::ZERO), ..default() }), "too many writes"),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
+            (compacting(AutoCompaction::Revision(0)), "the newest 0 revisions cannot be kept"),
+            (compacting(AutoCompaction::Periodic(Duration::ZERO)), "of the last 0ns cannot be kept"),
+            (compacting(AutoCompaction::Periodic(Duration::MAX)), "cannot be kept"),
+            (comparing(Duration::from_millis(1)), "compared every 1ms are read too often"),
         ] {
             let said = config.validate().unwrap_err();
             assert!(said.contains(words), "{said}");

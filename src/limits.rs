@@ -64,6 +64,8 @@ pub const RECORD_BYTES: usize = 8 << 10;
 pub const RECORD_GATHER_BYTES: usize = 2 << 10;
 /// Leases that are granted at a time. Each takes some 250 bytes on every member, and one heap entry where the leader is.
 pub const LEASES: usize = 1_000_000;
+/// Alarms that are raised at a time: a client may name members that are not there. Two kinds and two causes of the most members.
+pub const ALARMS: usize = 1_024;
 /// Leases that one entry ends because their time is over: bounds the time that apply holds the state.
 pub const EXPIRE_LEASES: usize = 1_000;
 /// Keys from which on no further lease is put into that entry.
@@ -207,6 +209,40 @@ pub const STORAGE_STUCK: Duration = Duration::from_secs(30);
 
 /// Default quota of the store, in bytes: etcd's 2 GiB.
 pub const QUOTA_BYTES: i64 = 2 << 30;
+
+/// Bytes of a volume that are kept free beside what the log and the next snapshot need: what a fast disk writes between two looks, and
+/// room for deletes and compaction, which also write.
+pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// How often free space is looked at.
+pub const DISK_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is while little more is free than must be.
+pub const DISK_LOOK_INTERVAL_NEAR: Duration = Duration::from_millis(50);
+/// How much more than must be free counts as little: a fast disk does not write it within [`DISK_LOOK_INTERVAL`].
+pub const DISK_NEAR_BYTES: u64 = 2 << 30;
+/// Longest time for one look at the free space; a volume that does not answer is not known to have any.
+pub const DISK_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time between two snapshots that are made to cut the log because space is scarce.
+pub const DISK_CUT_INTERVAL: Duration = Duration::from_secs(30);
+/// How old the size of the store may be that the quota is compared with; asking costs a few system calls.
+pub const QUOTA_SIZE_AGE: Duration = Duration::from_millis(250);
+/// Longest time of revisions that automatic compaction keeps: a revision is noted every six minutes.
+pub const AUTO_COMPACTION_LONGEST: Duration = Duration::from_hours(24 * 366);
+/// How often automatic compaction by revision looks: etcd's five minutes.
+pub const AUTO_COMPACTION_REVISION_INTERVAL: Duration = Duration::from_mins(5);
+/// Shortest time between two comparisons of the members' stores: each reads all of every store.
+pub const CORRUPT_CHECK_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Time for another member to hash its store; one that takes longer is left out of the comparison.
+pub const CORRUPT_CHECK_TIMEOUT: Duration = Duration::from_mins(1);
+/// Snapshots that clients fetch from one member at a time: each takes the store's size on its disk.
+pub const SNAPSHOT_CLIENTS: usize = 4;
+/// Bytes of one piece of a snapshot for a client: etcd's.
+pub const SNAPSHOT_PIECE_BYTES: usize = 32 << 10;
+/// Longest time that a client may take for one piece of a snapshot.
+pub const SNAPSHOT_CLIENT_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes that must stay free on the volume beside a snapshot for a client, or beside what a defragmentation writes.
+pub const SPARE_BYTES: u64 = 32 << 20;
+/// Time for one call of the Rust client that reads or writes a whole store: defragmentation, hash.
+pub const CALLER_LONG_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Time for one call of the Rust client, repetitions included: above [`REQUEST_TIMEOUT`], so that the member's own answer
 /// about a request of unknown outcome still arrives.

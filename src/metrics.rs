@@ -141,6 +141,9 @@ pub struct Metrics {
     pub watch_streams: Gauge,
     /// `etcd_debugging_mvcc_watcher_total`: watchers (a gauge under this name in etcd too).
     pub watchers: Gauge,
+    /// `etcd_debugging_mvcc_slow_watcher_total`: watchers that read the history because they lag, or begin in the past (a gauge under this
+    /// name in etcd too).
+    pub slow_watchers: Gauge,
     /// `etcd_debugging_mvcc_events_total`: events that were sent to watchers, each as often as it was.
     pub watch_events_sent: Counter,
     /// `setstone_watch_events_shared_total`: events that somebody watched when they were applied; each is encoded once.
@@ -179,6 +182,8 @@ pub struct Metrics {
     pub snapshots_received: Counter,
     /// `setstone_state_rebuild_seconds`: time of the last rebuild of the state engine, in seconds; 0 if there was none.
     pub state_rebuild_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// `setstone_disk_free_bytes`: bytes that are free on the volume of the data; 0 while it is not watched.
+    pub disk_free_bytes: Gauge,
     /// `setstone_ready`: 1 while this member is ready.
     pub ready: Gauge,
     /// `setstone_client_connections`: open connections on the client port.
@@ -289,6 +294,7 @@ impl Metrics {
                 .gauge("etcd_debugging_mvcc_compact_revision", "Revision up to which history was compacted"),
             watch_streams: r.gauge("etcd_debugging_mvcc_watch_stream_total", "Open streams of watchers"),
             watchers: r.gauge("etcd_debugging_mvcc_watcher_total", "Watchers"),
+            slow_watchers: r.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that lag"),
             watch_events_sent: r.counter("etcd_debugging_mvcc_events", "Events sent to watchers"),
             watch_events_shared: r.counter(
                 "setstone_watch_events_shared",
@@ -347,6 +353,7 @@ impl Metrics {
                 "Time of the last rebuild of the state engine in seconds",
                 Gauge::default(),
             ),
+            disk_free_bytes: r.gauge("setstone_disk_free_bytes", "Bytes that are free on the volume of the data"),
             ready: r.gauge("setstone_ready", "1 while this member is ready"),
             client_connections: r.gauge("setstone_client_connections", "Open connections on the client port"),
             client_connections_accepted: r
@@ -445,6 +452,8 @@ mod tests {
             ("etcd_server_proposals_failed_total", "counter"),
             ("etcd_server_slow_read_indexes_total", "counter"),
             ("etcd_server_lease_expired_total", "counter"),
+            ("etcd_debugging_mvcc_slow_watcher_total", "gauge"),
+            ("etcd_debugging_mvcc_keys_total", "gauge"),
         ] {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in\n{text}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help in\n{text}");

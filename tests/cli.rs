@@ -191,6 +191,80 @@ fn leases_are_granted_shown_kept_and_ended() {
 }
 
 #[test]
+fn alarms_are_listed_and_disarmed_and_space_is_given_back() {
+    let member = Member::start(&["--memory", "--quota-backend-bytes", "100000"]);
+    let value = "v".repeat(60_000);
+    assert_eq!(code(&member.run(&["put", "large", &value])), 0);
+    let refused = member.run(&["put", "larger", &value]);
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("mvcc: database space exceeded"), "{}", stderr(&refused));
+    let listed = member.run(&["alarm", "list"]);
+    let (id, alarm) = stdout(&listed).trim_end().split_once(' ').unwrap();
+    assert_eq!(alarm, "alarm:NOSPACE");
+    let json: serde_json::Value =
+        serde_json::from_slice(&member.run(&["alarm", "list", "--json"]).stdout).unwrap();
+    assert_eq!(json["alarms"][0]["alarm"], "NOSPACE");
+    assert_eq!(Some(json["alarms"][0]["member_id"].as_str().unwrap()), id.strip_prefix("memberID:"));
+    assert!(stdout(&member.run(&["status"])).contains("NOSPACE"));
+    assert_eq!(code(&member.run(&["del", "large"])), 0);
+    assert_eq!(code(&member.run(&["compact", "3", "--physical"])), 0);
+    let defragmented = member.run(&["defrag"]);
+    assert_eq!(code(&defragmented), 0, "{}", stderr(&defragmented));
+    assert!(stdout(&defragmented).starts_with("Finished defragmenting member["), "{}", stdout(&defragmented));
+    assert_eq!(code(&member.run(&["defrag", "--cluster", "--json"])), 0);
+    assert_eq!(stdout(&member.run(&["alarm", "disarm"])), stdout(&listed));
+    assert_eq!(stdout(&member.run(&["alarm", "list"])), "");
+    assert_eq!(code(&member.run(&["put", "large", &value])), 0);
+    assert_eq!(code(&output(&["defrag", "--endpoints", &free_address(), "--timeout", "1s"])), 1);
+}
+
+#[test]
+fn a_snapshot_is_saved_whole_or_not_at_all() {
+    let member = Member::start(&["--memory"]);
+    for number in 0..20 {
+        let key = format!("k{number}");
+        assert_eq!(code(&member.run(&["put", &key, &"v".repeat(10_000)])), 0);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("saved");
+    let file = path.to_str().unwrap();
+    // Of an attempt that was killed.
+    std::fs::write(directory.path().join("saved.part"), "half").unwrap();
+    let saved = member.run(&["snapshot", "save", file]);
+    assert_eq!(code(&saved), 0, "{}", stderr(&saved));
+    assert_eq!(stdout(&saved), format!("Snapshot saved at {file}\nServer version 3.7.0\n"));
+    assert_eq!(files(directory.path()), ["saved"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len() % 512, 32);
+    let status = output(&["snapshot", "status", file]);
+    assert_eq!(code(&status), 0, "{}", stderr(&status));
+    assert!(stdout(&status).starts_with("HASH"), "{}", stdout(&status));
+    let json: serde_json::Value =
+        serde_json::from_slice(&output(&["snapshot", "status", file, "--json"]).stdout).unwrap();
+    assert_eq!((json["revision"].as_i64(), json["total_key"].as_i64()), (Some(21), Some(20)));
+    assert!(stdout(&status).contains(json["hash"].as_str().unwrap()));
+
+    // Saved again, it is replaced; where nobody answers it stays.
+    assert_eq!(code(&member.run(&["snapshot", "save", file, "--json"])), 0);
+    let before = std::fs::read(&path).unwrap();
+    let two = format!("{},{}", member.endpoint, free_address());
+    assert_eq!(code(&output(&["snapshot", "save", file, "--endpoints", &two])), 2);
+    assert_eq!(code(&output(&["snapshot", "save", file, "--endpoints", &free_address()])), 1);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(files(directory.path()), ["saved"]);
+
+    // A changed byte, a missing end, something else.
+    let mut bytes = before.clone();
+    bytes[before.len() / 2] ^= 1;
+    for damaged in [&bytes[..], &before[..before.len() - 1], &before[..512], b"", b"no snapshot"] {
+        std::fs::write(&path, damaged).unwrap();
+        let status = output(&["snapshot", "status", file]);
+        assert_eq!(code(&status), 12, "{}", stderr(&status));
+        assert!(stderr(&status).contains(file), "{}", stderr(&status));
+    }
+    assert_eq!(code(&output(&["snapshot", "status", "/nowhere"])), 1);
+}
+
+#[test]
 fn nobody_there_is_a_failure_and_not_an_unknown_outcome() {
     let nobody = free_address();
     for command in [&["put", "a", "b"][..], &["get", "a"], &["status"], &["members"]] {

@@ -31,7 +31,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("config", vec![]),
         ("raft", vec!["mvcc", "storage", "discovery", "transport", "proto", "config"]),
         ("discovery", vec!["transport"]),
-        ("duties", vec!["raft", "mvcc"]),
+        ("duties", vec!["raft", "mvcc", "config"]),
         ("membership", vec!["raft", "discovery", "mvcc", "proto"]),
         ("watch", vec!["mvcc"]),
         ("api", vec!["raft", "membership", "mvcc", "proto", "transport", "watch"]),

@@ -23,6 +23,8 @@ mod library;
 mod limits;
 #[path = "node/loading.rs"]
 mod loading;
+#[path = "node/maintenance.rs"]
+mod maintenance;
 #[path = "node/process.rs"]
 mod process;
 #[path = "node/replaced.rs"]

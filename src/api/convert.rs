@@ -213,6 +213,7 @@ pub(super) fn txn_response(
             | command::Outcome::Lease
             | command::Outcome::Lifetime(_)
             | command::Outcome::Cluster
+            | command::Outcome::Alarms(_)
             | command::Outcome::Admitted(_) => return Err(unexpected()),
         };
         responses.push(pb::ResponseOp { response: Some(response) });

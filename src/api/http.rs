@@ -8,10 +8,11 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::probe::Report;
-use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION, Shared, texts};
+use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION, Shared, alarm, texts};
 use crate::error::Error;
 use crate::metrics;
-use crate::mvcc::command::Range;
+use crate::mvcc::alarm::AlarmKind;
+use crate::mvcc::command::{Range, Refusal};
 use crate::transport::AnswerBody;
 use crate::transport::answers::Answers;
 
@@ -109,13 +110,20 @@ async fn read(api: &Shared, linearizable: bool) -> Result<(), Error> {
         keys_only: true,
         ..Range::default()
     };
-    api.store.range(range).await.map(drop)
+    match api.store.range(range).await {
+        // That it could be read is what is asked here; that the members' states differ is told by a check of its own.
+        Ok(_) | Err(Error::Refused(Refusal::Corrupt)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// `/health`.
 async fn health(api: &Shared, query: &str) -> Response<AnswerBody> {
     let serializable = has(query, "serializable", Some("true"));
-    let reason = if !serializable && api.store.position().leader.is_none() {
+    let alarm = api.store.alarms().into_iter().find(|alarm| !has(query, "exclude", Some(alarm.kind.name())));
+    let reason = if let Some(alarm) = alarm {
+        Err(alarm::reason(alarm))
+    } else if !serializable && api.store.position().leader.is_none() {
         Err("RAFT NO LEADER".to_owned())
     } else {
         read(api, !serializable).await.map_err(|error| format!("RANGE ERROR:{}", texts::failure(&error).text))
@@ -175,13 +183,21 @@ async fn client_checks(api: &Shared, root: &str, only: Option<&str>, query: &str
                 read(api, true).await.map_err(|error| texts::failure(&error).text.into_owned())
             }
             "non_learner" => non_learner(api),
-            _ => api.store.position().failure.map_or(Ok(()), Err),
+            _ => data_corruption(api),
         };
         lines.push((check, result));
     }
     let response = checked(&lines, has(query, "verbose", None));
     count_health(api, response.status());
     response
+}
+
+/// etcd's text for the alarm; this member's own store may have failed, too.
+fn data_corruption(api: &Shared) -> Result<(), String> {
+    if api.store.alarms().iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+        return Err("alarm activated: CORRUPT".into());
+    }
+    api.store.position().failure.map_or(Ok(()), Err)
 }
 
 /// Our own spares serve everything; only a learner that was added by hand is none to send clients to.
@@ -255,7 +271,8 @@ fn refresh(api: &Shared) {
     metrics.leases.set(signed(position.leases as u64));
     metrics.lease_keys.set(signed(position.lease_keys as u64));
     metrics.db_bytes.set(signed(disk.state));
-    metrics.db_bytes_in_use.set(signed(disk.state));
+    metrics.db_bytes_in_use.set(signed(disk.state_in_use.min(disk.state)));
+    metrics.keys.set(signed(disk.keys));
     metrics.log_bytes.set(signed(disk.log));
     metrics.snapshot_bytes.set(signed(disk.snapshots));
     metrics.ready.set(api.probe.report().ready.into());

@@ -10,10 +10,7 @@ use tower::Service;
 
 use super::health::HealthService;
 use super::probe::Probe;
-use super::{
-    Shared, cluster, deadline, election, kv, leader, lease, lock, maintenance, range_stream, sending, texts,
-    watch,
-};
+use super::{Shared, alarm, cluster, deadline, election, kv, leader, lease, lock, maintenance, range_stream, sending, snapshot, texts, watch};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb, v3electionpb};
 use crate::transport::answers::Answers;
@@ -64,6 +61,10 @@ unary_methods! {
     Status = "etcdserverpb.Maintenance" "Status";
     HashKv = "etcdserverpb.Maintenance" "HashKV";
     MoveLeader = "etcdserverpb.Maintenance" "MoveLeader";
+    Alarm = "etcdserverpb.Maintenance" "Alarm";
+    Defragment = "etcdserverpb.Maintenance" "Defragment";
+    Hash = "etcdserverpb.Maintenance" "Hash";
+    Downgrade = "etcdserverpb.Maintenance" "Downgrade";
     Resize = "setstone.v1.Members" "Resize";
     Events = "setstone.v1.Members" "Events";
 }
@@ -80,6 +81,7 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const OBSERVE: &str = "/v3electionpb.Election/Observe";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 /// The counters of every method.
 pub(super) struct Methods(Vec<MethodMetrics>);
@@ -201,6 +203,16 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: RequestBody
             let _: (pb::StatusRequest, _) = received(api, body).await?;
             Ok(maintenance::status(api))
         }
+        Unary::Alarm => alarm::alarm(api, received(api, body).await?.0).await,
+        Unary::Defragment => {
+            let _: (pb::DefragmentRequest, _) = received(api, body).await?;
+            maintenance::defragment(api).await
+        }
+        Unary::Hash => {
+            let _: (pb::HashRequest, _) = received(api, body).await?;
+            maintenance::hash(api).await
+        }
+        Unary::Downgrade => maintenance::downgrade(api, received(api, body).await?.0).await,
         Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
         Unary::Resize => cluster::resize(api, received(api, body).await?.0).await,
         Unary::Events => {
@@ -238,6 +250,7 @@ async fn other(
             };
             return sending::call(api, &api.sending_methods.observe, request, observe).await;
         }
+        SNAPSHOT => return snapshot::snapshot(api, request).await,
         _ => {}
     }
     let (service, method) = path.get(1..).and_then(|rest| rest.rsplit_once('/')).unwrap_or((path, ""));
@@ -277,6 +290,7 @@ mod tests {
         served.push(WATCH.into());
         served.push(RANGE_STREAM.into());
         served.push(OBSERVE.into());
+        served.push(SNAPSHOT.into());
         served.sort();
         assert_eq!(described, served);
         for (number, path) in UNARY.iter().map(|(service, method)| format!("/{service}/{method}")).enumerate()

@@ -7,7 +7,7 @@
 //! * `convert`: protobuf to and from the state machine's values, with every check of a request's form
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
-//! * `kv`, `watch`, `lease`, `lock`, `election`, `cluster`, `maintenance`, `health`: the services
+//! * `kv`, `watch`, `lease`, `lock`, `election`, `cluster`, `maintenance`, `alarm`, `snapshot`, `health`: the services
 //! * `queue`: standing in the queue of a lock or an election; `deadline`: for how long
 //! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
 //! * `leader`: calls that want a leader
@@ -15,6 +15,7 @@
 //! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
+mod alarm;
 mod cluster;
 pub(crate) mod convert;
 mod deadline;
@@ -33,6 +34,7 @@ pub mod probe;
 mod queue;
 mod range_stream;
 mod sending;
+mod snapshot;
 pub mod texts;
 mod watch;
 
@@ -88,8 +90,7 @@ struct Shared {
     headers: Headers,
     methods: Methods,
     watch_method: MethodMetrics,
-    sending_methods: SendingMethods,
-    queues: Queues,
+    queues: Queues, sending_methods: SendingMethods, snapshot_method: MethodMetrics,
     /// Services that stream.
     streams: tonic::service::Routes,
     gateway: Gateway,
@@ -125,6 +126,7 @@ impl Api {
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
             sending_methods: SendingMethods::new(&metrics),
             queues: Queues::default(),
+            snapshot_method: metrics.method("etcdserverpb.Maintenance", "Snapshot", "server_stream"),
             streams: methods::streams(Arc::clone(&probe)),
             gateway: Gateway::default(),
             headers: Headers::default(),

@@ -93,6 +93,12 @@ texts! {
     STOPPED = Unavailable "server stopped";
     /// The deadline passed. Of a write: it may have happened.
     TIMED_OUT = Unavailable "request timed out";
+    /// A version to downgrade to that is none.
+    WRONG_DOWNGRADE_FORMAT = InvalidArgument "wrong downgrade target version format";
+    /// A version that this one cannot be downgraded to.
+    INVALID_DOWNGRADE_TARGET = InvalidArgument "invalid downgrade target version";
+    /// An action that does not exist.
+    UNKNOWN_METHOD = Unknown "unknown method";
     /// The members' states differ.
     CORRUPT = DataLoss "corrupt cluster";
 }
@@ -141,6 +147,9 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
         // What etcd says when there is no room for a lease.
         Refusal::TooManyLeases => NO_SPACE,
+        Refusal::NoSpace => NO_SPACE,
+        Refusal::Corrupt => CORRUPT,
+        Refusal::TooManyAlarms => TOO_MANY_REQUESTS,
         // This member stops serving; another one will answer.
         Refusal::Unreadable => STOPPED,
     }

@@ -11,6 +11,9 @@ use crate::config::{Cluster, Config, Data, SizeFrom, Tuning};
 use crate::identity::PodFacts;
 use crate::limits;
 
+#[path = "config_maintenance.rs"]
+mod maintenance;
+
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 pub(super) const ADMIN_PORT: u16 = 2381;
@@ -220,6 +223,7 @@ fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
             .get("watch-progress-notify-interval", duration::parse)?
             .unwrap_or(default.watch_progress_interval),
         watch_queue_bytes: default.watch_queue_bytes,
+        maintenance: maintenance::read(texts)?,
     })
 }
 

@@ -24,7 +24,7 @@ pub enum Exit {
     Config = 10,
     /// `serve`, `check`: another process uses the data directory.
     Locked = 11,
-    /// `serve`, `check`: the disk is another cluster's or pod's, damaged, or of an unknown format.
+    /// `serve`, `check`: the disk is another cluster's or pod's, damaged, or of an unknown format. `snapshot status`: the file is damaged.
     Disk = 12,
 }
 

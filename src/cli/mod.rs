@@ -6,6 +6,7 @@
 //!
 //! * `serve` `config` `settings` `signals`: a member
 //! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease` `lock` `elect`: clients; `keys`: which keys they mean
+//! * `alarm` `defrag` `snapshot` `snapshot_status`: maintenance
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -20,11 +21,13 @@
 #![allow(clippy::struct_excessive_bools)]
 
 mod admin;
+mod alarm;
 mod bench;
 mod check;
 mod compact;
 mod completion;
 mod config;
+mod defrag;
 mod del;
 mod duration;
 mod elect;
@@ -45,6 +48,8 @@ mod settings;
 mod signals;
 #[cfg(feature = "simulation")]
 mod simulate;
+mod snapshot;
+mod snapshot_status;
 mod status;
 mod text;
 mod txn;
@@ -122,6 +127,9 @@ enum Command {
     Lease(lease::Arguments),
     Lock(lock::Arguments),
     Elect(elect::Arguments),
+    Alarm(alarm::Arguments),
+    Defrag(defrag::Arguments),
+    Snapshot(snapshot::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
     Events(events::Arguments),
@@ -184,6 +192,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Lease(arguments) => wait(lease::run(&arguments, global, out)),
         Command::Lock(arguments) => wait(lock::run(&arguments, global, out)),
         Command::Elect(arguments) => wait(elect::run(&arguments, global, out)),
+        Command::Alarm(arguments) => wait(alarm::run(&arguments, global, out)),
+        Command::Defrag(arguments) => wait(defrag::run(&arguments, global, out)),
+        Command::Snapshot(arguments) => wait(snapshot::run(arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
         Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 32] = [
+pub(super) const SETTINGS: [Setting; 38] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -135,6 +135,42 @@ pub(super) const SETTINGS: [Setting; 32] = [
         "SETSTONE_WATCH_PROGRESS_NOTIFY_INTERVAL",
         "TIME",
         "Time between two notices of progress to an idle watcher (default: 10m; at least 100ms)",
+    ),
+    setting(
+        "quota-backend-bytes",
+        "SETSTONE_QUOTA_BACKEND_BYTES",
+        "BYTES",
+        "Size of the store at which writes that make it grow raise the alarm NOSPACE; below 0: no quota (default: 2GiB)",
+    ),
+    setting(
+        "disk-reserve",
+        "SETSTONE_DISK_RESERVE",
+        "BYTES",
+        "Kept free on the volume beside what log and snapshot need; 0: the volume is not watched (default: 64MiB)",
+    ),
+    setting(
+        "auto-compaction-mode",
+        "SETSTONE_AUTO_COMPACTION_MODE",
+        "periodic|revision",
+        "How --auto-compaction-retention counts (default: periodic)",
+    ),
+    setting(
+        "auto-compaction-retention",
+        "SETSTONE_AUTO_COMPACTION_RETENTION",
+        "TIME|N",
+        "What the leader's compaction leaves: the revisions of the last 10m, 5h (a number alone: hours), or the newest N; 0: no compaction (default: 0)",
+    ),
+    setting(
+        "initial-corrupt-check",
+        "SETSTONE_INITIAL_CORRUPT_CHECK",
+        "",
+        "Compare the store with the other members' at the start",
+    ),
+    setting(
+        "corrupt-check-time",
+        "SETSTONE_CORRUPT_CHECK_TIME",
+        "TIME",
+        "How often the leader compares the members' stores; 0: never (default: 0)",
     ),
     setting(
         "engine-cache",

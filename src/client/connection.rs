@@ -12,10 +12,12 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
+#[path = "connection_maintenance.rs"]
+mod maintenance;
+
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Pages,
-    Remote, Status, StoreHash, Watch, Watcher, pages, watch, wire,
+    Alarm, Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Pages, Remote, Snapshot, Status, StoreHash, Watch, Watcher, pages, watch, wire,
 };
 use crate::env::Env;
 use crate::error::Error;
@@ -415,6 +417,18 @@ impl Client for Connection {
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.clone().hash_within(revision, self.timeout))
+    }
+    fn alarms(&self) -> Call<'_, Vec<Alarm>> {
+        Box::pin(self.clone().alarms_within(self.timeout))
+    }
+    fn set_alarm(&self, alarm: Alarm, raised: bool) -> Call<'_, Vec<Alarm>> {
+        Box::pin(self.clone().set_alarm_within(alarm, raised, self.timeout))
+    }
+    fn defragment(&self) -> Call<'_, ()> {
+        Box::pin(self.clone().defragment_within(self.timeout))
+    }
+    fn snapshot(&self) -> Call<'_, Snapshot> {
+        Box::pin(self.clone().snapshot_within(self.timeout))
     }
 }
 

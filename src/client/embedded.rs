@@ -4,12 +4,12 @@
 //! again while a member starts, this one waits for it, no longer than a request may take.
 
 use super::{
-    Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Status,
-    StoreHash, Watch, Watcher, pages_here, watch_here,
+    Alarm, Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages_here, watch_here,
 };
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
+use crate::mvcc::alarm::{AlarmCommand, Cause};
 use crate::mvcc::check;
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{
@@ -197,18 +197,21 @@ impl Client for Embedded {
             let position = self.store.position();
             let disk = self.store.disk_use();
             let bytes = i64::try_from(disk.state).unwrap_or(i64::MAX);
+            let in_use = i64::try_from(disk.state_in_use).unwrap_or(i64::MAX).min(bytes);
+            let alarms = self.store.alarms();
+            let alarms = alarms.iter().map(|alarm| format!("alarm {} of {}", alarm.kind.name(), alarm.member));
             let no_leader = position.leader.is_none().then(|| "no leader".to_owned());
             Ok(self.answer_now(Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 storage_version: String::new(),
                 db_size: bytes,
-                db_size_in_use: bytes,
+                db_size_in_use: in_use,
                 leader: position.leader,
                 term: position.term,
                 index: position.last_index,
                 applied_index: position.applied_index,
                 is_learner: position.is_learner,
-                errors: position.failure.into_iter().chain(no_leader).collect(),
+                errors: position.failure.into_iter().chain(no_leader).chain(alarms).collect(),
             }))
         })
     }
@@ -237,6 +240,40 @@ impl Client for Embedded {
         Box::pin(async move {
             let hash = self.store.hash(revision).await?;
             Ok(self.answer_now(hash))
+        })
+    }
+
+    fn alarms(&self) -> Call<'_, Vec<Alarm>> {
+        Box::pin(async move {
+            self.barrier().await?;
+            Ok(self.answer_now(self.store.alarms()))
+        })
+    }
+
+    fn set_alarm(&self, alarm: Alarm, raised: bool) -> Call<'_, Vec<Alarm>> {
+        Box::pin(async move {
+            let command = ClusterCommand::Alarm(AlarmCommand { alarm, cause: Cause::Held, raised });
+            let answer = self.propose(Command::Cluster(command)).await?;
+            match answer.value {
+                Outcome::Alarms(alarms) => Ok(Answer { header: answer.header, value: alarms }),
+                other => Err(mismatch(&other)),
+            }
+        })
+    }
+
+    fn defragment(&self) -> Call<'_, ()> {
+        Box::pin(async move {
+            self.store.defragment().await?;
+            Ok(self.answer_now(()))
+        })
+    }
+
+    fn snapshot(&self) -> Call<'_, Snapshot> {
+        Box::pin(async move {
+            self.opened().await;
+            let backup = self.store.backup().await?;
+            let header = self.header(backup.revision(), self.store.position().term);
+            Ok(Answer { header, value: Snapshot::here(backup) })
         })
     }
 }

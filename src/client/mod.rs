@@ -22,6 +22,7 @@
 //! * `pages`, `pages_here`: large ranges
 //! * `txn`: transactions that read like what they do
 //! * `kv`: the everyday calls, short
+//! * `snapshot`: all of a store, to be kept elsewhere
 
 mod connection;
 mod election;
@@ -36,6 +37,7 @@ mod pages_here;
 mod queue;
 mod remote;
 mod retry;
+mod snapshot;
 pub mod txn;
 mod watch;
 mod watch_here;
@@ -43,6 +45,7 @@ mod wire;
 
 use futures::future::BoxFuture;
 
+pub use crate::mvcc::alarm::{Alarm, AlarmKind};
 pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
 pub use connection::{Connection, Dial, KeepAlives, Options};
@@ -54,6 +57,7 @@ pub use lease::KeptLease;
 pub use lock::Lock;
 pub use pages::{Page, Pages};
 pub use remote::Remote;
+pub use snapshot::Snapshot;
 pub use watch::{Watch, WatchEvent, Watched, Watcher};
 
 use crate::error::Error;
@@ -184,6 +188,15 @@ pub trait Client: Send + Sync {
     fn events(&self) -> Call<'_, Vec<EventInfo>>;
     /// Hashes the answering member's store at a revision; 0: the newest.
     fn hash(&self, revision: i64) -> Call<'_, StoreHash>;
+    /// The alarms that are raised.
+    fn alarms(&self) -> Call<'_, Vec<Alarm>>;
+    /// Raises an alarm, or lowers (disarms) it; returns it, or nothing if it was to be lowered and was not there. One that a member raised
+    /// because its volume is nearly full is raised again until there is room.
+    fn set_alarm(&self, alarm: Alarm, raised: bool) -> Call<'_, Vec<Alarm>>;
+    /// Rewrites what the member that answers has on disk without what is dead. May take long, and disturbs nobody.
+    fn defragment(&self) -> Call<'_, ()>;
+    /// A snapshot of the store of the member that answers, as it is now.
+    fn snapshot(&self) -> Call<'_, Snapshot>;
 }
 
 /// First key after all keys that begin with `prefix`, for the `range_end` of a range that starts at `prefix`: the last

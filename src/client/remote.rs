@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::failure::{self, Kind};
 use super::{
-    Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
-    Options, Pages, Status, StoreHash, Watch, Watcher, pages, retry, watch,
+    Alarm, Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Options, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages, retry, watch,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;
@@ -241,5 +240,17 @@ impl Client for Remote {
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.run(Kind::Read, move |on, limit| on.hash_within(revision, limit)))
+    }
+    fn alarms(&self) -> Call<'_, Vec<Alarm>> {
+        Box::pin(self.run(Kind::Read, super::connection::Connection::alarms_within))
+    }
+    fn set_alarm(&self, alarm: Alarm, raised: bool) -> Call<'_, Vec<Alarm>> {
+        Box::pin(self.run(Kind::Read, move |on, limit| on.set_alarm_within(alarm, raised, limit)))
+    }
+    fn defragment(&self) -> Call<'_, ()> {
+        Box::pin(self.run(Kind::Write, super::connection::Connection::defragment_within))
+    }
+    fn snapshot(&self) -> Call<'_, Snapshot> {
+        Box::pin(self.run(Kind::Read, super::connection::Connection::snapshot_within))
     }
 }

@@ -1,7 +1,7 @@
 //! Values to etcd's messages and back. Whatever a server answers becomes a value or a typed error.
 
 use super::failure::{Kind, malformed};
-use super::{Answer, Consistency, EventInfo, Header, MemberInfo, Status};
+use super::{Alarm, AlarmKind, Answer, Consistency, EventInfo, Header, MemberInfo, Status};
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
 use crate::mvcc::KeyValue;
@@ -182,4 +182,10 @@ fn member(member: pb::Member) -> MemberInfo {
         client_urls: member.client_ur_ls,
         is_learner: member.is_learner,
     }
+}
+
+pub(super) fn alarm(alarm: &pb::AlarmMember) -> Result<Alarm, Error> {
+    let kind = u32::try_from(alarm.alarm).ok().and_then(AlarmKind::from_number);
+    let kind = kind.ok_or_else(|| malformed(&format!("there is no alarm {}", alarm.alarm), Kind::Read))?;
+    Ok(Alarm { kind, member: NodeId(alarm.member_id) })
 }

@@ -31,6 +31,9 @@ const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 /// Pause before an end that was not taken is proposed again.
 const RETRY: Duration = limits::HEARTBEAT;
 
+/// The same while the state is said to be corrupt, and nothing ends.
+const RETRY_CORRUPT: Duration = Duration::from_secs(1);
+
 /// Starts the keeper of a member. It ends with consensus.
 pub(super) fn start(consensus: &Consensus, checkpoint: Option<Duration>) {
     let keeper = Keeper { consensus: consensus.clone(), book: Arc::default(), checkpoint };
@@ -122,8 +125,12 @@ impl Keeper {
 
     /// Proposes the end of leases.
     async fn end(&self, term: u64, due: Vec<(i64, Granted)>) {
+        let corrupt = self.consensus.machine().is_corrupt();
         let ended = if simulated::planted(Bug::NeverExpire) {
             Ok(())
+        } else if corrupt {
+            // It would be refused, and every attempt is an entry in the log.
+            Err(crate::mvcc::command::Refusal::Corrupt.into())
         } else {
             self.consensus.commit_leases(LeaseCommand::Expire { term, leases: due.clone() }).await
         };
@@ -133,7 +140,7 @@ impl Keeper {
             }
             Err(error) => tracing::debug!(%error, "leases were not ended; it is tried again"),
         }
-        let again = Instant::now() + RETRY;
+        let again = Instant::now() + if corrupt { RETRY_CORRUPT } else { RETRY };
         // If the book is another one, there is nothing to settle.
         let _ = self.with(term, |book, leases| book.settle(&due, leases, again));
     }

@@ -72,6 +72,7 @@ impl State {
             return applied;
         }
         record::encode(&pending, &mut applied.changes.puts, &mut applied.events);
+        self.history_bytes += size_of_items(&applied.changes.puts);
         if self.compacted != compacted {
             applied.changes.puts.push(small::compacted(self.compacted));
         }
@@ -106,6 +107,13 @@ impl State {
                 None => changes.deletes.push(layout::event_key(*number).into()),
             }
         }
+        for kept in &touched.alarms {
+            if self.cluster.alarms.contains(kept) {
+                changes.puts.push(small::alarm(kept));
+            } else {
+                changes.deletes.push(layout::alarm_key(kept).into());
+            }
+        }
         changes.puts.extend(self.cluster.desired.filter(|_| touched.desired).map(small::desired));
     }
 }
@@ -123,9 +131,17 @@ impl State {
     }
 }
 
+/// Bytes of keys and values.
+fn size_of_items(items: &[(Bytes, Bytes)]) -> u64 {
+    items.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+}
+
 impl Batch<'_> {
     fn run(&mut self, command: &Command) -> Result<Reply, Refusal> {
         self.subs = 0;
+        if let Some(refusal) = self.state.cluster.alarms.refuses(command) {
+            return Err(refusal);
+        }
         let outcome = match command {
             Command::Put(put) => {
                 self.view().check_put(put)?;
@@ -139,6 +155,9 @@ impl Batch<'_> {
                 self.state.revision = self.state.revision.saturating_add(i64::from(*by));
                 self.state.compacted = self.state.revision;
                 Outcome::Cluster
+            }
+            Command::Cluster(ClusterCommand::Alarm(command)) => {
+                self.state.cluster.alarms.apply(*command, &mut self.touched.alarms)?
             }
             Command::Cluster(command) => self.state.cluster.apply(command, self.at.index, &mut self.touched),
         };

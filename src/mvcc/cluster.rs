@@ -1,8 +1,9 @@
-//! Cluster state that is not a key: marks, which disk each ordinal was last admitted with, the desired size, and the event log
-//! (DESIGN section 5). Alarms join it here.
+//! Cluster state that is not a key: marks, which disk each ordinal was last admitted with, the desired size, the event log
+//! (DESIGN section 5), and alarms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::alarm::{self, AlarmCommand, Alarms};
 use super::command::Outcome;
 pub use super::event_log::{ClusterEvent, EventLog};
 use crate::env::simulated::{self, Bug};
@@ -28,6 +29,8 @@ pub enum ClusterCommand {
     /// The first entry after a recovery: what was acknowledged may be lost, so no revision that anybody saw is given to another
     /// write, and whoever followed the store from there is told that it was compacted.
     RaiseRevision(u32),
+    /// Raise or lower an alarm.
+    Alarm(AlarmCommand),
 }
 
 /// More pods than a cluster can have.
@@ -118,6 +121,8 @@ pub struct Cluster {
     pub desired: Option<OrdinalRange>,
     /// What members decided, for people.
     pub events: EventLog,
+    /// What is wrong.
+    pub alarms: Alarms,
 }
 
 /// Which items of the cluster state are others now: for whoever writes them.
@@ -127,6 +132,7 @@ pub struct Touched {
     pub(super) admissions: BTreeSet<Ordinal>,
     pub(super) desired: bool,
     pub(super) events: BTreeSet<u64>,
+    pub(super) alarms: BTreeSet<alarm::Kept>,
 }
 
 impl Cluster {
@@ -154,8 +160,8 @@ impl Cluster {
                 }
                 Outcome::Cluster
             }
-            // The revision is not here; `apply` raises it.
-            ClusterCommand::RaiseRevision(_) => Outcome::Cluster,
+            // What these change or may refuse is not for here; `apply` carries them out.
+            ClusterCommand::RaiseRevision(_) | ClusterCommand::Alarm(_) => Outcome::Cluster,
         }
     }
 
@@ -212,6 +218,7 @@ impl Cluster {
                 touched.admissions.insert(*ordinal);
             }
         }
+        self.alarms.forget_others(|id| members.contains_key(&id), &mut touched.alarms);
         let removed = self.removed(&members.keys().copied().collect());
         let is_removed = |id: &NodeId| {
             !members.contains_key(id)

@@ -247,6 +247,8 @@ pub enum Outcome {
     Lifetime(Lifetime),
     /// Of a cluster command that answers nothing.
     Cluster,
+    /// Of an alarm that was raised or lowered: that one; of one that could not be lowered, because it was not there: none.
+    Alarms(Vec<super::alarm::Alarm>),
     /// Of an admission: the disk's id; none if another disk of its ordinal was admitted by the same entry.
     Admitted(Option<NodeId>),
 }
@@ -328,6 +330,15 @@ pub enum Refusal {
     /// [`crate::limits::LEASES`] are granted already.
     #[error("too many leases")]
     TooManyLeases = 8,
+    /// An alarm says that no space is left.
+    #[error("database space exceeded")]
+    NoSpace = 20,
+    /// An alarm says that the members' states differ.
+    #[error("corrupt cluster")]
+    Corrupt = 21,
+    /// [`crate::limits::ALARMS`] are raised already.
+    #[error("too many alarms")]
+    TooManyAlarms = 22,
 }
 
 impl Refusal {
@@ -342,6 +353,9 @@ impl Refusal {
             Self::LeaseExists,
             Self::LeaseTtlTooLarge,
             Self::TooManyLeases,
+            Self::NoSpace,
+            Self::Corrupt,
+            Self::TooManyAlarms,
         ]
         .into_iter()
         .find(|refusal| *refusal as u32 == number)

@@ -91,16 +91,24 @@ impl State {
         let key = layout::record_key(base);
         if !entries.is_empty() {
             let record = record::record(base, &entries, value.len());
+            self.shrink(value.len().saturating_sub(record.len()));
             changes.puts.push((Bytes::copy_from_slice(&key), record));
             return Ok(());
         }
         changes.deletes.push(Bytes::copy_from_slice(&key));
+        self.shrink(key.len() + value.len());
         if let (Kind::LargeHead, body) = record::open_unchecked(value)? {
-            let parts = record::parts(record::large_head(body)?.0);
+            let (total, first) = record::large_head(body)?;
+            let parts = record::parts(total);
+            self.shrink(total - first.len() + parts as usize * (layout::PART_KEY + record::HEADER));
             let keys = (1..=parts).map(|part| Bytes::copy_from_slice(&layout::part_key(base, part)));
             changes.deletes.extend(keys);
         }
         Ok(())
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        self.history_bytes = self.history_bytes.saturating_sub(bytes as u64);
     }
 
     /// Compaction leaves this revision of this key.

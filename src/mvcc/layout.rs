@@ -9,6 +9,7 @@
 //! | `sc` | the compacted revision |
 //! | `sd` | the desired range |
 //! | `se` number (8) | an event |
+//! | `sk` kind (1) cause (1) node id (8) | an alarm |
 //! | `sl` lease id (8) | a lease, without its keys |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
@@ -19,6 +20,7 @@
 //! A snapshot is [`history_span`] up to its revision and [`super::State::small_state`].
 
 use super::Revision;
+use super::alarm::{Alarm, AlarmKind, Cause, Kept};
 use crate::identity::{NodeId, Ordinal};
 
 /// First byte of history records.
@@ -38,6 +40,8 @@ pub(super) const DESIRED: &[u8] = b"sd";
 pub(super) const ADMISSION: &[u8] = b"sa";
 /// Begin of the key of an event.
 pub(super) const EVENT: &[u8] = b"se";
+/// Begin of the key of an alarm.
+pub(super) const ALARM: &[u8] = b"sk";
 /// Begin of the key of a lease.
 pub(super) const LEASE: &[u8] = b"sl";
 /// Begin of the key of a mark.
@@ -84,6 +88,17 @@ pub(super) fn mark_key(node: NodeId) -> Vec<u8> {
 pub(super) fn mark_node(key: &[u8]) -> Option<NodeId> {
     let id = key.strip_prefix(MARK)?;
     Some(NodeId(u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+pub(super) fn alarm_key((alarm, cause): &Kept) -> Vec<u8> {
+    [ALARM, &[alarm.kind as u8, *cause as u8], &alarm.member.0.to_be_bytes()].concat()
+}
+
+pub(super) fn alarm(key: &[u8]) -> Option<Kept> {
+    let ([kind, cause], member) = key.strip_prefix(ALARM)?.split_first_chunk()?;
+    let kind = AlarmKind::from_number(u32::from(*kind))?;
+    let cause = Cause::from_number(u32::from(*cause))?;
+    Some((Alarm { kind, member: NodeId(u64::from_be_bytes(member.try_into().ok()?)) }, cause))
 }
 
 pub(super) fn lease_key(id: i64) -> Vec<u8> {

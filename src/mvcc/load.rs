@@ -110,6 +110,7 @@ impl State {
                 self.cluster.admissions.insert(ordinal, admission);
             }
             Item::Lease(id, lease) => self.leases.load(id, lease),
+            Item::Alarm(kept) => self.cluster.alarms.load(kept),
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }
@@ -155,6 +156,7 @@ impl Loader {
     fn load(&mut self, key: &Bytes, value: &Bytes) -> Result<(), Reason> {
         let (base, part) = layout::parse_history_key(key).ok_or(Damage::Key)?;
         let (kind, body) = record::open(key, value)?;
+        self.state.history_bytes += (key.len() + value.len()) as u64;
         match (kind, part) {
             (Kind::Record, None) => {
                 self.no_large()?;

@@ -15,6 +15,8 @@
 //! | `command` | what the log holds and what comes back |
 //! | `check` | what is wrong with a request, before it is proposed |
 //! | `cluster` | cluster state that is not a key |
+//! | `alarm` | what is wrong, and what is refused meanwhile |
+//! | `cost` | how much a command makes the store grow |
 //! | `lease` | what is granted, and which keys hang on it |
 //! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
@@ -30,12 +32,14 @@
 //! | `history` | the read port |
 //! | `layout`, `record`, `small`, `read` | bytes in the engine |
 
+pub mod alarm;
 mod apply;
 mod blocks;
 pub mod check;
 pub mod cluster;
 pub mod command;
 mod compaction;
+mod cost;
 mod event_log;
 mod events;
 mod hash;

@@ -48,6 +48,7 @@ struct ByValue {
 impl State {
     /// Plan a read of `range`. [`Refusal::FutureRevision`] and [`Refusal::Compacted`] as in etcd.
     pub fn plan_range(&self, range: &Range) -> Result<RangePlan, Refusal> {
+        self.check_readable()?;
         self.plan_range_at(range, self.revision)
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::{BufMut, Bytes};
 
+use super::alarm::Kept;
 use super::cluster::{Admission, Mark, Standing};
 use super::compaction::Progress;
 use super::event_log::ClusterEvent;
@@ -29,6 +30,11 @@ pub(super) fn mark(node: NodeId, mark: &Mark) -> (Bytes, Bytes) {
 pub(super) fn admission(ordinal: Ordinal, admission: &Admission) -> (Bytes, Bytes) {
     let Admission { id, nonce, standing } = *admission;
     item(&layout::admission_key(ordinal), &[id.0, nonce, standing as u64])
+}
+
+/// All of an alarm is in its key.
+pub(super) fn alarm(kept: &Kept) -> (Bytes, Bytes) {
+    item(&layout::alarm_key(kept), &[])
 }
 
 pub(super) fn lease(id: i64, lease: &Lease) -> (Bytes, Bytes) {
@@ -70,6 +76,7 @@ pub(super) enum Item {
     Desired(OrdinalRange),
     Event(u64, ClusterEvent),
     Lease(i64, Lease),
+    Alarm(Kept),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -101,6 +108,10 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
     }
     if let Some(id) = layout::lease_id(key) {
         return Ok(Item::Lease(id, read_lease(body)?));
+    }
+    if let Some(kept) = layout::alarm(key) {
+        let [] = numbers::<0>(body)?;
+        return Ok(Item::Alarm(kept));
     }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
+use super::alarm::AlarmKind;
 use super::cluster::Cluster;
+use super::command::Refusal;
 use super::compaction::Progress;
 use super::index::Index;
 use super::lease::Leases;
@@ -20,6 +22,8 @@ pub struct State {
     pub(super) cluster: Cluster,
     pub(super) leases: Leases,
     pub(super) progress: Progress,
+    /// Bytes of the records, keys included.
+    pub(super) history_bytes: u64,
 }
 
 /// What must be written to the engine in one atomic batch. No key is in it twice.
@@ -54,6 +58,7 @@ impl State {
             cluster: Cluster::default(),
             leases: Leases::default(),
             progress: Progress::default(),
+            history_bytes: 0,
         }
     }
 
@@ -70,6 +75,17 @@ impl State {
     /// Keys that are there now.
     pub fn keys(&self) -> usize {
         self.index.live()
+    }
+
+    /// Bytes of the history as it is recorded, without what an engine adds: the part of the store that grows. Members whose physical
+    /// compaction has got equally far have the same.
+    pub fn history_bytes(&self) -> u64 {
+        self.history_bytes
+    }
+
+    /// Nobody reads keys while an alarm says that the members' states differ.
+    pub(super) fn check_readable(&self) -> Result<(), Refusal> {
+        if self.cluster.alarms.is_raised(AlarmKind::Corrupt) { Err(Refusal::Corrupt) } else { Ok(()) }
     }
 
     /// Cluster state.
@@ -89,6 +105,7 @@ impl State {
             items.push(small::compacted(self.compacted));
         }
         items.extend(self.cluster.desired.map(small::desired));
+        items.extend(self.cluster.alarms.iter().map(small::alarm));
         items.extend(
             self.cluster.admissions.iter().map(|(ordinal, newest)| small::admission(*ordinal, newest)),
         );

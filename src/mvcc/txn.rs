@@ -199,6 +199,7 @@ impl State {
         if !txn.is_read_only() {
             return Ok(None);
         }
+        self.check_readable()?;
         let mut view = View::new(self, history, &[], self.revision);
         let mut path = Vec::with_capacity(1);
         view.path(txn, &mut path)?;

@@ -119,6 +119,15 @@ impl LocalDisk {
         })
     }
 
+    /// The volume that it is on.
+    pub(super) fn volume(&self) -> crate::duties::Volume {
+        crate::duties::Volume {
+            files: self.env.files.clone(),
+            tasks: self.env.tasks.clone(),
+            directory: self.directory.root().to_owned(),
+        }
+    }
+
     /// Opens log and state, and rebuilds the state if it must be: with a large one that takes long. Blocks. A member's damaged
     /// or missing log makes the disk lost, which is stored.
     pub(super) fn load(&self) -> Result<(), Error> {

@@ -41,7 +41,6 @@ use crate::discovery::{AddressBook, Directory, PeerChannels};
 use crate::env::{Env, Listener};
 use crate::error::Error;
 use crate::identity::Ordinal;
-use crate::limits;
 use crate::membership::{
     self, Journal, MembershipService, Operator, Outlook, Own, Reconciler, SizeKeeper, SizeSource, Starter,
     StarterConfig,
@@ -221,7 +220,7 @@ impl Node {
             operator,
             self.health.clone(),
             self.metrics.clone(),
-            limits::QUOTA_BYTES,
+            self.config.tuning.maintenance.quota(),
             self.refusing.clone(),
         );
         api.allow_origins(&self.config.cors);

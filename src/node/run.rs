@@ -116,7 +116,7 @@ impl Runner {
             metrics: self.metrics.clone(),
         })
         .await?;
-        duties::start(&consensus, self.tuning.lease_checkpoint);
+        duties::start(&consensus, &self.tuning, self.disk.volume());
         self.service.set(consensus.clone());
         self.gate.open(consensus.clone());
         if let Some(prepared) = founding {

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
 use crate::identity::{NodeId, OrdinalRange};
+use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
 use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
@@ -245,6 +246,7 @@ fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
             text: text.clone(),
         }),
         ClusterCommand::RaiseRevision(by) => Log::RaiseRevision(*by),
+        ClusterCommand::Alarm(alarm) => Log::Alarm(alarm_to_log(*alarm)),
     };
     log::ClusterCommand { command: Some(command) }
 }
@@ -264,7 +266,19 @@ fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, Code
             ClusterCommand::Note(ClusterEvent::new(id, at_millis, &source, &text))
         }
         Log::RaiseRevision(by) => ClusterCommand::RaiseRevision(by),
+        Log::Alarm(alarm) => ClusterCommand::Alarm(alarm_from_log(alarm)?),
     })
+}
+
+fn alarm_to_log(AlarmCommand { alarm, cause, raised }: AlarmCommand) -> log::AlarmCommand {
+    log::AlarmCommand { kind: alarm.kind as u32, member: alarm.member.0, cause: cause as u32, raised }
+}
+
+fn alarm_from_log(command: log::AlarmCommand) -> Result<AlarmCommand, CodecError> {
+    let log::AlarmCommand { kind, member, cause, raised } = command;
+    let kind = AlarmKind::from_number(kind).ok_or(CodecError::Unknown { what: "alarm", value: kind })?;
+    let cause = Cause::from_number(cause).ok_or(CodecError::Unknown { what: "cause", value: cause })?;
+    Ok(AlarmCommand { alarm: Alarm { kind, member: NodeId(member) }, cause, raised })
 }
 
 fn small_number(what: &'static str, value: u32) -> Result<u16, CodecError> {

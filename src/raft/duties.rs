@@ -21,16 +21,26 @@ pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {
     loop {
         ticks.tick().await;
         let outgrown = consensus.log().bytes() > least.max(consensus.snapshots().bytes());
-        let applied = consensus.machine().applied().map(|id| id.index);
-        if outgrown && applied > consensus.snapshots().newest_index() {
-            // openraft makes at most one at a time.
-            if consensus.raft().trigger().snapshot().await.is_err() {
+        if outgrown && consensus.has_newer_than_snapshot() {
+            if !consensus.make_snapshot().await {
                 return;
             }
             if consensus.snapshots().lacks_room() {
                 tokio::time::sleep(FULL_DISK_INTERVAL).await;
             }
         }
+    }
+}
+
+impl Consensus {
+    /// Whether something was applied since the newest snapshot.
+    pub(crate) fn has_newer_than_snapshot(&self) -> bool {
+        self.machine().applied().map(|id| id.index) > self.snapshots().newest_index()
+    }
+
+    /// Has a snapshot made, and the log cut; openraft makes at most one at a time. False if it has ended.
+    pub(crate) async fn make_snapshot(&self) -> bool {
+        self.raft().trigger().snapshot().await.is_ok()
     }
 }
 

@@ -11,10 +11,12 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::backup::Backup;
 use super::handle::Consensus;
 use super::lease::LeaseQuestion;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
+use crate::mvcc::alarm::Alarm;
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Stands before consensus. Cheap to clone.
@@ -127,6 +129,28 @@ impl Store for Gate {
             Ok(consensus) => consensus.hash(revision),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
+    }
+
+    fn hash_all(&self) -> BoxFuture<'_, Result<(u32, i64), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.hash_all(),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        self.get().map_or_else(|_| Vec::new(), Store::alarms)
+    }
+
+    fn defragment(&self) -> BoxFuture<'_, Result<(), Error>> {
+        match self.get() {
+            Ok(consensus) => consensus.defragment(),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn backup(&self) -> BoxFuture<'_, Result<Backup, Error>> {
+        Box::pin(async move { self.caught_up().await?.backup().await })
     }
 
     fn opened(&self) -> BoxFuture<'_, ()> {

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Instant as _, SnapshotPolicy};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use super::machine::Machine;
 use super::network::{Dial, Factory, PeerChannels};
 use super::proposer::{self, BytesWaiting, Pending, ReplyTo};
 use super::read::{self, Waiter};
+use super::room::Room;
 use super::snapshot;
 use super::state_machine::StateMachine;
 use super::types::{PeerNode, Raft};
@@ -101,6 +102,10 @@ pub(super) struct Inner {
     pub(super) read_rounds: Arc<AtomicU64>,
     pub(super) metrics: Metrics,
     pub(super) election_max: std::time::Duration,
+    pub(super) room: Room,
+    /// Turns of clients that fetch a snapshot.
+    pub(super) backups: Arc<Semaphore>,
+    pub(super) peers: PeerChannels,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
 }
@@ -154,6 +159,7 @@ impl Consensus {
             parts.boots.clone(),
             parts.snapshots.clone(),
             wanted.clone(),
+            parts.metrics.clone(),
         );
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
@@ -164,11 +170,21 @@ impl Consensus {
         let (questions, questions_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let peers = PeerChannels::new(parts.mine, parts.dial, raft.clone());
+        let known_peers = peers.clone();
+        parts.machine.observe_commits(parts.metrics.engine_commit_seconds.clone());
         tasks.spawn(proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone()));
         tasks.spawn(forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone()));
         let read_rounds = Arc::new(AtomicU64::new(0));
-        let rounds =
-            read::run(raft.clone(), parts.mine.node, peers, reads_queue, read_rounds.clone(), cancel.clone());
+        let counted = (parts.metrics.clone(), parts.tuning.election_max);
+        let rounds = read::run(
+            raft.clone(),
+            parts.mine.node,
+            peers,
+            reads_queue,
+            read_rounds.clone(),
+            counted,
+            cancel.clone(),
+        );
         tasks.spawn(rounds);
         let inner = Inner {
             mine: parts.mine,
@@ -189,6 +205,9 @@ impl Consensus {
             read_rounds,
             metrics: parts.metrics.clone(),
             election_max: parts.tuning.election_max,
+            room: Room::new(parts.tuning.maintenance.quota()),
+            backups: Arc::new(Semaphore::new(limits::SNAPSHOT_CLIENTS)),
+            peers: known_peers,
             tasks,
             cancel,
         };

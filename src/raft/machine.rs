@@ -8,6 +8,8 @@
 //!   meanwhile, so that a member that is asked where it stands answers; what reads or compacts the engine looks at
 //!   `installs` instead: odd while one runs, another number afterwards.
 
+mod maintenance;
+
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -119,7 +121,11 @@ pub struct Machine {
     to_compact: Notify,
     /// Told when a lease was granted.
     leases_granted: Notify,
+    /// What is kept beside for maintenance.
+    kept: maintenance::Kept,
 }
+
+pub(crate) use maintenance::Whole;
 
 impl Machine {
     /// Loads and checks the state that an engine holds.
@@ -129,6 +135,7 @@ impl Machine {
         let applied = read_applied(&history.0, &state)?;
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
+        let kept = maintenance::Kept::of(&state);
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -140,6 +147,7 @@ impl Machine {
             compacted_on_disk,
             to_compact: Notify::new(),
             leases_granted: Notify::new(),
+            kept,
         })
     }
 
@@ -162,11 +170,6 @@ impl Machine {
     /// Whether a snapshot of the state is being made.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0
-    }
-
-    /// Returns when there may be something to compact.
-    pub(crate) async fn wait_to_compact(&self) {
-        self.to_compact.notified().await;
     }
 
     /// Returns when a lease was granted since the last call.
@@ -221,7 +224,7 @@ impl Machine {
             EntryPayload::Blank => {
                 let state = self.state.write();
                 self.seal(&mut batch, &entry.log_id, state.revision());
-                self.history.0.commit(batch)?;
+                self.commit(batch)?;
                 Vec::new()
             }
             EntryPayload::Membership(membership) => {
@@ -233,7 +236,8 @@ impl Machine {
                     .puts
                     .push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&stored)));
                 self.seal(&mut batch, &entry.log_id, state.revision());
-                self.history.0.commit(batch)?;
+                self.commit(batch)?;
+                self.kept.look(&state);
                 *self.membership.write() = stored;
                 Vec::new()
             }
@@ -265,7 +269,8 @@ impl Machine {
         }
         let mut batch = storage::Batch { puts: applied.changes.puts, deletes: applied.changes.deletes };
         self.seal(&mut batch, id, state.revision());
-        self.history.0.commit(batch)?;
+        self.commit(batch)?;
+        self.kept.look(&state);
         if state.compacted() > compacted {
             self.to_compact.notify_one();
         }
@@ -427,7 +432,7 @@ impl Machine {
     /// One bounded step of physical compaction. False if there is nothing to do now.
     pub fn compaction_step(&self) -> Result<bool, MachineError> {
         let mut state = self.state.write();
-        if self.is_pinned() || self.is_installing() {
+        if self.is_pinned() || self.kept.is_read() || self.is_installing() {
             return Ok(false);
         }
         let step = state.compaction_step(&self.history, limits::COMPACTION_STEP_RECORDS);
@@ -501,6 +506,7 @@ impl Machine {
         let applied = read_applied(&self.history.0, &loaded)?;
         let mut state = self.state.write();
         *state = loaded;
+        self.kept.look(&state);
         self.tell_compacted(&state);
         *self.membership.write() = membership;
         self.installs.fetch_add(1, Ordering::AcqRel);

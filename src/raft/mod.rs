@@ -14,9 +14,11 @@
 //! * `network`, `service`: messages out, messages in; `turns`: one append at a time; `commits`: when followers hear that an entry
 //!   is committed
 //! * `lease`: questions about leases, and what the leader's keeper of them needs
+//! * `room`: whether there is room for a write; `backup`: snapshots for clients
 //! * `boots`, `heard`: which messages to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
+pub mod backup;
 pub mod boots;
 mod change;
 pub mod codec;
@@ -36,6 +38,7 @@ mod proposer;
 mod read;
 mod recovery;
 mod requests;
+mod room;
 #[cfg(feature = "simulation")]
 mod seeded;
 pub mod service;

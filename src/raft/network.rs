@@ -18,18 +18,23 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::commits::Wanted;
 use super::heard::Silence;
 use super::snapshot::{self, SnapshotFile};
+use super::store::StoreHash;
 use super::turns::Turns;
 use super::types::{LogId, PeerNode, TypeConfig, Vote};
 use super::wire::{self, Sender};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
+use crate::metrics::{Metrics, PeerLabel};
+use crate::mvcc::command::Refusal;
 use crate::proto::peer;
 use crate::proto::peer::raft_client::RaftClient;
 
@@ -73,6 +78,7 @@ pub struct Factory {
     boots: super::boots::Boots,
     snapshots: Arc<snapshot::Store>,
     wanted: Wanted,
+    metrics: Metrics,
 }
 
 impl Factory {
@@ -83,8 +89,9 @@ impl Factory {
         boots: super::boots::Boots,
         snapshots: Arc<snapshot::Store>,
         wanted: Wanted,
+        metrics: Metrics,
     ) -> Self {
-        Self { mine, dial, boots, snapshots, wanted }
+        Self { mine, dial, boots, snapshots, wanted, metrics }
     }
 
     fn peer(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Peer {
@@ -99,6 +106,7 @@ impl Factory {
             address: node.peer_address.clone(),
             client: client(self.dial.channel(target, &node.peer_address, lane)),
             silence: Silence::new(target),
+            counted: Counted::new(&self.metrics, target),
         }
     }
 }
@@ -137,6 +145,23 @@ pub struct Peer {
     address: String,
     client: RaftClient<Channel>,
     silence: Silence,
+    counted: Counted,
+}
+
+/// The numbers about one peer.
+struct Counted {
+    round_trip_seconds: Histogram,
+    failures: Counter,
+}
+
+impl Counted {
+    fn new(metrics: &Metrics, target: NodeId) -> Self {
+        let label = PeerLabel { To: format!("{:x}", target.0) };
+        Self {
+            round_trip_seconds: metrics.peer_round_trip_seconds.get_or_create_owned(&label),
+            failures: metrics.peer_send_failures.get_or_create_owned(&label),
+        }
+    }
 }
 
 impl Peer {
@@ -179,8 +204,14 @@ impl Peer {
     ) -> Result<T, RpcError> {
         match tokio::time::timeout(deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(&status)),
-            Err(_) => Err(self.timeout(action, deadline)),
+            Ok(Err(status)) => {
+                self.counted.failures.inc();
+                Err(self.failed(&status))
+            }
+            Err(_) => {
+                self.counted.failures.inc();
+                Err(self.timeout(action, deadline))
+            }
         }
     }
 
@@ -192,7 +223,9 @@ impl Peer {
         let message = wire::append_to_wire(self.envelope(), &request);
         let mut client = self.client.clone();
         let call = client.heartbeat(Self::request(message, deadline));
+        let sent = Instant::now();
         let response = self.within(RPCTypes::AppendEntries, deadline, call).await?;
+        self.counted.round_trip_seconds.observe(sent.elapsed().as_secs_f64());
         self.heard(response.boot, response.boot_random)?;
         wire::appended_from_wire(response, request.prev_log_id).map_err(|error| unreachable(&error))
     }
@@ -423,6 +456,30 @@ impl PeerChannels {
     pub(crate) fn note_refusal(&self, to: NodeId, status: &tonic::Status) {
         if let (Some(by), Some(address)) = (wire::refused_by(status), self.address(to)) {
             self.dial.refused(to, &address, by);
+        }
+    }
+
+    /// Asks a member for the hash of its store.
+    pub(crate) async fn hash(&self, of: NodeId, revision: i64) -> Result<StoreHash, Error> {
+        use peer::hash_response::Outcome;
+        let (mut client, envelope) = self.connect(of)?;
+        let request = peer::HashRequest { envelope: Some(envelope), revision };
+        let request = Peer::request(request, limits::CORRUPT_CHECK_TIMEOUT);
+        let response = client.hash(request).await.map_err(|status| {
+            self.note_refusal(of, &status);
+            Error::NotServing(status.message().to_owned())
+        })?;
+        match response.into_inner().outcome {
+            Some(Outcome::Hash(hash)) => Ok(StoreHash {
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.hash_revision,
+            }),
+            Some(Outcome::Refused(number)) => Err(match Refusal::from_number(number) {
+                Some(refusal) => refusal.into(),
+                None => Error::NotServing(format!("it refused with {number}")),
+            }),
+            None => Err(Error::NotServing("it answered nothing".into())),
         }
     }
 

@@ -11,6 +11,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::wait_for_leader;
@@ -19,6 +20,7 @@ use super::types::{LogId, Raft, TypeConfig};
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
+use crate::metrics::Metrics;
 
 /// Readers of one round.
 const ROUND_READERS: usize = 4_096;
@@ -29,13 +31,14 @@ const ROUND_TIMEOUT: Duration = Duration::from_millis(1_600);
 /// What a reader waits for: the index that it must see applied.
 pub(crate) type Waiter = oneshot::Sender<Result<u64, Error>>;
 
-/// Runs rounds until `cancel`; counts them.
+/// Runs rounds until `cancel`; counts them, and those that take longer than `slow`.
 pub(crate) async fn run(
     raft: Raft,
     mine: NodeId,
     peers: PeerChannels,
     mut queue: mpsc::Receiver<Waiter>,
     rounds: Arc<AtomicU64>,
+    (metrics, slow): (Metrics, Duration),
     cancel: CancellationToken,
 ) {
     let mut waiting = Vec::new();
@@ -48,11 +51,18 @@ pub(crate) async fn run(
             break;
         }
         rounds.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
         let round = tokio::select! {
             round = tokio::time::timeout(ROUND_TIMEOUT, read_index(&raft, mine, &peers)) => round,
             () = cancel.cancelled() => Ok(Err(Error::Stopped)),
         };
         let result = round.unwrap_or(Err(Error::TimedOut)).map(|id| id.index);
+        if result.is_err() {
+            metrics.read_indexes_failed.inc();
+        }
+        if started.elapsed() > slow {
+            metrics.slow_read_indexes.inc();
+        }
         for waiter in waiting.drain(..) {
             // A reader that gave up is gone.
             let _ = waiter.send(result.clone());

@@ -9,6 +9,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::backup::Backup;
 use super::codec;
 use super::forward::{Ask, Forwarded, Waiting};
 use super::handle::Consensus;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
+use crate::mvcc::alarm::Alarm;
 use crate::mvcc::cluster::ClusterEvent;
 use crate::mvcc::command::{Command, Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
@@ -147,6 +149,7 @@ impl Store for Consensus {
     fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
         Box::pin(async move {
             self.check_backlog()?;
+            self.check_room(&request.command).await?;
             let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
             let physical = match &request.command {
                 Command::Compact(compact) if compact.physical => Some(compact.revision),
@@ -228,6 +231,22 @@ impl Store for Consensus {
         })
     }
 
+    fn hash_all(&self) -> BoxFuture<'_, Result<(u32, i64), Error>> {
+        Box::pin(self.hash_whole())
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        self.inner.machine.alarms()
+    }
+
+    fn defragment(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.defragment_engine())
+    }
+
+    fn backup(&self) -> BoxFuture<'_, Result<Backup, Error>> {
+        Box::pin(self.make_backup())
+    }
+
     fn position(&self) -> Position {
         let leader = self.leader().filter(|_| self.leader_is_alive());
         let metrics = self.inner.raft.metrics();
@@ -280,6 +299,8 @@ impl Store for Consensus {
     fn disk_use(&self) -> DiskUse {
         DiskUse {
             state: self.inner.machine.engine().size_on_disk().unwrap_or(0),
+            state_in_use: self.inner.machine.with_state(State::history_bytes),
+            keys: self.inner.machine.with_state(State::keys) as u64,
             log: self.inner.log.bytes(),
             snapshots: self.inner.snapshots.bytes(),
         }

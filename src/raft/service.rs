@@ -20,9 +20,11 @@ use crate::error::Error;
 use crate::limits;
 use crate::proto::peer::raft_server::{Raft, RaftServer};
 use crate::proto::peer::{
-    AppendRequest, AppendResponse, Envelope, ForwardRequest, ForwardResponse, ForwardedReply,
+    AppendRequest, AppendResponse, Envelope, ForwardRequest, ForwardResponse, ForwardedReply, HashRequest,
+    HashResponse,
     InstallSnapshotResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk, SnapshotOffsetRequest,
-    SnapshotOffsetResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    SnapshotOffsetResponse, StoreHash, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse, hash_response,
 };
 
 /// The service. Consensus is put in when it starts, once.
@@ -232,6 +234,21 @@ impl Raft for Service {
             .flat_map(|replies| futures::stream::iter(bounded(replies)))
             .map(|replies| Ok(ForwardResponse { replies }));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let message = request.into_inner();
+        let consensus = self.admit(message.envelope.as_ref())?;
+        let outcome = match consensus.machine().hash(message.revision).await {
+            Ok(hash) => hash_response::Outcome::Hash(StoreHash {
+                hash: hash.hash,
+                compact_revision: hash.compact_revision,
+                hash_revision: hash.hash_revision,
+            }),
+            Err(Error::Refused(refusal)) => hash_response::Outcome::Refused(refusal as u32),
+            Err(error) => return Err(stopped(error)),
+        };
+        Ok(Response::new(HashResponse { outcome: Some(outcome) }))
     }
 
     async fn read_index(

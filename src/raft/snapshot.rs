@@ -104,6 +104,16 @@ impl Store {
         })
     }
 
+    /// The directories.
+    pub(super) fn files(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// Where work that blocks is done.
+    pub(super) fn tasks(&self) -> &Arc<dyn Tasks> {
+        &self.tasks
+    }
+
     /// The cluster that snapshots are made for, and those from which they are taken.
     fn lineage(&self) -> Lineage {
         self.lineage.lock().clone()
@@ -223,7 +233,7 @@ pub(crate) fn load(
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     tasks: &dyn Tasks,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -298,7 +308,7 @@ fn none() -> Snapshot {
     Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFile(None) }
 }
 
-fn is_full(error: &MachineError) -> bool {
+pub(super) fn is_full(error: &MachineError) -> bool {
     let MachineError::Snapshot(SnapshotError::Io { source, .. }) = error else { return false };
     matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::backup::Backup;
 use super::lease::LeaseQuestion;
 use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
+use crate::mvcc::alarm::Alarm;
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Where a member stands. Every answer's header is made from it.
@@ -85,13 +87,17 @@ pub struct StoreHash {
 pub struct DiskUse {
     /// Of the state engine.
     pub state: u64,
+    /// Of the state engine, what the history takes.
+    pub state_in_use: u64,
+    /// Keys that are there; no bytes.
+    pub keys: u64,
     /// Of the log.
     pub log: u64,
     /// Of the snapshots.
     pub snapshots: u64,
 }
 
-/// The replicated store. Every call ends within [`crate::limits::REQUEST_TIMEOUT`].
+/// The replicated store. Every call ends within [`crate::limits::REQUEST_TIMEOUT`], unless it says otherwise.
 pub trait Store: Send + Sync + 'static {
     /// Puts a request through the log, wherever the leader is, and returns what the state machine made of it, together
     /// with the term in which it was applied. Errors: any of [`Error`] but `Invalid`, `Start` and `Remote`.
@@ -118,6 +124,15 @@ pub trait Store: Send + Sync + 'static {
     fn read_txn(&self, txn: Txn) -> BoxFuture<'_, Result<Option<(TxnResult, i64)>, Error>>;
     /// Hashes the local state at a revision; 0: the newest.
     fn hash(&self, revision: i64) -> BoxFuture<'_, Result<StoreHash, Error>>;
+    /// Checksum of all that the local state holds, however it is recorded, and the revision that it is of. Members need not have the same.
+    fn hash_all(&self) -> BoxFuture<'_, Result<(u32, i64), Error>>;
+    /// The alarms in the local state.
+    fn alarms(&self) -> Vec<Alarm>;
+    /// Rewrites what this member's state engine has on disk without what is dead. Takes as long as it takes; reads and writes go on.
+    fn defragment(&self) -> BoxFuture<'_, Result<(), Error>>;
+    /// A snapshot of the local state as it is now, for a client. [`Error::TooManyRequests`] if [`crate::limits::SNAPSHOT_CLIENTS`] are
+    /// being fetched; [`crate::mvcc::command::Refusal::NoSpace`] if there is no room for it on this member's volume.
+    fn backup(&self) -> BoxFuture<'_, Result<Backup, Error>>;
     /// Returns once requests are no longer refused because the member is starting.
     fn opened(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

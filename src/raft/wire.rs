@@ -12,6 +12,7 @@ use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::mvcc::KeyValue;
+use crate::mvcc::alarm::{Alarm, AlarmKind};
 use crate::mvcc::command::{Deleted, Lifetime, Outcome, RangeResult, Refusal, Reply, TxnResult};
 use crate::proto::peer;
 
@@ -259,6 +260,7 @@ fn outcome_to_wire(outcome: Outcome) -> peer::Outcome {
         }),
         Outcome::Compact => Wire::Compact(peer::Blank {}),
         Outcome::Cluster => Wire::Cluster(peer::Blank {}),
+        Outcome::Alarms(alarms) => Wire::Alarms(alarms_to_wire(&alarms)),
         Outcome::Granted { id, ttl } => Wire::Granted(peer::LeaseGranted { id, ttl }),
         Outcome::Lease => Wire::Lease(peer::Blank {}),
         Outcome::Lifetime(Lifetime { ttl, granted }) => Wire::Lifetime(peer::LeaseLifetime { ttl, granted }),
@@ -289,11 +291,25 @@ fn outcome_from_wire(outcome: peer::Outcome) -> Result<Outcome, CodecError> {
         }),
         Wire::Compact(_) => Outcome::Compact,
         Wire::Cluster(_) => Outcome::Cluster,
+        Wire::Alarms(alarms) => Outcome::Alarms(alarms_from_wire(&alarms)?),
         Wire::Granted(peer::LeaseGranted { id, ttl }) => Outcome::Granted { id, ttl },
         Wire::Lease(_) => Outcome::Lease,
         Wire::Lifetime(peer::LeaseLifetime { ttl, granted }) => Outcome::Lifetime(Lifetime { ttl, granted }),
         Wire::Admitted(id) => Outcome::Admitted((id != 0).then_some(NodeId(id))),
     })
+}
+
+fn alarms_to_wire(alarms: &[Alarm]) -> peer::Alarms {
+    let alarm = |alarm: &Alarm| peer::Alarm { kind: alarm.kind as u32, member: alarm.member.0 };
+    peer::Alarms { alarms: alarms.iter().map(alarm).collect() }
+}
+
+fn alarms_from_wire(alarms: &peer::Alarms) -> Result<Vec<Alarm>, CodecError> {
+    let alarm = |alarm: &peer::Alarm| {
+        let unknown = CodecError::Unknown { what: "alarm", value: alarm.kind };
+        Ok(Alarm { kind: AlarmKind::from_number(alarm.kind).ok_or(unknown)?, member: NodeId(alarm.member) })
+    };
+    alarms.alarms.iter().map(alarm).collect()
 }
 
 fn kv_to_wire(kv: KeyValue) -> peer::KeyValue {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{EngineBack, Fault, Part, Volume};
 use super::world::Dice;
-use crate::config::Tuning;
+use crate::config::{AutoCompaction, Maintenance, Tuning};
 use crate::env::simulated::mix;
 use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
@@ -143,7 +143,7 @@ impl Plan {
             lockers: if locking.chance(50) { locking.within(2, 4) as u16 } else { 0 },
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
-            tuning: tuning(&dice, &watching),
+            tuning: tuning(&dice, &watching, maintenance(&Dice::new(mix(seed) ^ 0x7370_6163))),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
@@ -182,7 +182,23 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
     }
 }
 
-fn tuning(dice: &Dice, watching: &Dice) -> Tuning {
+/// In some seeds the volumes are watched, the leader compacts by itself, and stores are compared. In the others full disks are met, not
+/// avoided.
+fn maintenance(dice: &Dice) -> Maintenance {
+    if !dice.chance(25) {
+        return Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() };
+    }
+    let seconds = |dice: &Dice| Duration::from_millis(dice.within(1_000, 5_000));
+    Maintenance {
+        disk_reserve_bytes: dice.within(1, 64) << 10,
+        auto_compaction: dice.chance(50).then(|| AutoCompaction::Periodic(seconds(dice))),
+        corrupt_check_at_start: dice.chance(50),
+        corrupt_check_interval: dice.chance(50).then(|| seconds(dice)),
+        ..Maintenance::default()
+    }
+}
+
+fn tuning(dice: &Dice, watching: &Dice, maintenance: Maintenance) -> Tuning {
     let heartbeat = dice.within(30, 100);
     let election = heartbeat * dice.within(4, 8);
     Tuning {
@@ -196,6 +212,7 @@ fn tuning(dice: &Dice, watching: &Dice) -> Tuning {
         watch_progress_interval: Duration::from_millis(watching.within(100, 3_000)),
         // Two small events in one entry are too much for the least.
         watch_queue_bytes: *watching.pick(&[2_300, 5_000, 2 << 20]).unwrap_or(&5_000),
+        maintenance,
         ..Tuning::default()
     }
 }

@@ -115,6 +115,8 @@ pub struct Session {
     progress_at: Option<Instant>,
     /// Revision of the newest header.
     header: i64,
+    /// Watchers that lag, as the metrics have counted them.
+    counted_behind: usize,
 }
 
 impl Session {
@@ -133,6 +135,7 @@ impl Session {
             history_turn: false,
             progress_at: None,
             header: 0,
+            counted_behind: 0,
         }
     }
 
@@ -237,6 +240,7 @@ impl Session {
     /// [`ReadFailure::Stopped`] if the member stops, [`ReadFailure::Lost`] if its state is lost: the stream must end.
     pub async fn next(&mut self) -> Result<Update, ReadFailure> {
         loop {
+            self.count_behind(self.table.behind());
             if self.handle.is_closed() {
                 return Err(ReadFailure::Stopped);
             }
@@ -355,6 +359,13 @@ impl Session {
         true
     }
 
+    fn count_behind(&mut self, behind: usize) {
+        if behind != self.counted_behind {
+            self.handle.metrics().slow_watchers.inc_by(behind as i64 - self.counted_behind as i64);
+            self.counted_behind = behind;
+        }
+    }
+
     /// Waits until the hub has something, or it is time to tell of progress.
     async fn wait(&self) {
         match self.progress_at {
@@ -378,6 +389,7 @@ fn forget(handle: &Handle, connection: &Budget, watcher: &Watcher) {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.count_behind(0);
         for watcher in self.table.iter() {
             forget(&self.handle, &self.connection, watcher);
         }

@@ -20,11 +20,13 @@ use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
 use setstone::membership::{Operate, Wish, WishRefusal};
 use setstone::metrics::Metrics;
+use setstone::mvcc::alarm::Alarm;
 use setstone::mvcc::command::{
     Command, Lifetime, LogPosition, Range, RangeResult, Reply, Request, Txn, TxnResult,
 };
 use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
+use setstone::raft::backup::Backup;
 use setstone::raft::lease::LeaseQuestion;
 use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use setstone::watch::{Encode, Hub, Settings};
@@ -67,6 +69,8 @@ pub struct FakeStore {
     /// Proposals and barriers take one permit each; plenty unless a test took them.
     pub gate: Semaphore,
     pub position: Mutex<Position>,
+    /// What a client gets as a snapshot.
+    pub backup: Mutex<Bytes>,
 }
 
 impl FakeStore {
@@ -75,6 +79,7 @@ impl FakeStore {
             content: Mutex::new((State::new(), Map::default(), 1)),
             failure: Mutex::new(None),
             gate: Semaphore::new(Semaphore::MAX_PERMITS / 2),
+            backup: Mutex::new(Bytes::from_static(b"snapshot")),
             position: Mutex::new(Position {
                 cluster: ClusterId(77),
                 member: MEMBER,
@@ -198,6 +203,28 @@ impl Store for FakeStore {
         })
     }
 
+    fn hash_all(&self) -> BoxFuture<'_, Result<(u32, i64), Error>> {
+        Box::pin(async move {
+            let content = self.content.lock();
+            Ok((content.0.hash(&content.1, 0)?.hash, content.0.revision()))
+        })
+    }
+
+    fn alarms(&self) -> Vec<Alarm> {
+        self.content.lock().0.cluster().alarms.list()
+    }
+
+    fn defragment(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.pass())
+    }
+
+    fn backup(&self) -> BoxFuture<'_, Result<Backup, Error>> {
+        Box::pin(async move {
+            self.pass().await?;
+            Ok(Backup::of_bytes(self.backup.lock().clone(), self.content.lock().0.revision()))
+        })
+    }
+
     fn position(&self) -> Position {
         let content = self.content.lock();
         let mut position = self.position.lock().clone();
@@ -224,7 +251,7 @@ impl Store for FakeStore {
     }
 
     fn disk_use(&self) -> DiskUse {
-        DiskUse { state: 20_480, log: 4_096, snapshots: 0 }
+        DiskUse { state: 20_480, state_in_use: 16_384, keys: 1, log: 4_096, snapshots: 0 }
     }
 }
 

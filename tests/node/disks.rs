@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use setstone::client::Kv;
-use setstone::config::{Cluster, Data, Tuning};
+use setstone::config::{Cluster, Data, Maintenance, Tuning};
 use setstone::env::clock::SystemClock;
 use setstone::env::network::Tcp;
 use setstone::env::random::SystemRandom;
@@ -320,7 +320,7 @@ async fn a_directory_on_a_volume_that_cannot_be_written() {
 
 /// Runs a shell script with the directory and the binary as its arguments where its mounts are nobody else's; `None` where
 /// that is not allowed.
-fn in_own_mounts(script: &str, directory: &Path) -> Option<(i32, String)> {
+pub fn in_own_mounts(script: &str, directory: &Path) -> Option<(i32, String)> {
     let may = std::process::Command::new("unshare").args(["-m", "true"]).output();
     if !may.is_ok_and(|output| output.status.success()) {
         return None;
@@ -349,7 +349,10 @@ pub fn world(files: &SimulatedFiles) -> Env {
 
 #[tokio::test]
 async fn a_volume_that_becomes_read_only_or_full_while_it_is_used() {
-    let config = || Config::in_memory("alone");
+    // Nobody watches how full it is.
+    let maintenance = Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() };
+    let tuning = Tuning { maintenance, ..Tuning::default() };
+    let config = || Config { tuning: tuning.clone(), ..Config::in_memory("alone") };
     for full in [false, true] {
         let files = SimulatedFiles::new(7);
         let node = Node::start_in(config(), world(&files)).await.unwrap();

@@ -1,6 +1,7 @@
 //! Tests of the state machine: a naive model, random sequences against it, and each rule by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod alarms;
 mod codec;
 mod events;
 mod leases;

@@ -34,6 +34,7 @@ async fn a_task_whose_entries_were_cut_ends() {
         Boots::default(),
         leader.consensus.snapshots().clone(),
         Wanted::new(),
+        crate::metrics::Metrics::new(),
     );
     let node =
         PeerNode { name: String::new(), peer_address: follower.address.to_string(), client_urls: Vec::new() };

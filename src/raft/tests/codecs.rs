@@ -8,6 +8,7 @@ use prost::Message as _;
 use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
+use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
 use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::*;
 use crate::proto::{log, peer};
@@ -131,12 +132,21 @@ fn a_request() -> impl Strategy<Value = Request> {
             Command::Cluster(ClusterCommand::Note(ClusterEvent { id, at_millis, source, text }))
         }),
         any::<u32>().prop_map(|by| Command::Cluster(ClusterCommand::RaiseRevision(by))),
+        (an_alarm(), any::<[bool; 2]>()).prop_map(|(alarm, [disk, raised])| {
+            let cause = if disk { Cause::Disk } else { Cause::Held };
+            Command::Cluster(ClusterCommand::Alarm(AlarmCommand { alarm, cause, raised }))
+        }),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,
         auth_revision,
         command,
     })
+}
+
+fn an_alarm() -> impl Strategy<Value = Alarm> {
+    let kind = prop_oneof![Just(AlarmKind::NoSpace), Just(AlarmKind::Corrupt)];
+    (kind, any::<u64>()).prop_map(|(kind, member)| Alarm { kind, member: NodeId(member) })
 }
 
 fn a_kv() -> impl Strategy<Value = KeyValue> {
@@ -165,6 +175,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Compact),
         Just(Outcome::Cluster),
         Just(Outcome::Admitted(None)),
+        vec(an_alarm(), 0..3).prop_map(Outcome::Alarms),
         (1..u64::MAX).prop_map(|id| Outcome::Admitted(Some(NodeId(id))))
     ];
     leaf.prop_recursive(3, 16, 4, |inner| {

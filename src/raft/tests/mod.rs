@@ -5,6 +5,7 @@
 mod appends;
 mod cluster;
 mod codecs;
+mod corruption_tests;
 mod crashes;
 mod disks;
 mod harness;

@@ -90,6 +90,10 @@ pub trait Engine: Send + Sync + Debug {
     fn flush(&self) -> Result<()>;
     /// Bytes on disk, or in memory for an engine without one.
     fn size_on_disk(&self) -> Result<u64>;
+    /// Rewrites what is on disk without what is dead, if there is a disk. Reads and commits go on meanwhile. One at a time.
+    fn defragment(&self) -> Result<()> {
+        Ok(())
+    }
     /// Flushes and ends. Later calls fail.
     fn close(&self) -> Result<()>;
 }

@@ -252,3 +252,84 @@ proptest! {
         }
     }
 }
+
+/// A sled with 200 MB of what is dead, and the little that is not.
+fn fragmented(directory: &Path) -> SledEngine {
+    let engine = SledEngine::open(directory, 4 << 20).unwrap();
+    let value = vec![b'v'; 8_000];
+    for round in 0..4_u32 {
+        for number in 0..1_000_u32 {
+            let key = [&round.to_be_bytes()[..], &number.to_be_bytes()].concat();
+            commit(&engine, &[(&key, &value)], &[]);
+        }
+    }
+    for round in 0..4_u32 {
+        for number in (0..1_000_u32).filter(|number| number % 50 != 0) {
+            let key = [&round.to_be_bytes()[..], &number.to_be_bytes()].concat();
+            commit(&engine, &[], &[&key]);
+        }
+    }
+    engine.flush().unwrap();
+    engine
+}
+
+#[test]
+fn a_defragmented_sled_is_smaller_and_holds_the_same() {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = temporary.path().join("sled");
+    let engine = fragmented(&directory);
+    let (before, size) = (scan(&engine, b"", b""), engine.size_on_disk().unwrap());
+    assert_eq!(before.len(), 80);
+    // Twice: the second one goes back to the first directory.
+    for _ in 0..2 {
+        engine.defragment().unwrap();
+        assert_eq!(scan(&engine, b"", b""), before);
+        engine.flush().unwrap();
+        let now = engine.size_on_disk().unwrap();
+        assert!(now < size / 2, "{now} of {size} bytes");
+        commit(&engine, &[(b"x", b"1")], &[]);
+        commit(&engine, &[], &[b"x"]);
+        let names = RealFiles.list(temporary.path()).unwrap();
+        assert_eq!(names.len(), 1, "the old files are gone: {names:?}");
+    }
+    engine.defragment().unwrap();
+    engine.close().unwrap();
+    assert_eq!(RealFiles.list(temporary.path()).unwrap(), ["sled"]);
+    drop(engine);
+    let engine = SledEngine::open(&directory, 4 << 20).unwrap();
+    assert_eq!(scan(&engine, b"", b""), before);
+}
+
+#[test]
+fn what_is_written_and_read_during_a_defragmentation_is_there() {
+    let temporary = tempfile::tempdir().unwrap();
+    let engine = Arc::new(fragmented(&temporary.path().join("sled")));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (writing, stopped) = (engine.clone(), stop.clone());
+    let writer = std::thread::spawn(move || {
+        let mut count = 0_u32;
+        // Below, among and above the keys that are copied.
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) || count < 100 {
+            for prefix in [&b"\0\0\0\0"[..], b"\0\0\0\x02", b"\xff"] {
+                let key = [prefix, b"new", &count.to_be_bytes()].concat();
+                commit(&*writing, &[(&key, b"new")], &[]);
+                if count % 3 == 0 {
+                    commit(&*writing, &[], &[&key]);
+                }
+                assert_eq!(writing.get(&key).unwrap().is_some(), count % 3 != 0);
+            }
+            count += 1;
+        }
+        count
+    });
+    for _ in 0..3 {
+        engine.defragment().unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let count = writer.join().unwrap();
+    let found = scan(&*engine, b"", b"");
+    let kept = (0..count).filter(|count| count % 3 != 0).count();
+    assert_eq!(found.len(), 80 + 3 * kept);
+    engine.close().unwrap();
+    assert!(matches!(engine.defragment(), Err(EngineError::Closed)));
+}

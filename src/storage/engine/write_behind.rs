@@ -338,6 +338,11 @@ impl Engine for WriteBehind {
         Ok(self.shared.engine.size_on_disk()? + waiting as u64)
     }
 
+    fn defragment(&self) -> Result<()> {
+        self.shared.drain(&mut self.shared.tables.lock())?;
+        self.shared.engine.defragment()
+    }
+
     fn close(&self) -> Result<()> {
         let drained = match self.shared.drain(&mut self.shared.tables.lock()) {
             Err(EngineError::Closed) => Ok(()),

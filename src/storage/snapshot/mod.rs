@@ -6,8 +6,10 @@
 //! 2. An older one is removed only when a newer one has its final name, durably ([`Snapshots::remove_before`]).
 //! 3. A reader believes nothing that a checksum does not cover, and holds at most a block and a pair in memory.
 //!
-//! `format` is the bytes, `writer` and `reader` are streams of pairs, `incoming` is a snapshot that a peer sends.
+//! `format` is the bytes, `writer` and `reader` are streams of pairs, `incoming` is a snapshot that a peer sends, `backup` one
+//! that a client has fetched.
 
+mod backup;
 mod format;
 mod incoming;
 mod reader;
@@ -28,6 +30,7 @@ use crate::env::Files;
 use crate::env::files::{File, Open};
 use crate::identity::ClusterId;
 
+pub use backup::open_backup;
 pub use format::VERSION;
 pub use incoming::Incoming;
 pub use reader::SnapshotReader;
@@ -159,6 +162,11 @@ impl Snapshots {
         let number = self.writers.fetch_add(1, Ordering::Relaxed);
         let temporary = self.directory.join(format!("{number}{WRITING_SUFFIX}"));
         SnapshotWriter::begin(self.clone(), temporary, header)
+    }
+
+    /// Bytes that are free on the volume.
+    pub fn free(&self) -> Result<u64> {
+        Ok(self.files.space(&self.directory).map_err(SnapshotError::io(&self.directory))?.free)
     }
 
     /// Begins to read a snapshot; its header is checked.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::format::{self, BLOCK_HEADER_BYTES, Kind, PREFIX_BYTES};
-use super::{Damage, Result, SnapshotError, SnapshotHeader, Verified};
+use super::{Damage, Result, SnapshotError, SnapshotHeader, Verified, backup};
 use crate::env::Files;
 use crate::env::files::{File, Open};
 
@@ -81,6 +81,8 @@ pub struct SnapshotReader {
     last_key: Option<Bytes>,
     pairs: u64,
     end: Option<[u8; 32]>,
+    /// Where the zeros end that may follow the end; `None`: nothing may.
+    padded_to: Option<u64>,
 }
 
 impl SnapshotReader {
@@ -119,7 +121,13 @@ impl SnapshotReader {
             last_key: None,
             pairs: 0,
             end: None,
+            padded_to: None,
         })
+    }
+
+    /// The end may be followed by zeros up to `padded_to`, and by whatever is behind them.
+    pub(super) fn allow_padding(&mut self, padded_to: u64) {
+        self.padded_to = Some(padded_to);
     }
 
     /// What it is of.
@@ -165,8 +173,12 @@ impl SnapshotReader {
         if end != (self.pairs, digest) || !self.stream.is_empty() {
             return Err(damage("the digest is not that of the content"));
         }
-        let length = self.blocks.file.length().map_err(SnapshotError::io(&self.path))?;
-        if length != self.blocks.position {
+        let io = SnapshotError::io(&self.path);
+        let ends = match self.padded_to {
+            Some(to) => backup::is_padding(&*self.blocks.file, self.blocks.position, to).map_err(io)?,
+            None => self.blocks.file.length().map_err(io)? == self.blocks.position,
+        };
+        if !ends {
             let reason = "bytes follow the end";
             return Err(Damage::new(&self.path, self.blocks.position, reason).into());
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::format::{self, Kind};
-use super::{Result, SnapshotError, SnapshotFile, SnapshotHeader, Snapshots, Verified};
+use super::{RawSnapshot, Result, SnapshotError, SnapshotFile, SnapshotHeader, Snapshots, Verified};
 use crate::env::files::{File, Open};
 use crate::env::simulated::{self, Bug};
 use crate::limits;
@@ -121,6 +121,16 @@ impl SnapshotWriter {
     /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.position
+    }
+
+    /// Completes the file, to be read once by whoever has it: it has no name, and goes when it is closed. Blocks.
+    pub fn finish_unnamed(mut self) -> Result<RawSnapshot> {
+        self.write_stream(true)?;
+        let digest = self.digest.clone().finalize().into();
+        self.write_block(Kind::End, &format::encode_end(self.pairs, digest))?;
+        let file = self.snapshots.files.open(&self.path, Open::Read);
+        // Dropped unfinished, it loses its name.
+        Ok(RawSnapshot { file: file.map_err(SnapshotError::io(&self.path))?.into(), length: self.position })
     }
 
     /// Completes the file, syncs it, reads it back, and gives it its final name, durably. Blocks.
