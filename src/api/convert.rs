@@ -213,7 +213,9 @@ pub(super) fn txn_response(
             | command::Outcome::Lease
             | command::Outcome::Lifetime(_)
             | command::Outcome::Cluster
-            | command::Outcome::Admitted(_) => return Err(unexpected()),
+            | command::Outcome::Admitted(_)
+            | command::Outcome::Auth
+            | command::Outcome::Authenticated { .. } => return Err(unexpected()),
         };
         responses.push(pb::ResponseOp { response: Some(response) });
     }

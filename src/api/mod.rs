@@ -8,10 +8,13 @@
 //! * `header`: the header of every answer
 //! * `methods`: the gRPC methods that there are, and how a call finds its own
 //! * `kv`, `watch`, `lease`, `cluster`, `maintenance`, `health`: the services
+//! * `permission`: who calls, and whether the call is for them
+//! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `probe`: the seam to readiness
 
+pub mod auth;
 mod cluster;
 pub(crate) mod convert;
 mod header;
@@ -22,12 +25,16 @@ mod leader;
 mod lease;
 mod maintenance;
 mod methods;
+mod passwords;
+pub mod pem;
+pub mod permission;
 pub mod probe;
 pub mod texts;
+pub mod tokens;
 mod watch;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -35,6 +42,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio_util::sync::CancellationToken;
 
+pub use self::auth::Authenticator;
 use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
@@ -73,6 +81,7 @@ struct Shared {
     /// Services that stream.
     streams: tonic::service::Routes,
     quota_bytes: i64,
+    auth: OnceLock<Authenticator>,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -110,9 +119,16 @@ impl Api {
             probe,
             metrics,
             quota_bytes,
+            auth: OnceLock::new(),
             unread: AllAnswers::default(),
             stopping,
         }))
+    }
+
+    /// Says how passwords are hashed and tokens made, once, before clients are served. Until then nobody can authenticate.
+    pub fn bind_authenticator(&self, authenticator: Authenticator) {
+        // A member has one.
+        let _ = self.0.auth.set(authenticator);
     }
 
     /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are

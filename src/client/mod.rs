@@ -18,9 +18,12 @@
 //! * `watch`: watching keys, resumed where it was lost
 //! * `embedded`, `watch_here`: the store in this process
 //! * `lease`: a lease that keeps itself alive
+//! * `credentials`, `auth`: who calls; users, roles and permissions
 //! * `kv`: the everyday calls, short
 
+mod auth;
 mod connection;
+mod credentials;
 mod embedded;
 mod endpoint;
 mod failure;
@@ -36,7 +39,9 @@ use futures::future::BoxFuture;
 
 pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
+pub use auth::{Access, AuthStatus, Permission};
 pub use connection::{Connection, Dial, KeepAlives, Options};
+pub use credentials::Credentials;
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};

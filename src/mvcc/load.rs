@@ -94,6 +94,7 @@ impl State {
             key: layout::lease_key(lease).into(),
             reason: Reason::LeaseMissing,
         })?;
+        state.auth.finish_load();
         state.revision = last.main.max(state.compacted).max(Revision::EMPTY_STORE);
         Ok(state)
     }
@@ -110,6 +111,7 @@ impl State {
                 self.cluster.admissions.insert(ordinal, admission);
             }
             Item::Lease(id, lease) => self.leases.load(id, lease),
+            Item::Auth(item) => self.auth.load(item),
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }

@@ -16,6 +16,7 @@
 //! | `check` | what is wrong with a request, before it is proposed |
 //! | `cluster` | cluster state that is not a key |
 //! | `lease` | what is granted, and which keys hang on it |
+//! | `auth` | users, roles, permissions, and who may do what |
 //! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
 //! | `load` | rebuilding it from the engine, checking every record |
@@ -30,6 +31,7 @@
 //! | `layout`, `record`, `small`, `read` | bytes in the engine |
 
 mod apply;
+pub mod auth;
 mod blocks;
 pub mod check;
 pub mod cluster;

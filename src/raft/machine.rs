@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::{Notify, watch};
 
+use super::access::AccessState;
 use super::codec;
 use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
 use crate::env::simulated::{self, Bug};
@@ -119,6 +120,7 @@ pub struct Machine {
     to_compact: Notify,
     /// Told when a lease was granted.
     leases_granted: Notify,
+    access: AccessState,
 }
 
 impl Machine {
@@ -129,6 +131,7 @@ impl Machine {
         let applied = read_applied(&history.0, &state)?;
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
+        let access = AccessState::new(state.auth());
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -140,6 +143,7 @@ impl Machine {
             compacted_on_disk,
             to_compact: Notify::new(),
             leases_granted: Notify::new(),
+            access,
         })
     }
 
@@ -208,6 +212,11 @@ impl Machine {
         look(&self.state.read())
     }
 
+    /// Whether calls must say who they are, and whose the tokens are.
+    pub fn access(&self) -> &AccessState {
+        &self.access
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.history.0
@@ -270,6 +279,7 @@ impl Machine {
             self.to_compact.notify_one();
         }
         let revision = state.revision();
+        self.access.follow(state.auth(), &applied.auth);
         if state.leases().newest() != granted {
             self.leases_granted.notify_one();
         }
@@ -407,7 +417,7 @@ impl Machine {
     pub(crate) fn digest(&self) -> u64 {
         let state = self.state.read();
         let hash = state.hash(&self.history, 0);
-        let rest = (state.cluster(), state.leases(), &*self.membership.read());
+        let rest = (state.cluster(), state.leases(), state.auth(), &*self.membership.read());
         simulated::digest(format!("{hash:?} {rest:?}").as_bytes())
     }
 
@@ -488,6 +498,7 @@ impl Machine {
         let applied = read_applied(&self.history.0, &loaded)?;
         let mut state = self.state.write();
         *state = loaded;
+        self.access.jump(state.auth());
         self.tell_compacted(&state);
         *self.membership.write() = membership;
         self.installs.fetch_add(1, Ordering::AcqRel);

@@ -83,6 +83,15 @@ pub enum Update {
         /// Revision of the store.
         revision: i64,
     },
+    /// A watcher was not made, or has ended, because it may not watch its keys.
+    Denied {
+        /// Its id; `None`: it was not made.
+        watch_id: Option<i64>,
+        /// Why, in the words of whoever denied it.
+        why: &'static str,
+        /// Revision of the store.
+        revision: i64,
+    },
     /// All events up to the revision were delivered.
     Progress {
         /// To this watcher; `None`: to all of the stream.
@@ -217,6 +226,23 @@ impl Session {
         if self.end(watch_id) {
             let revision = self.stamp(self.source.revision());
             self.ready.push_back(Update::Canceled { watch_id, revision });
+        }
+    }
+
+    /// Tells that a watcher is not made, and why.
+    pub fn deny(&mut self, why: &'static str) {
+        let revision = self.stamp(self.source.revision());
+        self.ready.push_back(Update::Denied { watch_id: None, why, revision });
+    }
+
+    /// Ends the watchers of whose keys `denied` says why they may not be watched any more.
+    pub fn end_denied(&mut self, mut denied: impl FnMut(&WatchedKeys) -> Option<&'static str>) {
+        let ending: Vec<_> =
+            self.table.iter().filter_map(|watcher| Some((watcher.id, denied(&watcher.keys)?))).collect();
+        for (watch_id, why) in ending {
+            self.end(watch_id);
+            let revision = self.stamp(self.source.revision());
+            self.ready.push_back(Update::Denied { watch_id: Some(watch_id), why, revision });
         }
     }
 
