@@ -2,10 +2,12 @@
 //!
 //! While authentication is disabled nothing of this happens: one load of a flag.
 //!
-//! What a call needs is stated in one table, [`rule`], which does not compile while a method is missing. Whatever needs keys is looked at
-//! by the method itself once the request is there, with [`check`], and once more when it is applied ([`crate::mvcc::auth`]). A check here
-//! is against what this member has applied. It may lag, so that a user does not have yet what another member has confirmed: whoever is
-//! refused is looked at once more when this member has caught up. etcd refuses there, and its clients must try again.
+//! What a call needs is stated in one table, [`rule`], which does not compile while a method is missing; a method that streams calls
+//! [`admit`] itself, with its rule. Whatever needs keys is looked at by the method once the request is there, with [`check`], and again
+//! when it is applied ([`crate::mvcc::auth`]).
+//!
+//! A check here is against what this member has applied. It may lag, so that a user does not have yet what another member has confirmed:
+//! whoever is refused is looked at once more when this member has caught up. etcd refuses there, and its clients must try again.
 
 use std::borrow::Cow;
 

@@ -273,13 +273,16 @@ impl Call {
             return;
         }
         changes.mark_unchanged();
+        // Ended only afterwards: that looks at the state, too.
+        let mut ending = Vec::new();
         api.store.look(&mut |state| {
-            session.end_denied(|keys| {
+            ending.extend(session.watched().filter_map(|(watch_id, keys)| {
                 let (key, range_end) = keys.as_range();
-                let may = state.auth().may_go_on_reading(user, key, range_end);
-                may.err().map(|refusal| texts::watch_denied(&texts::refusal(refusal)))
-            });
+                let refusal = state.auth().may_go_on_reading(user, key, range_end).err()?;
+                Some((watch_id, texts::watch_denied(&texts::refusal(refusal))))
+            }));
         });
+        session.end_denied(ending);
     }
 
     /// Puts an answer into the chunk, or begins to send events.

@@ -235,10 +235,13 @@ impl Session {
         self.ready.push_back(Update::Denied { watch_id: None, why, revision });
     }
 
-    /// Ends the watchers of whose keys `denied` says why they may not be watched any more.
-    pub fn end_denied(&mut self, mut denied: impl FnMut(&WatchedKeys) -> Option<&'static str>) {
-        let ending: Vec<_> =
-            self.table.iter().filter_map(|watcher| Some((watcher.id, denied(&watcher.keys)?))).collect();
+    /// The watchers, and what they watch.
+    pub fn watched(&self) -> impl Iterator<Item = (i64, &WatchedKeys)> {
+        self.table.iter().map(|watcher| (watcher.id, &watcher.keys))
+    }
+
+    /// Ends watchers that may not watch any more, and tells why.
+    pub fn end_denied(&mut self, ending: Vec<(i64, &'static str)>) {
         for (watch_id, why) in ending {
             self.end(watch_id);
             let revision = self.stamp(self.source.revision());
