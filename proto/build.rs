@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
+        "proto/etcd/auth.proto",
+        "proto/etcd/auth_rpc.proto",
         "proto/etcd/kv.proto",
         "proto/etcd/rpc.proto",
         "proto/etcd/v3election.proto",
         "proto/etcd/v3lock.proto",
+        "proto/setstone/auth.proto",
         "proto/setstone/client.proto",
         "proto/setstone/log.proto",
         "proto/setstone/peer.proto",
@@ -25,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "etcd/rpc.proto",
             "etcd/v3lock.proto",
             "etcd/v3election.proto",
+            "etcd/auth_rpc.proto",
             "setstone/client.proto",
         ])?;
         compiler.encode_file_descriptor_set()

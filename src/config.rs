@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::limits;
 
+mod auth;
+
+pub use auth::{AuthConfig, Jwt, Tokens};
+
 /// Everything that a node needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -27,6 +31,8 @@ pub struct Config {
     pub cors: Vec<String>,
     /// Name server to ask instead of the system's.
     pub dns_server: Option<SocketAddr>,
+    /// How users show who they are.
+    pub auth: AuthConfig,
     /// Knobs that have good defaults.
     pub tuning: Tuning,
     /// Where the desired number of pods comes from.
@@ -54,6 +60,7 @@ impl Config {
             advertise_client: Vec::new(),
             cors: Vec::new(),
             dns_server: None,
+            auth: AuthConfig::default(),
             tuning: Tuning::default(),
             size_from: SizeFrom::Fixed,
             api_server: None,
@@ -246,6 +253,7 @@ impl Config {
         }
         self.cluster.validate()?;
         self.tuning.validate()?;
+        self.auth.validate()?;
         if self.max_voters == 0 {
             return Err("0 members may vote; at least 1 is needed".into());
         }

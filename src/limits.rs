@@ -77,6 +77,38 @@ pub const LEASE_QUESTION_BYTES: usize = 64;
 /// Longest entry of history that is put together from its parts: far above [`REQUEST_BYTES`], and a bound for a length that
 /// damage made up.
 pub const LARGE_ENTRY_BYTES: usize = 64 << 20;
+/// Users. Each is some hundred bytes on every member, and what each may do is kept worked out.
+pub const USERS: usize = 10_000;
+/// Roles.
+pub const ROLES: usize = 10_000;
+/// Roles of one user: bounds what working out its permissions takes.
+pub const ROLES_OF_USER: usize = 256;
+/// Permissions of one role.
+pub const PERMISSIONS_OF_ROLE: usize = 1_024;
+/// Bytes of the keys of the permissions of one role, and of the names of the roles of one user: what is written as one item stays
+/// below half of what sled keeps in a page.
+pub const ROLE_BYTES: usize = 32 << 10;
+/// Bytes of the name of a user or role, and of the hash of a password. One of bcrypt has 60.
+pub const AUTH_NAME_BYTES: usize = 1 << 10;
+/// Tokens that a member knows. Each takes some 150 bytes, for as long as it is used and [`TOKEN_TTL`] after that.
+pub const TOKENS: usize = 100_000;
+/// Time that a simple token lives after it was last used: etcd's default `--auth-token-ttl`.
+pub const TOKEN_TTL: Duration = Duration::from_mins(5);
+/// Time to wait for a member that lags to hear of a token, which names the log entry that made it. Above this the token counts as
+/// made up.
+pub const TOKEN_WAIT: Duration = Duration::from_secs(1);
+/// Work that hashing a password takes, as a power of two: bcrypt's and etcd's default. About 60 ms.
+pub const BCRYPT_COST: u32 = 10;
+/// The most work that a password may take: about 20 s. A hash that wants more is no password's.
+pub const BCRYPT_COST_MAX: u32 = 18;
+/// The least: bcrypt's.
+pub const BCRYPT_COST_MIN: u32 = 4;
+/// Passwords that are hashed at a time: who asks for tokens must leave processors to those who have some.
+pub const PASSWORDS_AT_A_TIME: usize = 2;
+/// Passwords that wait for that or are hashed. Above this, "too many requests".
+pub const PASSWORDS_WAITING: usize = 64;
+/// How often a password is checked anew because users changed meanwhile.
+pub const AUTHENTICATE_ATTEMPTS: usize = 5;
 /// Memory for the engine's cache, in bytes, unless configured.
 pub const ENGINE_CACHE_BYTES: u64 = 8 << 20;
 /// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.

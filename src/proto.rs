@@ -13,6 +13,11 @@ pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
+/// Package `authpb` of etcd's client API.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
 /// Package `etcdserverpb` of etcd's client API.
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");

@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::client::{Options, Remote};
-use crate::config::{Cluster, Config, Data};
+use crate::config::{AuthConfig, Cluster, Config, Data};
 use crate::env::network::Tcp;
 use crate::env::{Env, Listener, Network, Stream};
 use crate::error::Error;
+use crate::limits;
 use crate::node::{self, Node};
 
 /// Time for the members to serve.
@@ -93,6 +94,8 @@ impl TestCluster {
                 cluster: Cluster::Fixed { ordinal, peers: peers.clone() },
                 listen_client: client,
                 listen_peer: peer,
+                // Passwords of tests are worth no work.
+                auth: AuthConfig { bcrypt_cost: limits::BCRYPT_COST_MIN, ..AuthConfig::default() },
                 ..Config::in_memory(&name)
             };
             let env = Env { network: network.clone(), ..node::real_world(&config)? };

@@ -166,6 +166,79 @@ fn a_tour_of_the_client_commands() {
 }
 
 #[test]
+fn users_and_roles_are_managed_and_passwords_are_read_from_a_pipe() {
+    let member = Member::start(&["--memory", "--bcrypt-cost", "4"]);
+    let says = |arguments: &str, exit: i32| {
+        let output = member.run(&arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(code(&output), exit, "{arguments}: {}", stderr(&output));
+        if exit == 0 { stdout(&output) } else { stderr(&output) }.trim_end().to_owned()
+    };
+    let types = |arguments: &str, line: &str| {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let arguments = [&arguments[..], &["--endpoints", &member.endpoint]].concat();
+        let mut asked = setstone(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        asked.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+        asked.wait_with_output().unwrap()
+    };
+    assert_eq!(says("auth status", 0), "Authentication Status: false\nAuthRevision: 1");
+    assert_eq!(says("user add root:pw", 0), "User root created");
+    assert!(says("user add root:pw", 1).contains("user name already exists"));
+    assert_eq!(says("user grant-role root root", 0), "Role root is granted to user root");
+    assert_eq!(stdout(&types("user add alice", "secret\n")), "User alice created\n");
+    assert_eq!(says("role add readers", 0), "Role readers created");
+    assert_eq!(says("role grant-permission readers read config/ --prefix", 0), "Role readers updated");
+    assert_eq!(says("role grant-permission readers readwrite k", 0), "Role readers updated");
+    assert_eq!(says("user grant-role alice readers", 0), "Role readers is granted to user alice");
+    assert_eq!(says("auth enable", 0), "Authentication Enabled");
+
+    assert!(says("get k", 1).contains("user name is empty"));
+    assert!(says("get k --user root:wrong", 1).contains("authentication failed"));
+    assert_eq!(says("put k v --user root:pw", 0), "written at revision 2");
+    assert_eq!(says("get k --value-only --user root --password pw", 0), "v");
+    assert_eq!(stdout(&types("get k --value-only --user alice", "secret\n")), "v\n");
+    assert!(says("get other --user alice:secret", 1).contains("permission denied"));
+    assert!(says("get k --password pw", 2).contains("--user"));
+    assert_eq!(code(&types("get k --user alice", "")), 2, "no password came");
+    let from_environment = setstone(&["get", "k", "--value-only", "--endpoints", &member.endpoint])
+        .env("SETSTONE_USER", "root")
+        .env("SETSTONE_PASSWORD", "pw")
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&from_environment), "v\n");
+
+    let root = |arguments: &str| says(&format!("{arguments} --user root:pw"), 0);
+    assert_eq!(root("user get alice"), "User: alice\nRoles: readers");
+    assert_eq!(root("user list"), "alice\nroot");
+    assert_eq!(root("role list"), "readers");
+    assert_eq!(
+        root("role get readers"),
+        "Role readers\nKV Read:\n\t[config/, config0) (prefix config/)\n\tk\nKV Write:\n\tk"
+    );
+    let role: serde_json::Value = serde_json::from_str(&root("role get readers --json")).unwrap();
+    assert_eq!(role["permissions"][0]["access"], "READ");
+    assert_eq!(role["permissions"][1]["key"], "k");
+    assert_eq!(
+        root("role revoke-permission readers config/ --prefix"),
+        "Permission of range [config/, config0) is revoked from role readers"
+    );
+    assert_eq!(stdout(&types("user passwd alice --user root:pw", "other\n")), "Password updated\n");
+    assert!(says("get k --user alice:secret", 1).contains("authentication failed"));
+    assert_eq!(says("get k --value-only --user alice:other", 0), "v");
+    assert_eq!(root("user revoke-role alice readers"), "Role readers is revoked from user alice");
+    assert_eq!(root("role delete readers"), "Role readers deleted");
+    assert_eq!(root("user delete alice"), "User alice deleted");
+    let status: serde_json::Value = serde_json::from_str(&root("auth status --json")).unwrap();
+    assert_eq!((&status["enabled"], &status["header"]["revision"]), (&true.into(), &2.into()));
+    assert_eq!(root("auth disable"), "Authentication Disabled");
+    assert_eq!(says("get k --value-only", 0), "v");
+}
+
+#[test]
 fn leases_are_granted_shown_kept_and_ended() {
     let member = Member::start(&["--memory"]);
     let says = |arguments: &str, expected: i32| {

@@ -26,6 +26,8 @@ use prost_reflect::{
     SerializeOptions, Value as Field,
 };
 use serde_json::{Value, json};
+use setstone::config::AuthConfig;
+use setstone::limits;
 use setstone::proto::CLIENT_DESCRIPTORS;
 use setstone::{Config, Node};
 use tokio::time::Instant;
@@ -45,7 +47,8 @@ impl Server {
     }
 
     async fn real() -> Self {
-        let node = Node::start(Config::in_memory("golden")).await.unwrap();
+        let auth = AuthConfig { bcrypt_cost: limits::BCRYPT_COST_MIN, ..AuthConfig::default() };
+        let node = Node::start(Config { auth, ..Config::in_memory("golden") }).await.unwrap();
         node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
         Self::Real(Box::new(node))
     }
@@ -76,6 +79,7 @@ macro_rules! against_both {
 
 against_both!(
     kv_transactions_compaction_and_leases_answer_as_etcd_does,
+    users_roles_and_tokens_answer_as_etcd_does,
     member_list_status_and_hash_have_etcds_form,
     health_and_version_answer_as_etcd_does,
     locks_and_elections_answer_as_etcd_does, members_alarms_and_maintenance_answer_as_etcd_does,
@@ -159,6 +163,15 @@ fn method_of(path: &str) -> Option<MethodDescriptor> {
         "/v3/cluster/member/add" => ("Cluster", "MemberAdd"),
         "/v3/cluster/member/remove" => ("Cluster", "MemberRemove"),
         "/v3/cluster/member/promote" => ("Cluster", "MemberPromote"),
+        "/v3/auth/enable" => ("Auth", "AuthEnable"),
+        "/v3/auth/disable" => ("Auth", "AuthDisable"),
+        "/v3/auth/status" => ("Auth", "AuthStatus"),
+        "/v3/auth/authenticate" => ("Auth", "Authenticate"),
+        "/v3/auth/user/add" => ("Auth", "UserAdd"),
+        "/v3/auth/user/get" => ("Auth", "UserGet"),
+        "/v3/auth/user/grant" => ("Auth", "UserGrantRole"),
+        "/v3/auth/role/add" => ("Auth", "RoleAdd"),
+        "/v3/auth/role/get" => ("Auth", "RoleGet"),
         _ => return None,
     };
     let pool = DescriptorPool::decode(CLIENT_DESCRIPTORS).unwrap();
@@ -183,6 +196,11 @@ fn request_of(row: &Value, kind: MessageDescriptor) -> DynamicMessage {
 
 /// What the gateway would answer.
 async fn ask(channel: &Channel, row: &Value) -> Value {
+    ask_with(channel, row, None).await
+}
+
+/// As [`ask`], with the metadata that the gateway makes of a header.
+async fn ask_with(channel: &Channel, row: &Value, authorization: Option<&str>) -> Value {
     let method = method_of(row["path"].as_str().unwrap()).unwrap();
     let request = request_of(row, method.input());
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
@@ -196,7 +214,11 @@ async fn ask(channel: &Channel, row: &Value) -> Value {
         assert!(answers.message().await.unwrap().is_none(), "one answer for one request");
         first
     } else {
-        grpc.unary(tonic::Request::new(request), path, codec).await.map(tonic::Response::into_inner)
+        let mut request = tonic::Request::new(request);
+        if let Some(authorization) = authorization {
+            request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+        }
+        grpc.unary(request, path, codec).await.map(tonic::Response::into_inner)
     };
     match answered {
         Ok(answer) => {
@@ -242,6 +264,39 @@ async fn kv_transactions_compaction_and_leases_answer_as_etcd_does(server: Serve
         compared += 1;
     }
     assert_eq!(compared, 68);
+}
+
+/// The rows about users, from an empty store: so the revision is another one. 127 is the health of one that asks who calls.
+async fn users_roles_and_tokens_answer_as_etcd_does(server: Server) {
+    let channel = server.channel().await;
+    let mut token = String::new();
+    for number in (106..=126).chain([128]) {
+        let row = row(number);
+        let header = row["headers"]["Authorization"].as_str().map(|text| text.replace("$TOKEN", &token));
+        let mut answer = ask_with(&channel, &row, header.as_deref()).await;
+        let mut expected = recorded(&row);
+        if number == 122 {
+            token = answer["token"].take().as_str().unwrap().to_owned();
+            let recorded = expected["token"].take().as_str().unwrap().to_owned();
+            for token in [&token, &recorded] {
+                let (letters, index) = token.split_once('.').unwrap();
+                assert!(letters.len() == 16 && letters.chars().all(|c| c.is_ascii_alphabetic()), "{token}");
+                assert!(index.parse::<u64>().is_ok(), "{token}");
+            }
+        }
+        if expected.get("header").is_some() {
+            (answer, expected) = (without_revision(answer), without_revision(expected));
+        }
+        assert_eq!(answer, expected, "row {number}: {}", row["name"]);
+        if number == 126 {
+            let (status, _, body) = fake::get(server.client(), "/health").await;
+            assert_eq!((status, body.as_str()), (200, recorded_text(127).as_str()), "row 127");
+        }
+    }
+}
+
+fn recorded_text(number: usize) -> String {
+    row(number)["answer"].as_str().unwrap().to_owned()
 }
 
 /// Ids of leases that the server draws are positive, and not compared; nor is the order in which it lists leases.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use tonic::Code;
 
+use super::permission::Caller;
 use super::{Shared, convert, texts};
 use crate::identity::NodeId;
 use crate::membership::{Wish, WishRefusal};
@@ -90,11 +91,16 @@ fn listed(api: &Shared) -> (Option<pb::ResponseHeader>, Vec<pb::Member>) {
 }
 
 /// Sets the desired number of pods.
-pub(super) async fn resize(api: &Shared, request: client::ResizeRequest) -> Result<Bytes, Failure> {
+pub(super) async fn resize(
+    api: &Shared,
+    caller: &Caller,
+    request: client::ResizeRequest,
+) -> Result<Bytes, Failure> {
     let command = ClusterCommand::resize(request.size)
         .map(Command::Cluster)
         .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
-    api.store.propose(Request::anonymous(command)).await.map_err(|error| texts::failure(&error))?;
+    let by = caller.identity(api).await?;
+    api.store.propose(Request::of(by, command)).await.map_err(|error| texts::failure(&error))?;
     Ok(grpc::encode(&client::ResizeResponse { header: Some(header(api)) }))
 }
 

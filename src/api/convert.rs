@@ -214,7 +214,9 @@ pub(super) fn txn_response(
             | command::Outcome::Lifetime(_)
             | command::Outcome::Cluster
             | command::Outcome::Alarms(_)
-            | command::Outcome::Admitted(_) => return Err(unexpected()),
+            | command::Outcome::Admitted(_)
+            | command::Outcome::Auth
+            | command::Outcome::Authenticated { .. } => return Err(unexpected()),
         };
         responses.push(pb::ResponseOp { response: Some(response) });
     }

@@ -23,18 +23,20 @@ use crate::watch::{Budget, Create, Delivery, Session, Update};
 /// Waits until the caller leads.
 pub(super) async fn campaign(
     api: &Shared,
+    caller: &Caller,
     request: pb::CampaignRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
     queue::check_size(size, &request.name)?;
-    let lease = queue::lease(api, request.lease).await?;
+    let lease = queue::lease(api, caller, request.lease).await?;
     let place = Place::new(&request.name, lease);
+    let by = queue::may_run(api, caller, &place.join(Bytes::new())).await?;
     // Copied: what waits is not to keep the whole message.
     let name = Bytes::copy_from_slice(&request.name);
     let value = Bytes::copy_from_slice(&request.value);
     drop(request);
     let key = place.key().clone();
-    let held = api.queues.stand(api, place, Some(value)).await?;
+    let held = api.queues.stand(api, by, place, Some(value)).await?;
     let leader = pb::LeaderKey { name, key, rev: held.created, lease };
     // As etcd's, that of the campaign's begin.
     Ok(grpc::encode(&pb::CampaignResponse { header: Some(header(api, held.joined)), leader: Some(leader) }))
@@ -43,14 +45,16 @@ pub(super) async fn campaign(
 /// Gives the leader's key a new value.
 pub(super) async fn proclaim(
     api: &Shared,
+    caller: &Caller,
     request: pb::ProclaimRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
     convert::check_size(size).map_err(queue::without_code)?;
     let leader = given(request.leader)?;
-    let lease = queue::lease(api, leader.lease).await?;
+    let lease = queue::lease(api, caller, leader.lease).await?;
     let write = keys::rewrite(&leader.key, leader.rev, request.value, lease);
-    let (result, at) = queue::transact(&api.store, write).await?;
+    let by = queue::may_run(api, caller, &write).await?;
+    let (result, at) = queue::transact(&api.store, by, write).await?;
     if !result.succeeded {
         return Err(texts::ELECTION_NOT_LEADER.into());
     }
@@ -58,9 +62,15 @@ pub(super) async fn proclaim(
 }
 
 /// Ends leadership. Of one that has ended already that is no error.
-pub(super) async fn resign(api: &Shared, request: pb::ResignRequest) -> Result<Bytes, Failure> {
+pub(super) async fn resign(
+    api: &Shared,
+    caller: &Caller,
+    request: pb::ResignRequest,
+) -> Result<Bytes, Failure> {
     let leader = given(request.leader)?;
-    let (_, at) = queue::transact(&api.store, keys::leave(&leader.key, leader.rev)).await?;
+    let leave = keys::leave(&leader.key, leader.rev);
+    let by = queue::may_run(api, caller, &leave).await?;
+    let (_, at) = queue::transact(&api.store, by, leave).await?;
     Ok(grpc::encode(&pb::ResignResponse { header: Some(header(api, at)) }))
 }
 
@@ -74,12 +84,21 @@ fn given(leader: Option<pb::LeaderKey>) -> Result<pb::LeaderKey, Failure> {
 /// Who leads.
 pub(super) async fn leader(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::LeaderRequest,
 ) -> Result<Bytes, Failure> {
+    may_look(api, caller, &request.name).await?;
     let (found, revision) = first(api, answers, &request.name).await?;
     let kv = keys::holder(found.kvs).ok_or_else(|| Failure::from(texts::ELECTION_NO_LEADER))?;
     Ok(response(api, revision, convert::key_value(kv)))
+}
+
+/// Who calls, if it may see the whole queue of `name`.
+async fn may_look(api: &Shared, caller: &Caller, name: &[u8]) -> Result<Identity, Failure> {
+    let (key, end) = keys::all(name);
+    let checked = permission::check(api, caller, |state, by| state.auth().may_read(by, &key, &end)).await;
+    checked.map_err(queue::without_code)
 }
 
 /// The first in the queue, with everything that was acknowledged before; and the revision of the store.
@@ -98,14 +117,24 @@ fn response(api: &Shared, revision: i64, kv: mvccpb::KeyValue) -> Bytes {
 /// Its watchers count towards `budget`.
 pub(super) fn observe(
     api: Arc<Shared>,
+    caller: Caller,
     answers: Answers,
     budget: Budget,
     name: Bytes,
 ) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
     let name = Bytes::copy_from_slice(&name);
     let room = api.queues.enter();
-    let observer =
-        Observer { api, answers, budget, name, room, seen: VecDeque::new(), watching: Watching::Nobody };
+    let observer = Observer {
+        api,
+        caller,
+        by: None,
+        answers,
+        budget,
+        name,
+        room,
+        seen: VecDeque::new(),
+        watching: Watching::Nobody,
+    };
     futures::stream::try_unfold(observer, |mut observer| async move {
         let message = observer.next().await?;
         Ok(Some((message, observer)))
@@ -114,6 +143,9 @@ pub(super) fn observe(
 
 struct Observer {
     api: Arc<Shared>,
+    caller: Caller,
+    /// Who that is, once it was looked at.
+    by: Option<Identity>,
     answers: Answers,
     budget: Budget,
     name: Bytes,
@@ -137,6 +169,7 @@ enum Watching {
 impl Observer {
     async fn next(&mut self) -> Result<Bytes, Failure> {
         loop {
+            self.check().await?;
             if let Some(message) = self.seen.pop_front() {
                 return Ok(message);
             }
@@ -158,6 +191,18 @@ impl Observer {
                 _ => self.watching = Watching::Nobody,
             }
         }
+    }
+
+    /// Whether the caller may, or may still, see the queue.
+    async fn check(&mut self) -> Result<(), Failure> {
+        let Some(by) = &self.by else {
+            self.by = Some(may_look(&self.api, &self.caller, &self.name).await?);
+            return Ok(());
+        };
+        let (key, end) = keys::all(&self.name);
+        let goes_on = |state: &State, _: By<'_>| state.auth().may_go_on_reading(&by.user, &key, &end);
+        permission::check_here(&self.api, by, goes_on)
+            .map_err(|refusal| queue::without_code(texts::refusal(refusal)))
     }
 
     /// Tells who leads, and watches that one; or the queue until somebody does.

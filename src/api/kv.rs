@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::permission::{self, Caller};
 use super::{Shared, convert, texts};
 use crate::limits;
+use crate::mvcc::State;
+use crate::mvcc::auth::By;
 #[cfg(test)]
 use crate::mvcc::command::Put;
 use crate::mvcc::command::{Command, Compact, DeleteRange, Outcome, Range, Request, Txn, TxnOp};
@@ -15,6 +18,7 @@ use crate::transport::{Failure, grpc};
 /// Reads. A linearizable read waits until this member has applied everything that was acknowledged before.
 pub(super) async fn range(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::RangeRequest,
 ) -> Result<Bytes, Failure> {
@@ -23,9 +27,12 @@ pub(super) async fn range(
     if !serializable {
         api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     }
+    let may_read = |state: &State, by: By<'_>| state.auth().may_read(by, &range.key, &range.range_end);
+    let by = permission::check(api, caller, may_read).await?;
     // Asked after the wait, because all that wait are let through at once.
     let _turn = turn(api, answers, range_share(&range)).await?;
     let (result, revision) = api.store.range(range).await.map_err(|error| texts::failure(&error))?;
+    permission::unchanged(api, &by)?;
     let header = api.headers.at(&api.store.position(), revision, 0);
     Ok(answers.count(grpc::encode(&convert::range_response(header, result))))
 }
@@ -33,6 +40,7 @@ pub(super) async fn range(
 /// Writes one key.
 pub(super) async fn put(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::PutRequest,
     size: usize,
@@ -40,7 +48,7 @@ pub(super) async fn put(
     let put = convert::put(request)?;
     convert::check_size(size)?;
     let _turn = if put.prev_kv { turn(api, answers, 1).await? } else { None };
-    let (header, outcome) = propose(api, Command::Put(put)).await?;
+    let (header, outcome) = propose(api, caller, Command::Put(put)).await?;
     let Outcome::Put(previous) = outcome else { return Err(convert::unexpected()) };
     let response = pb::PutResponse { header: Some(header), prev_kv: previous.map(convert::key_value) };
     Ok(answers.count(grpc::encode(&response)))
@@ -49,6 +57,7 @@ pub(super) async fn put(
 /// Deletes the keys of a range.
 pub(super) async fn delete_range(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::DeleteRangeRequest,
     size: usize,
@@ -56,7 +65,7 @@ pub(super) async fn delete_range(
     let delete = convert::delete_range(request)?;
     convert::check_size(size)?;
     let _turn = turn(api, answers, delete_share(&delete)).await?;
-    let (header, outcome) = propose(api, Command::DeleteRange(delete)).await?;
+    let (header, outcome) = propose(api, caller, Command::DeleteRange(delete)).await?;
     let Outcome::DeleteRange(deleted) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::delete_response(header, deleted))))
 }
@@ -64,6 +73,7 @@ pub(super) async fn delete_range(
 /// Runs a transaction. One that only reads stays out of the log, as in etcd.
 pub(super) async fn txn(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::TxnRequest,
     size: usize,
@@ -71,25 +81,33 @@ pub(super) async fn txn(
     let serializable = convert::is_serializable(&request);
     let txn = convert::txn(request)?;
     if txn.is_read_only() {
-        return read_txn(api, answers, txn, serializable).await;
+        return read_txn(api, caller, answers, txn, serializable).await;
     }
     convert::check_size(size)?;
     let share = txn_share(&txn).min(limits::LARGE_ANSWER_SHARE);
     let _turn = turn(api, answers, share).await?;
-    let (header, outcome) = propose(api, Command::Txn(txn)).await?;
+    let (header, outcome) = propose(api, caller, Command::Txn(txn)).await?;
     let Outcome::Txn(result) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
 }
 
 /// Runs a transaction that only reads.
-async fn read_txn(api: &Shared, answers: &Answers, txn: Txn, serializable: bool) -> Result<Bytes, Failure> {
+async fn read_txn(
+    api: &Shared,
+    caller: &Caller,
+    answers: &Answers,
+    txn: Txn,
+    serializable: bool,
+) -> Result<Bytes, Failure> {
     if !serializable {
         api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     }
+    let by = permission::check(api, caller, |state, by| state.may_run_txn(by, &txn)).await?;
     // Asked after the wait, as for a range.
     let _turn = turn(api, answers, txn_share(&txn).min(limits::LARGE_ANSWER_SHARE)).await?;
     let read = api.store.read_txn(txn).await.map_err(|error| texts::failure(&error))?;
     let (result, revision) = read.ok_or_else(convert::unexpected)?;
+    permission::unchanged(api, &by)?;
     let header = api.headers.at(&api.store.position(), revision, 0);
     Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
 }
@@ -97,17 +115,23 @@ async fn read_txn(api: &Shared, answers: &Answers, txn: Txn, serializable: bool)
 /// Forgets old versions.
 pub(super) async fn compact(
     api: &Shared,
+    caller: &Caller,
     answers: &Answers,
     request: pb::CompactionRequest,
 ) -> Result<Bytes, Failure> {
     let compact = Compact { revision: request.revision, physical: request.physical };
-    let (header, _) = propose(api, Command::Compact(compact)).await?;
+    let (header, _) = propose(api, caller, Command::Compact(compact)).await?;
     Ok(answers.count(grpc::encode(&pb::CompactionResponse { header: Some(header) })))
 }
 
-/// Puts a command through the log.
-async fn propose(api: &Shared, command: Command) -> Result<(pb::ResponseHeader, Outcome), Failure> {
-    let proposed = api.store.propose(Request::anonymous(command)).await;
+/// Puts a command through the log, if `caller` may run it; that is looked at again when it is applied.
+async fn propose(
+    api: &Shared,
+    caller: &Caller,
+    command: Command,
+) -> Result<(pb::ResponseHeader, Outcome), Failure> {
+    let by = permission::check(api, caller, |state, by| state.may_run(by, &command)).await?;
+    let proposed = api.store.propose(Request::of(by, command)).await;
     let (reply, term) = proposed.map_err(|error| texts::failure(&error))?;
     Ok((api.headers.at(&api.store.position(), reply.revision, term), reply.outcome))
 }

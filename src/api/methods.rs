@@ -9,8 +9,9 @@ use tonic::Code;
 use tower::Service;
 
 use super::health::HealthService;
+use super::permission::Caller;
 use super::probe::Probe;
-use super::{Shared, alarm, cluster, deadline, election, kv, leader, lease, lock, maintenance, range_stream, sending, snapshot, texts, watch};
+use super::{Shared, alarm, auth, cluster, deadline, election, kv, leader, lease, lock, maintenance, permission, range_stream, sending, snapshot, texts, watch};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb, v3electionpb};
 use crate::transport::answers::Answers;
@@ -23,7 +24,7 @@ macro_rules! unary_methods {
     ($($variant:ident = $service:literal $method:literal;)*) => {
         /// A unary method.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        enum Unary { $($variant),* }
+        pub(super) enum Unary { $($variant),* }
 
         /// By [`Unary`].
         const UNARY: &[(&str, &str)] = &[$(($service, $method)),*];
@@ -65,6 +66,23 @@ unary_methods! {
     Defragment = "etcdserverpb.Maintenance" "Defragment";
     Hash = "etcdserverpb.Maintenance" "Hash";
     Downgrade = "etcdserverpb.Maintenance" "Downgrade";
+    AuthEnable = "etcdserverpb.Auth" "AuthEnable";
+    AuthDisable = "etcdserverpb.Auth" "AuthDisable";
+    AuthStatus = "etcdserverpb.Auth" "AuthStatus";
+    Authenticate = "etcdserverpb.Auth" "Authenticate";
+    UserAdd = "etcdserverpb.Auth" "UserAdd";
+    UserGet = "etcdserverpb.Auth" "UserGet";
+    UserList = "etcdserverpb.Auth" "UserList";
+    UserDelete = "etcdserverpb.Auth" "UserDelete";
+    UserChangePassword = "etcdserverpb.Auth" "UserChangePassword";
+    UserGrantRole = "etcdserverpb.Auth" "UserGrantRole";
+    UserRevokeRole = "etcdserverpb.Auth" "UserRevokeRole";
+    RoleAdd = "etcdserverpb.Auth" "RoleAdd";
+    RoleGet = "etcdserverpb.Auth" "RoleGet";
+    RoleList = "etcdserverpb.Auth" "RoleList";
+    RoleDelete = "etcdserverpb.Auth" "RoleDelete";
+    RoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission";
+    RoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission";
     Resize = "setstone.v1.Members" "Resize";
     Events = "setstone.v1.Members" "Events";
 }
@@ -136,8 +154,7 @@ pub(super) async fn call(
         Unary::Lock | Unary::Campaign => deadline::given(request.headers()),
         _ => None,
     };
-    let answered = deadline::within(limit, unary(api, answers, method, request.into_body())).await;
-    let (response, code) = match answered {
+    let (response, code) = match deadline::within(limit, unary(api, answers, method, request)).await {
         Ok(message) => {
             api.metrics.client_bytes_sent.inc_by(message.len() as u64);
             (grpc::success(message), Code::Ok)
@@ -150,49 +167,59 @@ pub(super) async fn call(
     response
 }
 
-async fn unary(api: &Shared, answers: &Answers, method: Unary, body: RequestBody) -> Result<Bytes, Failure> {
+async fn unary(
+    api: &Shared,
+    answers: &Answers,
+    method: Unary,
+    request: Request<RequestBody>,
+) -> Result<Bytes, Failure> {
     if answers.is_exhausted() {
         api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
     }
+    let rule = permission::rule(method);
+    let caller = &permission::admit(api, rule, request.headers(), request.extensions()).await?;
+    let body = request.into_body();
     match method {
-        Unary::Range => kv::range(api, answers, received(api, body).await?.0).await,
+        Unary::Range => kv::range(api, caller, answers, received(api, body).await?.0).await,
         Unary::Put => {
             let (request, size) = received(api, body).await?;
-            kv::put(api, answers, request, size).await
+            kv::put(api, caller, answers, request, size).await
         }
         Unary::DeleteRange => {
             let (request, size) = received(api, body).await?;
-            kv::delete_range(api, answers, request, size).await
+            kv::delete_range(api, caller, answers, request, size).await
         }
         Unary::Txn => {
             let (request, size) = received(api, body).await?;
-            kv::txn(api, answers, request, size).await
+            kv::txn(api, caller, answers, request, size).await
         }
-        Unary::Compact => kv::compact(api, answers, received(api, body).await?.0).await,
-        Unary::LeaseGrant => lease::grant(api, received(api, body).await?.0).await,
-        Unary::LeaseRevoke => lease::revoke(api, received(api, body).await?.0).await,
-        Unary::LeaseTimeToLive => lease::time_to_live(api, answers, received(api, body).await?.0).await,
+        Unary::Compact => kv::compact(api, caller, answers, received(api, body).await?.0).await,
+        Unary::LeaseGrant => lease::grant(api, caller, received(api, body).await?.0).await,
+        Unary::LeaseRevoke => lease::revoke(api, caller, received(api, body).await?.0).await,
+        Unary::LeaseTimeToLive => {
+            lease::time_to_live(api, caller, answers, received(api, body).await?.0).await
+        }
         Unary::LeaseLeases => {
             let _: (pb::LeaseLeasesRequest, _) = received(api, body).await?;
-            lease::leases(api, answers).await
+            lease::leases(api, caller, answers).await
         }
         // In boxes: what waits would make every call's future larger.
         Unary::Lock => {
             let (request, size) = received(api, body).await?;
-            Box::pin(lock::lock(api, request, size)).await
+            Box::pin(lock::lock(api, caller, request, size)).await
         }
-        Unary::Unlock => Box::pin(lock::unlock(api, received(api, body).await?.0)).await,
+        Unary::Unlock => Box::pin(lock::unlock(api, caller, received(api, body).await?.0)).await,
         Unary::Campaign => {
             let (request, size) = received(api, body).await?;
-            Box::pin(election::campaign(api, request, size)).await
+            Box::pin(election::campaign(api, caller, request, size)).await
         }
         Unary::Proclaim => {
             let (request, size) = received(api, body).await?;
-            Box::pin(election::proclaim(api, request, size)).await
+            Box::pin(election::proclaim(api, caller, request, size)).await
         }
-        Unary::Leader => Box::pin(election::leader(api, answers, received(api, body).await?.0)).await,
-        Unary::Resign => Box::pin(election::resign(api, received(api, body).await?.0)).await,
+        Unary::Leader => Box::pin(election::leader(api, caller, answers, received(api, body).await?.0)).await,
+        Unary::Resign => Box::pin(election::resign(api, caller, received(api, body).await?.0)).await,
         Unary::MemberAdd => cluster::member_add(&received(api, body).await?.0),
         Unary::MemberRemove => cluster::member_remove(api, received(api, body).await?.0).await,
         Unary::MemberUpdate => cluster::member_update(api, received(api, body).await?.0).await,
@@ -214,11 +241,58 @@ async fn unary(api: &Shared, answers: &Answers, method: Unary, body: RequestBody
         }
         Unary::Downgrade => maintenance::downgrade(api, received(api, body).await?.0).await,
         Unary::HashKv => maintenance::hash_kv(api, received(api, body).await?.0).await,
-        Unary::Resize => cluster::resize(api, received(api, body).await?.0).await,
+        Unary::Resize => cluster::resize(api, caller, received(api, body).await?.0).await,
         Unary::Events => {
             let _: (client::EventsRequest, _) = received(api, body).await?;
             Ok(cluster::events(api))
         }
+        method => Box::pin(of_auth(api, caller, method, body)).await,
+    }
+}
+
+/// etcd's Auth service. In a box, because its calls are rare and would make every call's future larger.
+async fn of_auth(api: &Shared, caller: &Caller, method: Unary, body: RequestBody) -> Result<Bytes, Failure> {
+    match method {
+        Unary::AuthEnable => {
+            let _: (pb::AuthEnableRequest, _) = received(api, body).await?;
+            auth::enable(api, caller).await
+        }
+        Unary::AuthDisable => {
+            let _: (pb::AuthDisableRequest, _) = received(api, body).await?;
+            auth::disable(api, caller).await
+        }
+        Unary::AuthStatus => {
+            let _: (pb::AuthStatusRequest, _) = received(api, body).await?;
+            auth::status(api).await
+        }
+        Unary::Authenticate => auth::authenticate(api, received(api, body).await?.0).await,
+        Unary::UserAdd => auth::user_add(api, caller, received(api, body).await?.0).await,
+        Unary::UserGet => auth::user_get(api, caller, received(api, body).await?.0).await,
+        Unary::UserList => {
+            let _: (pb::AuthUserListRequest, _) = received(api, body).await?;
+            auth::user_list(api).await
+        }
+        Unary::UserDelete => auth::user_delete(api, caller, received(api, body).await?.0).await,
+        Unary::UserChangePassword => {
+            auth::user_change_password(api, caller, received(api, body).await?.0).await
+        }
+        Unary::UserGrantRole => auth::user_grant_role(api, caller, received(api, body).await?.0).await,
+        Unary::UserRevokeRole => auth::user_revoke_role(api, caller, received(api, body).await?.0).await,
+        Unary::RoleAdd => auth::role_add(api, caller, received(api, body).await?.0).await,
+        Unary::RoleGet => auth::role_get(api, caller, received(api, body).await?.0).await,
+        Unary::RoleList => {
+            let _: (pb::AuthRoleListRequest, _) = received(api, body).await?;
+            auth::role_list(api).await
+        }
+        Unary::RoleDelete => auth::role_delete(api, caller, received(api, body).await?.0).await,
+        Unary::RoleGrantPermission => {
+            auth::role_grant_permission(api, caller, received(api, body).await?.0).await
+        }
+        Unary::RoleRevokePermission => {
+            auth::role_revoke_permission(api, caller, received(api, body).await?.0).await
+        }
+        // All others have an arm in `unary`.
+        _ => Err(Failure::new(Code::Unimplemented, "the method has no answer")),
     }
 }
 
@@ -241,12 +315,14 @@ async fn other(
         WATCH => return watch::watch(api, answers, budget, request),
         KEEP_ALIVE => return lease::keep_alive(api, request).await,
         RANGE_STREAM => {
-            let parts = |request| range_stream::parts(api.clone(), answers.clone(), request);
+            let caller = Caller::of(request.headers(), request.extensions());
+            let parts = |request| range_stream::parts(api.clone(), caller, answers.clone(), request);
             return sending::call(api, &api.sending_methods.range_stream, request, parts).await;
         }
         OBSERVE => {
+            let caller = Caller::of(request.headers(), request.extensions());
             let observe = |request: v3electionpb::LeaderRequest| {
-                election::observe(api.clone(), answers.clone(), budget.clone(), request.name)
+                election::observe(api.clone(), caller, answers.clone(), budget.clone(), request.name)
             };
             return sending::call(api, &api.sending_methods.observe, request, observe).await;
         }

@@ -10,12 +10,15 @@
 //! * `kv`, `watch`, `lease`, `lock`, `election`, `cluster`, `maintenance`, `alarm`, `snapshot`, `health`: the services
 //! * `queue`: standing in the queue of a lock or an election; `deadline`: for how long
 //! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
+//! * `permission`: who calls, and whether the call is for them
+//! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
 mod alarm;
+pub mod auth;
 mod cluster;
 pub(crate) mod convert;
 mod deadline;
@@ -30,16 +33,20 @@ mod lease;
 mod lock;
 mod maintenance;
 mod methods;
+mod passwords;
+pub mod pem;
+pub mod permission;
 pub mod probe;
 mod queue;
 mod range_stream;
 mod sending;
 mod snapshot;
 pub mod texts;
+pub mod tokens;
 mod watch;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -48,6 +55,7 @@ use hyper::service::service_fn;
 use tokio_util::sync::CancellationToken;
 
 use self::gateway::Gateway;
+pub use self::auth::Authenticator;
 use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
@@ -95,6 +103,7 @@ struct Shared {
     streams: tonic::service::Routes,
     gateway: Gateway,
     quota_bytes: i64,
+    auth: OnceLock<Authenticator>,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -136,6 +145,7 @@ impl Api {
             probe,
             metrics,
             quota_bytes,
+            auth: OnceLock::new(),
             unread: AllAnswers::default(),
             stopping,
         }))
@@ -144,6 +154,12 @@ impl Api {
     /// Which web pages may read answers: their origins, or `*`. All may until this is called, which takes effect once, before serving.
     pub fn allow_origins(&self, origins: &[String]) {
         self.0.gateway.allow_origins(origins);
+    }
+
+    /// Says how passwords are hashed and tokens made, once, before clients are served. Until then nobody can authenticate.
+    pub fn bind_authenticator(&self, authenticator: Authenticator) {
+        // A member has one.
+        let _ = self.0.auth.set(authenticator);
     }
 
     /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are

@@ -73,6 +73,7 @@ impl Queues {
     pub(super) async fn stand(
         &self,
         api: &Shared,
+        by: Identity,
         place: Place,
         value: Option<Bytes>,
     ) -> Result<Held, Failure> {
@@ -89,7 +90,7 @@ impl Queues {
             place,
         };
         self.tasks.spawn(async move {
-            stander.run(value, told, is_taken).await;
+            stander.run(by, value, told, is_taken).await;
             drop(room);
         });
         let held = answer.await.map_err(|_| Failure::from(texts::STOPPED))??;
@@ -123,11 +124,12 @@ impl Stander {
     /// `told` gets the answer; `taken` says that the caller has it, or ends without a word if the caller is gone.
     async fn run(
         self,
+        by: Identity,
         value: Option<Bytes>,
         told: oneshot::Sender<Result<Held, Failure>>,
         mut taken: oneshot::Receiver<()>,
     ) {
-        let (joined, at) = match self.join(value.clone().unwrap_or_default()).await {
+        let (joined, at) = match self.join(by, value.clone().unwrap_or_default()).await {
             Ok(joined) => joined,
             Err(failure) => {
                 // Nobody may be there to hear it.
@@ -153,8 +155,8 @@ impl Stander {
         self.leave(created).await;
     }
 
-    async fn join(&self, value: Bytes) -> Result<(Joined, At), Failure> {
-        let (result, at) = transact(&self.store, self.place.join(value)).await?;
+    async fn join(&self, by: Identity, value: Bytes) -> Result<(Joined, At), Failure> {
+        let (result, at) = transact(&self.store, by, self.place.join(value)).await?;
         let joined = self.place.joined(&result).ok_or_else(convert::unexpected)?;
         Ok((joined, at))
     }
@@ -240,7 +242,8 @@ impl Stander {
     /// Takes the key away; whether it is certain that it is gone.
     async fn leave_once(&self, created: i64) -> bool {
         let limit = if self.stopping.is_cancelled() { limits::STOP_STEP } else { limits::REQUEST_TIMEOUT };
-        let left = transact(&self.store, self.place.leave(created));
+        // As the member: it takes back what it did itself, whatever its client may do now.
+        let left = transact(&self.store, Identity::member(), self.place.leave(created));
         matches!(tokio::time::timeout(limit, left).await, Ok(Ok(_)))
     }
 
@@ -267,20 +270,31 @@ pub(super) fn check_size(size: usize, name: &[u8]) -> Result<(), Failure> {
 }
 
 /// The lease that a client names, or one of a minute that nobody keeps alive.
-pub(super) async fn lease(api: &Shared, asked: i64) -> Result<i64, Failure> {
+pub(super) async fn lease(api: &Shared, caller: &Caller, asked: i64) -> Result<i64, Failure> {
     if asked != 0 {
         return Ok(asked);
     }
-    let granted = api.store.grant(0, limits::QUEUE_LEASE_SECONDS).await;
+    let by = caller.identity(api).await.map_err(without_code)?;
+    let granted = api.store.grant(by, 0, limits::QUEUE_LEASE_SECONDS).await;
     match granted.map_err(|error| failed(&error))?.0.outcome {
         Outcome::Granted { id, .. } => Ok(id),
         _ => Err(convert::unexpected()),
     }
 }
 
-/// Puts a transaction through the log.
-pub(super) async fn transact(store: &SharedStore, txn: Txn) -> Result<(TxnResult, At), Failure> {
-    let request = Request::anonymous(Command::Txn(txn));
+/// Who calls, if it may run a transaction.
+pub(super) async fn may_run(api: &Shared, caller: &Caller, txn: &Txn) -> Result<Identity, Failure> {
+    let checked = permission::check(api, caller, |state, by| state.may_run_txn(by, txn)).await;
+    checked.map_err(without_code)
+}
+
+/// Puts a transaction through the log, where it is looked at again whether `by` may run it.
+pub(super) async fn transact(
+    store: &SharedStore,
+    by: Identity,
+    txn: Txn,
+) -> Result<(TxnResult, At), Failure> {
+    let request = Request::of(by, Command::Txn(txn));
     let (reply, term) = store.propose(request).await.map_err(|error| failed(&error))?;
     match reply.outcome {
         Outcome::Txn(result) => Ok((result, At { revision: reply.revision, term })),

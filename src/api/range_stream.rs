@@ -21,10 +21,11 @@ use crate::transport::{Failure, grpc};
 /// Answers a range in parts.
 pub(super) fn parts(
     api: Arc<Shared>,
+    caller: Caller,
     answers: Answers,
     request: pb::RangeRequest,
 ) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
-    let reading = async move { Reading::begin(api, answers, request).await };
+    let reading = async move { Reading::begin(api, &caller, answers, request).await };
     futures::stream::try_unfold(State::Begin(Box::pin(reading)), |state| async move {
         let mut reading = match state {
             State::Begin(reading) => reading.await?,
@@ -45,6 +46,7 @@ enum State<F> {
 /// A range that is being answered.
 struct Reading {
     api: Arc<Shared>,
+    by: Identity,
     answers: Answers,
     /// What is left of it; its limit is that of the next part.
     range: Range,
@@ -56,7 +58,12 @@ struct Reading {
 }
 
 impl Reading {
-    async fn begin(api: Arc<Shared>, answers: Answers, request: pb::RangeRequest) -> Result<Self, Failure> {
+    async fn begin(
+        api: Arc<Shared>,
+        caller: &Caller,
+        answers: Answers,
+        request: pb::RangeRequest,
+    ) -> Result<Self, Failure> {
         let serializable = request.serializable;
         let mut range = convert::range(request)?;
         check(&range)?;
@@ -68,11 +75,17 @@ impl Reading {
         if !serializable {
             api.store.barrier().await.map_err(|error| texts::failure(&error))?;
         }
-        Ok(Self { api, answers, range, wanted, sent: 0, revision: 0 })
+        let may_read = |state: &State, by: By<'_>| state.auth().may_read(by, &range.key, &range.range_end);
+        let by = permission::check(&api, caller, may_read).await?;
+        Ok(Self { api, by, answers, range, wanted, sent: 0, revision: 0 })
     }
 
     /// The next part, and whether it is the last.
     async fn next(&mut self) -> Result<(Bytes, bool), Failure> {
+        // It may go on for long.
+        let Range { key, range_end, .. } = &self.range;
+        let goes_on = |state: &State, _: By<'_>| state.auth().may_go_on_reading(&self.by.user, key, range_end);
+        permission::check_here(&self.api, &self.by, goes_on).map_err(texts::refusal)?;
         if self.range.count_only {
             return self.count().await;
         }

@@ -25,6 +25,10 @@ pub(super) async fn snapshot(
     api: &Arc<Shared>,
     request: http::Request<Incoming>,
 ) -> http::Response<AnswerBody> {
+    let admitted = permission::admit(api, Rule::Root, request.headers(), request.extensions()).await;
+    if let Err(failure) = admitted {
+        return grpc::failure(&failure);
+    }
     let codec = tonic_prost::ProstCodec::<pb::SnapshotResponse, pb::SnapshotRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec);
     let method = api.snapshot_method.clone();

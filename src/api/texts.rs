@@ -99,6 +99,40 @@ texts! {
     INVALID_DOWNGRADE_TARGET = InvalidArgument "invalid downgrade target version";
     /// An action that does not exist.
     UNKNOWN_METHOD = Unknown "unknown method";
+    /// There is no user `root`.
+    ROOT_USER_MISSING = FailedPrecondition "root user does not exist";
+    /// The user `root` does not have the role `root`.
+    ROOT_ROLE_MISSING = FailedPrecondition "root user does not have root role";
+    /// The user is there already.
+    USER_EXISTS = FailedPrecondition "user name already exists";
+    /// No user, or one without a name.
+    USER_EMPTY = InvalidArgument "user name is empty";
+    /// There is no such user.
+    USER_NOT_FOUND = FailedPrecondition "user name not found";
+    /// The role is there already.
+    ROLE_EXISTS = FailedPrecondition "role name already exists";
+    /// There is no such role.
+    ROLE_NOT_FOUND = FailedPrecondition "role name not found";
+    /// A role without a name.
+    ROLE_EMPTY = InvalidArgument "role name is empty";
+    /// No such user with such a password.
+    AUTH_FAILED = InvalidArgument "authentication failed, invalid user ID or password";
+    /// A grant of nothing.
+    PERMISSION_NOT_GIVEN = InvalidArgument "permission not given";
+    /// The user may not.
+    PERMISSION_DENIED = PermissionDenied "permission denied";
+    /// The user does not have the role.
+    ROLE_NOT_GRANTED = FailedPrecondition "role is not granted to the user";
+    /// The role does not have exactly this permission.
+    PERMISSION_NOT_GRANTED = FailedPrecondition "permission is not granted to the role";
+    /// Authentication is not enabled.
+    AUTH_NOT_ENABLED = FailedPrecondition "authentication is not enabled";
+    /// The token is none, or not any more.
+    INVALID_AUTH_TOKEN = Unauthenticated "invalid auth token";
+    /// It would take away what authentication needs.
+    INVALID_AUTH_MANAGEMENT = InvalidArgument "invalid auth management";
+    /// Users have changed since the token was made.
+    AUTH_OLD_REVISION = InvalidArgument "revision of auth store is old";
     /// The members' states differ.
     CORRUPT = DataLoss "corrupt cluster";
 }
@@ -121,6 +155,27 @@ pub const LOCK_SESSION_EXPIRED: Text = Text { code: Code::Unknown, text: "mutex:
 pub const RANGE_STREAM_SORTED: &str = "RangeStream does not support custom sort orders";
 /// What is not read in parts.
 pub const RANGE_STREAM_FILTERED: &str = "RangeStream does not support revision filters";
+/// Why a watcher was not made, or has ended: as a status prints itself in Go.
+pub const WATCH_PERMISSION_DENIED: &str =
+    "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+/// As [`WATCH_PERMISSION_DENIED`]: the token is none.
+pub const WATCH_INVALID_AUTH_TOKEN: &str =
+    "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+/// As [`WATCH_PERMISSION_DENIED`]: users have changed since the token was made.
+pub const WATCH_AUTH_OLD_REVISION: &str =
+    "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+/// As [`WATCH_PERMISSION_DENIED`]: nobody watches.
+pub const WATCH_USER_EMPTY: &str = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
+
+/// Why a watcher may not watch, from what a request would be told.
+pub fn watch_denied(failure: &Failure) -> &'static str {
+    match failure.text.as_ref() {
+        text if text == INVALID_AUTH_TOKEN.text => WATCH_INVALID_AUTH_TOKEN,
+        text if text == AUTH_OLD_REVISION.text => WATCH_AUTH_OLD_REVISION,
+        text if text == USER_EMPTY.text => WATCH_USER_EMPTY,
+        _ => WATCH_PERMISSION_DENIED,
+    }
+}
 
 /// What a request that is refused for its form is told.
 pub fn invalid(invalid: Invalid) -> Failure {
@@ -150,6 +205,23 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::NoSpace => NO_SPACE,
         Refusal::Corrupt => CORRUPT,
         Refusal::TooManyAlarms => TOO_MANY_REQUESTS,
+        Refusal::UserEmpty => USER_EMPTY,
+        Refusal::AuthRevisionOld => AUTH_OLD_REVISION,
+        Refusal::PermissionDenied => PERMISSION_DENIED,
+        Refusal::UserNotFound => USER_NOT_FOUND,
+        Refusal::UserExists => USER_EXISTS,
+        Refusal::RoleEmpty => ROLE_EMPTY,
+        Refusal::RoleNotFound => ROLE_NOT_FOUND,
+        Refusal::RoleExists => ROLE_EXISTS,
+        Refusal::RoleNotGranted => ROLE_NOT_GRANTED,
+        Refusal::PermissionNotGranted => PERMISSION_NOT_GRANTED,
+        Refusal::RootUserMissing => ROOT_USER_MISSING,
+        Refusal::RootRoleMissing => ROOT_ROLE_MISSING,
+        Refusal::InvalidAuthManagement => INVALID_AUTH_MANAGEMENT,
+        Refusal::AuthDisabled => AUTH_NOT_ENABLED,
+        Refusal::AuthFailed => AUTH_FAILED,
+        // As for leases; etcd has no bound.
+        Refusal::TooManyUsers => NO_SPACE,
         // This member stops serving; another one will answer.
         Refusal::Unreadable => STOPPED,
     }

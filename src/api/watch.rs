@@ -14,10 +14,14 @@ use prost::Message as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::Code;
 
+use super::permission::{self, Caller};
 use super::{Shared, leader, texts};
 use crate::limits;
+use crate::mvcc::State;
+use crate::mvcc::auth::By;
 use crate::mvcc::{Event, EventKind, KeyValue, WatchOptions, WatchedKeys};
 use crate::proto::{etcdserverpb as pb, mvccpb};
+use crate::raft::access::AccessState;
 use crate::transport::answers::Answers;
 use crate::transport::messages::Messages;
 use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
@@ -85,6 +89,9 @@ pub(super) fn watch(
     if wants_leader && api.store.position().leader.is_none() {
         return grpc::failure(&texts::NO_LEADER.into());
     }
+    let caller = Caller::of(request.headers(), request.extensions());
+    // Before anything is checked: what changes after that is looked at again.
+    let auth_changes = api.store.access().map(AccessState::changes);
     let Some(session) = api.hub.open(budget.clone()) else {
         return grpc::failure(&texts::NO_LEADER.into());
     };
@@ -93,6 +100,9 @@ pub(super) fn watch(
         api: api.clone(),
         answers: answers.clone(),
         session,
+        caller,
+        user: String::new(),
+        auth_changes,
         requests: Some(Messages::new(request.into_body())),
         delivery: None,
         shared: None,
@@ -121,6 +131,11 @@ struct Call {
     api: Arc<Shared>,
     answers: Answers,
     session: Session,
+    caller: Caller,
+    /// Who watches; nobody before the first watcher, and while authentication is disabled.
+    user: String,
+    /// When to look again whether it may. `None` if there is nothing to follow.
+    auth_changes: Option<tokio::sync::watch::Receiver<u64>>,
     /// `None` once the client sends no more.
     requests: Option<Messages<RequestBody>>,
     /// What is being sent.
@@ -148,6 +163,7 @@ struct Encoded {
 enum Next {
     Request(Result<Option<pb::WatchRequest>, Failure>),
     Update(Result<Update, ReadFailure>),
+    AuthChanged,
     Leaderless,
     Stopping,
 }
@@ -169,9 +185,10 @@ impl Call {
             if self.fill_from_delivery() {
                 continue;
             }
+            self.look_again();
             let failure = match self.wait().await {
                 Next::Request(Ok(Some(request))) => {
-                    self.take(request);
+                    self.take(request).await;
                     continue;
                 }
                 Next::Request(Ok(None)) => {
@@ -179,6 +196,8 @@ impl Call {
                     self.requests = None;
                     continue;
                 }
+                // It is looked at above.
+                Next::AuthChanged => continue,
                 Next::Update(Ok(update)) => {
                     self.tell(update);
                     continue;
@@ -198,10 +217,10 @@ impl Call {
     }
 
     async fn wait(&mut self) -> Next {
-        let Self { session, requests, leader_looks, leaderless, api, .. } = self;
+        let Self { session, requests, leader_looks, leaderless, api, auth_changes, .. } = self;
         // One answer waits at most, so a client that asks and does not read is not asked further.
         let may_ask = requests.is_some() && !session.has_answers();
-        tokio::select! {
+        let rest = async { tokio::select! {
             request = next_request(requests), if may_ask => match request {
                 Ok(Some((request, size))) => {
                     api.metrics.client_bytes_received.inc_by(size as u64);
@@ -213,17 +232,56 @@ impl Call {
             update = session.next() => Next::Update(update),
             () = no_leader(api, leader_looks, leaderless) => Next::Leaderless,
             () = api.stopping.cancelled() => Next::Stopping,
+        } };
+        tokio::select! {
+            biased;
+            // First: what may not be watched any more is not handed out.
+            () = auth_changed(auth_changes) => Next::AuthChanged,
+            next = rest => next,
         }
     }
 
-    fn take(&mut self, request: pb::WatchRequest) {
+    async fn take(&mut self, request: pb::WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.session.create(create_request(&create)),
+            Some(RequestUnion::CreateRequest(create)) => self.create(&create).await,
             Some(RequestUnion::CancelRequest(cancel)) => self.session.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.session.ask_progress(),
             // etcd ignores it, too.
             None => {}
         }
+    }
+
+    async fn create(&mut self, create: &pb::WatchCreateRequest) {
+        // The smallest key stands for none, as in etcd.
+        let key = if create.key.is_empty() { b"\0" } else { create.key.as_ref() };
+        let may_read = |state: &State, by: By<'_>| state.auth().may_read(by, key, &create.range_end);
+        // A start that there cannot be is told first, as in etcd.
+        if create.start_revision >= 0 {
+            match permission::check(&self.api, &self.caller, may_read).await {
+                Ok(identity) => self.user = identity.user,
+                Err(failure) => return self.session.deny(texts::watch_denied(&failure)),
+            }
+        }
+        self.session.create(create_request(create));
+    }
+
+    /// Ends the watchers that may not watch any more, when something has changed about users. etcd lets them go on.
+    fn look_again(&mut self) {
+        let Self { api, session, user, auth_changes: Some(changes), .. } = self else { return };
+        if !changes.has_changed().unwrap_or(false) {
+            return;
+        }
+        changes.mark_unchanged();
+        // Ended only afterwards: that looks at the state, too.
+        let mut ending = Vec::new();
+        api.store.look(&mut |state| {
+            ending.extend(session.watched().filter_map(|(watch_id, keys)| {
+                let (key, range_end) = keys.as_range();
+                let refusal = state.auth().may_go_on_reading(user, key, range_end).err()?;
+                Some((watch_id, texts::watch_denied(&texts::refusal(refusal))))
+            }));
+        });
+        session.end_denied(ending);
     }
 
     /// Puts an answer into the chunk, or begins to send events.
@@ -264,6 +322,14 @@ impl Call {
                 watch_id,
                 canceled: true,
                 cancel_reason: texts::REQUEST_TOO_LARGE.text.into(),
+                ..Default::default()
+            },
+            Update::Denied { watch_id, why, revision } => pb::WatchResponse {
+                header: header(revision),
+                watch_id: watch_id.unwrap_or(NO_WATCHER),
+                created: watch_id.is_none(),
+                canceled: true,
+                cancel_reason: why.into(),
                 ..Default::default()
             },
             Update::Progress { watch_id, revision } => pb::WatchResponse {
@@ -374,6 +440,19 @@ async fn next_request(
     match requests {
         Some(requests) => requests.next().await,
         None => Ok(None),
+    }
+}
+
+async fn auth_changed(changes: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    // Seen, it stays changed until it is looked at.
+    match changes.has_changed() {
+        Ok(true) => {}
+        Ok(false) => match changes.changed().await {
+            Ok(()) => changes.mark_changed(),
+            Err(_) => std::future::pending().await,
+        },
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
-use crate::config::{Cluster, Config, Data, SizeFrom, Tuning};
+use crate::config::{AuthConfig, Cluster, Config, Data, SizeFrom, Tuning};
 use crate::identity::PodFacts;
 use crate::limits;
 
@@ -113,6 +113,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
         cors: texts.get("cors", origins)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
+        auth: auth(&texts)?,
         tuning: tuning(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
@@ -200,6 +201,23 @@ fn data(texts: &Texts<'_>, name: &str) -> Result<Data, ConfigError> {
     }
     let directory = texts.find("data-dir")?.map_or_else(|| format!("{name}.setstone"), |(text, _)| text);
     Ok(Data::Directory(directory.into()))
+}
+
+fn auth(texts: &Texts<'_>) -> Result<AuthConfig, ConfigError> {
+    let default = AuthConfig::default();
+    Ok(AuthConfig {
+        tokens: texts.get("auth-token", str::parse)?.unwrap_or(default.tokens),
+        token_ttl: texts.get("auth-token-ttl", token_ttl)?.unwrap_or(default.token_ttl),
+        bcrypt_cost: texts.get("bcrypt-cost", number::<u32>)?.unwrap_or(default.bcrypt_cost),
+    })
+}
+
+/// As everywhere; a plain number is of seconds, as etcd has it.
+fn token_ttl(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => duration::parse(text),
+    }
 }
 
 fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {

@@ -5,8 +5,10 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
-//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease` `lock` `elect`: clients; `keys`: which keys they mean
+//! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease` `lock` `elect`: clients; `keys`: which keys they mean;
+//!   `credentials`: who calls
 //! * `alarm` `defrag` `snapshot` `snapshot_status`: maintenance
+//! * `auth` `user` `role`: who may what
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -22,11 +24,13 @@
 
 mod admin;
 mod alarm;
+mod auth;
 mod bench;
 mod check;
 mod compact;
 mod completion;
 mod config;
+mod credentials;
 mod defrag;
 mod del;
 mod duration;
@@ -43,6 +47,7 @@ mod output;
 mod playground;
 mod put;
 mod recover;
+mod role;
 mod serve;
 mod settings;
 mod signals;
@@ -54,6 +59,7 @@ mod status;
 mod text;
 mod txn;
 mod txn_script;
+mod user;
 mod watch;
 
 use std::io::Write;
@@ -62,7 +68,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{Options, Remote};
+use crate::client::{Credentials, Options, Remote};
 use exit::{Exit, Failure};
 
 /// A replicated key-value store with etcd's v3 API.
@@ -105,13 +111,39 @@ struct Global {
         help_heading = "Client options"
     )]
     timeout: Duration,
+    /// Who calls, once authentication is enabled: NAME, or NAME:PASSWORD; a password that is not given is asked for
+    #[arg(
+        long,
+        global = true,
+        value_name = "USER",
+        env = "SETSTONE_USER",
+        hide_env_values = true,
+        help_heading = "Client options"
+    )]
+    user: Option<String>,
+    /// The password of --user; then --user is a name only
+    #[arg(
+        long,
+        global = true,
+        value_name = "PASSWORD",
+        env = "SETSTONE_PASSWORD",
+        hide_env_values = true,
+        help_heading = "Client options"
+    )]
+    password: Option<String>,
 }
 
 impl Global {
     /// A client of all endpoints.
     fn client(&self) -> Result<Remote, Failure> {
-        let options = Options { timeout: self.timeout, ..Options::default() };
+        let credentials = self.credentials()?;
+        let options = Options { timeout: self.timeout, credentials, ..Options::default() };
         Ok(Remote::new(&self.endpoints, &options)?)
+    }
+
+    /// Who calls. Asks for a password that is not given.
+    fn credentials(&self) -> Result<Option<Credentials>, Failure> {
+        credentials::credentials(self.user.as_deref(), self.password.as_deref())
     }
 }
 
@@ -130,6 +162,9 @@ enum Command {
     Alarm(alarm::Arguments),
     Defrag(defrag::Arguments),
     Snapshot(snapshot::Arguments),
+    Auth(auth::Arguments),
+    User(user::Arguments),
+    Role(role::Arguments),
     Status(status::Arguments),
     Members(members::Arguments),
     Events(events::Arguments),
@@ -195,6 +230,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Alarm(arguments) => wait(alarm::run(&arguments, global, out)),
         Command::Defrag(arguments) => wait(defrag::run(&arguments, global, out)),
         Command::Snapshot(arguments) => wait(snapshot::run(arguments, global, out)),
+        Command::Auth(arguments) => wait(auth::run(&arguments, global, out)),
+        Command::User(arguments) => wait(user::run(arguments, global, out)),
+        Command::Role(arguments) => wait(role::run(arguments, global, out)),
         Command::Status(arguments) => wait(status::run(arguments, global, out)),
         Command::Events(arguments) => wait(events::run(&arguments, global, out)),
         Command::Members(arguments) => wait(members::run(&arguments, global, out)),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::exit::Failure;
 use super::text::Encoding;
-use crate::client::{Header, KeyValue};
+use crate::client::{Answer, Header, KeyValue};
 
 /// Columns without lines, as `kubectl` prints them. Nothing is cut or wrapped, so that it can be piped.
 pub fn table(head: &[&str]) -> Table {
@@ -44,6 +44,24 @@ pub fn print_json(out: &mut dyn Write, value: &Value) -> Result<(), Failure> {
     serde_json::to_writer(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// Prints one document under the answer's header, or one text.
+pub fn print_answer<T>(
+    out: &mut dyn Write,
+    as_json: bool,
+    answer: &Answer<T>,
+    mut document: Value,
+    text: &str,
+) -> Result<(), Failure> {
+    if !as_json {
+        // Of an empty list there is nothing to say.
+        return if text.is_empty() { Ok(()) } else { Ok(writeln!(out, "{text}")?) };
+    }
+    if let Some(object) = document.as_object_mut() {
+        object.insert("header".into(), header_json(&answer.header));
+    }
+    print_json(out, &document)
 }
 
 /// An answer's header.

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 38] = [
+pub(super) const SETTINGS: [Setting; 41] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -120,6 +120,24 @@ pub(super) const SETTINGS: [Setting; 38] = [
         "SETSTONE_GRACE_PERIOD",
         "TIME",
         "Time in which the stop must be done (default: 25s)",
+    ),
+    setting(
+        "auth-token",
+        "SETSTONE_AUTH_TOKEN",
+        "simple|jwt,…",
+        "What tokens of users are, the same on all members: simple, or jwt,sign-method=RS256,priv-key=FILE,pub-key=FILE,ttl=10m (default: simple)",
+    ),
+    setting(
+        "auth-token-ttl",
+        "SETSTONE_AUTH_TOKEN_TTL",
+        "TIME",
+        "Time that a simple token lives after it was last used (default: 300s)",
+    ),
+    setting(
+        "bcrypt-cost",
+        "SETSTONE_BCRYPT_COST",
+        "N",
+        "Work that hashing a password takes, as a power of two, 4 to 18 (default: 10)",
     ),
     setting("heartbeat", "SETSTONE_HEARTBEAT", "TIME", "Interval of heartbeats (default: 100ms)"),
     setting("election-min", "SETSTONE_ELECTION_MIN", "TIME", "Shortest election time-out (default: 400ms)"),

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
 #[path = "connection_maintenance.rs"]
 mod maintenance;
 
+use super::credentials::{Bearer, Credentials};
 use super::failure::{self, Kind};
 use super::{
     Alarm, Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Pages, Remote, Snapshot, Status, StoreHash, Watch, Watcher, pages, watch, wire,
@@ -50,6 +52,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How connections are made.
     pub dial: Dial,
+    /// Who calls; `None`: nobody in particular, as long as authentication is disabled.
+    pub credentials: Option<Credentials>,
 }
 
 impl Default for Options {
@@ -58,6 +62,7 @@ impl Default for Options {
             timeout: limits::CALLER_TIMEOUT,
             connect_timeout: limits::CALLER_CONNECT_TIMEOUT,
             dial: Dial::System,
+            credentials: None,
         }
     }
 }
@@ -81,18 +86,23 @@ impl fmt::Debug for Dial {
     }
 }
 
+/// A connection whose calls say who calls.
+type Authorized = InterceptedService<Channel, Bearer>;
+
 /// One endpoint. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
     timeout: Duration,
-    kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
-    cluster: ClusterClient<Channel>,
-    maintenance: MaintenanceClient<Channel>,
-    watch: WatchClient<Channel>,
-    lock: LockClient<Channel>,
-    own: MembersClient<Channel>,
+    credentials: Option<Credentials>,
+    channel: Authorized,
+    kv: KvClient<Authorized>,
+    lease: LeaseClient<Authorized>,
+    cluster: ClusterClient<Authorized>,
+    maintenance: MaintenanceClient<Authorized>,
+    watch: WatchClient<Authorized>,
+    lock: LockClient<Authorized>,
+    own: MembersClient<Authorized>,
 }
 
 impl fmt::Debug for Connection {
@@ -117,9 +127,13 @@ impl Connection {
                 .connect_lazy(),
             Dial::Env(env) => transport::channel(endpoint.uri(), env),
         };
+        let credentials = options.credentials.clone();
+        let channel = InterceptedService::new(channel, Bearer(credentials.clone()));
         Self {
             endpoint,
             timeout: options.timeout,
+            credentials,
+            channel: channel.clone(),
             kv: KvClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             lease: LeaseClient::new(channel.clone()).max_decoding_message_size(limits::CALLER_ANSWER_BYTES),
             cluster: ClusterClient::new(channel.clone()),
@@ -140,6 +154,14 @@ impl Connection {
         // A member that is cut off from the others must not keep it.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         attempt(Kind::Read, limit, &self.endpoint, self.watch.watch(request)).await
+    }
+
+    pub(super) fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
+    pub(super) fn channel(&self) -> InterceptedService<Channel, Bearer> {
+        self.channel.clone()
     }
 
     /// Where it goes.
@@ -326,20 +348,23 @@ impl Connection {
 
     /// As [`super::Remote::remove_member`], at this endpoint.
     pub async fn remove_member(&self, id: NodeId) -> Result<Answer<Vec<MemberInfo>>, Error> {
-        self.clone().remove_member_within(id, self.timeout).await
+        self.with_token(self.timeout, |on, limit| on.remove_member_within(id, limit)).await
     }
 
     /// As [`super::Remote::promote_member`], at this endpoint.
     pub async fn promote_member(&self, id: NodeId) -> Result<Answer<Vec<MemberInfo>>, Error> {
-        self.clone().promote_member_within(id, self.timeout).await
+        self.with_token(self.timeout, |on, limit| on.promote_member_within(id, limit)).await
     }
 
     /// Hands leadership to a voter, if this is the leader's endpoint.
     pub async fn move_leader(&self, to: NodeId) -> Result<Answer<()>, Error> {
-        let mut connection = self.clone();
-        let request = timed(MoveLeaderRequest { target_id: to.0 }, self.timeout);
-        let call = connection.maintenance.move_leader(request);
-        let response = attempt(Kind::Write, self.timeout, &self.endpoint, call).await?;
+        self.with_token(self.timeout, |on, limit| on.move_leader_within(to, limit)).await
+    }
+
+    async fn move_leader_within(mut self, to: NodeId, limit: Duration) -> Result<Answer<()>, Error> {
+        let request = timed(MoveLeaderRequest { target_id: to.0 }, limit);
+        let call = self.maintenance.move_leader(request);
+        let response = attempt(Kind::Write, limit, &self.endpoint, call).await?;
         Ok(wire::answer(response.header.as_ref(), ()))
     }
 
@@ -368,16 +393,16 @@ impl Connection {
 
 impl Client for Connection {
     fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
-        Box::pin(self.clone().get_within(range, consistency, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.get_within(range.clone(), consistency, limit)))
     }
     fn put(&self, put: Put) -> Call<'_, Option<KeyValue>> {
-        Box::pin(self.clone().put_within(put, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.put_within(put.clone(), limit)))
     }
     fn delete(&self, delete: DeleteRange) -> Call<'_, Deleted> {
-        Box::pin(self.clone().delete_within(delete, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.delete_within(delete.clone(), limit)))
     }
     fn txn(&self, txn: Txn) -> Call<'_, TxnResult> {
-        Box::pin(self.clone().txn_within(txn, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.txn_within(txn.clone(), limit)))
     }
     fn pages(&self, range: Range) -> Pages {
         pages::remote(Remote::of(self.clone(), self.timeout), range)
@@ -386,37 +411,37 @@ impl Client for Connection {
         watch::remote(Remote::of(self.clone(), self.timeout), watch)
     }
     fn compact(&self, compact: Compact) -> Call<'_, ()> {
-        Box::pin(self.clone().compact_within(compact, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.compact_within(compact, limit)))
     }
     fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted> {
-        Box::pin(self.clone().grant_within(id, ttl, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.grant_within(id, ttl, limit)))
     }
     fn revoke(&self, id: i64) -> Call<'_, ()> {
-        Box::pin(self.clone().revoke_within(id, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.revoke_within(id, limit)))
     }
     fn keep_alive(&self, id: i64) -> Call<'_, i64> {
-        Box::pin(self.clone().keep_alive_within(id, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.keep_alive_within(id, limit)))
     }
     fn time_to_live(&self, id: i64, keys: bool) -> Call<'_, LeaseLife> {
-        Box::pin(self.clone().time_to_live_within(id, keys, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.time_to_live_within(id, keys, limit)))
     }
     fn leases(&self) -> Call<'_, Vec<i64>> {
-        Box::pin(self.clone().leases_within(self.timeout))
+        Box::pin(self.with_token(self.timeout, |on, limit| on.leases_within(limit)))
     }
     fn status(&self) -> Call<'_, Status> {
-        Box::pin(self.clone().status_within(self.timeout))
+        Box::pin(self.with_token(self.timeout, |on, limit| on.status_within(limit)))
     }
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
-        Box::pin(self.clone().members_within(self.timeout))
+        Box::pin(self.with_token(self.timeout, |on, limit| on.members_within(limit)))
     }
     fn resize(&self, size: u16) -> Call<'_, ()> {
-        Box::pin(self.clone().resize_within(size, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.resize_within(size, limit)))
     }
     fn events(&self) -> Call<'_, Vec<EventInfo>> {
-        Box::pin(self.clone().events_within(self.timeout))
+        Box::pin(self.with_token(self.timeout, |on, limit| on.events_within(limit)))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
-        Box::pin(self.clone().hash_within(revision, self.timeout))
+        Box::pin(self.with_token(self.timeout, move |on, limit| on.hash_within(revision, limit)))
     }
     fn alarms(&self) -> Call<'_, Vec<Alarm>> {
         Box::pin(self.clone().alarms_within(self.timeout))
@@ -456,7 +481,11 @@ impl KeepAlives {
 
     async fn ask(&mut self, id: i64, limit: Duration) -> Result<LeaseKeepAliveResponse, Error> {
         let request = LeaseKeepAliveRequest { id };
-        let Self { connection: Connection { lease, endpoint, .. }, stream } = self;
+        let Self { connection, stream } = self;
+        if let Some(credentials) = connection.credentials.clone() {
+            connection.authenticate_if_needed(&credentials, limit).await?;
+        }
+        let Connection { lease, endpoint, .. } = connection;
         let first = async {
             let answers = if let Some((requests, answers)) = stream {
                 // If the stream has ended, it says why instead of answering.
@@ -477,14 +506,14 @@ impl KeepAlives {
 }
 
 /// A message that also tells the server how long the caller waits.
-fn timed<T>(message: T, limit: Duration) -> Request<T> {
+pub(super) fn timed<T>(message: T, limit: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(limit);
     request
 }
 
 /// One attempt. The deadline is kept here too, because a server may ignore it.
-async fn attempt<T>(
+pub(super) async fn attempt<T>(
     kind: Kind,
     limit: Duration,
     endpoint: &Endpoint,

@@ -2,6 +2,9 @@
 //!
 //! What `api` checks for remote callers is checked here for local ones, before anything is proposed. As a remote client tries
 //! again while a member starts, this one waits for it, no longer than a request may take.
+//!
+//! It acts as the member itself: it may do everything, also while authentication is enabled, because whoever runs in the process could
+//! read its memory as well. Users and roles are managed through a [`super::Remote`].
 
 use super::{
     Alarm, Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages_here, watch_here,
@@ -10,6 +13,7 @@ use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::alarm::{AlarmCommand, Cause};
+use crate::mvcc::auth::{Identity};
 use crate::mvcc::check;
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{
@@ -63,7 +67,7 @@ impl Embedded {
     async fn propose(&self, command: Command) -> Result<Answer<Outcome>, Error> {
         check_size(&command)?;
         self.opened().await;
-        let (reply, term) = self.store.propose(Request::anonymous(command)).await?;
+        let (reply, term) = self.store.propose(Request::of(Identity::member(), command)).await?;
         Ok(Answer { header: self.header(reply.revision, term), value: reply.outcome })
     }
 
@@ -150,7 +154,7 @@ impl Client for Embedded {
     fn grant(&self, id: i64, ttl: i64) -> Call<'_, LeaseGranted> {
         Box::pin(async move {
             self.opened().await;
-            let (reply, term) = self.store.grant(id, ttl).await?;
+            let (reply, term) = self.store.grant(Identity::member(), id, ttl).await?;
             match reply.outcome {
                 Outcome::Granted { id, ttl } => {
                     Ok(Answer { header: self.header(reply.revision, term), value: LeaseGranted { id, ttl } })
@@ -227,7 +231,7 @@ impl Client for Embedded {
         Box::pin(async move {
             let resize =
                 ClusterCommand::resize(u32::from(size)).map_err(|error| Error::Invalid(error.to_string()))?;
-            self.store.propose(Request::anonymous(Command::Cluster(resize))).await?;
+            self.store.propose(Request::of(Identity::member(), Command::Cluster(resize))).await?;
             Ok(self.answer_now(()))
         })
     }
@@ -293,7 +297,7 @@ fn check_size(command: &Command) -> Result<(), Error> {
         Command::Put(put) => put.key.len() + put.value.len(),
         Command::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
         Command::Txn(txn) => txn_bytes(txn),
-        Command::Compact(_) | Command::Lease(_) | Command::Cluster(_) => 0,
+        Command::Compact(_) | Command::Lease(_) | Command::Cluster(_) | Command::Auth(_) => 0,
     };
     if bytes > REQUEST_BYTES {
         return Err(Error::Invalid(format!("the request has {bytes} bytes; {REQUEST_BYTES} are possible")));

@@ -21,10 +21,13 @@
 //! * `queue`: a place in a queue of keys; `lock`, `election`: what stands on it
 //! * `pages`, `pages_here`: large ranges
 //! * `txn`: transactions that read like what they do
+//! * `credentials`, `auth`: who calls; users, roles and permissions
 //! * `kv`: the everyday calls, short
 //! * `snapshot`: all of a store, to be kept elsewhere
 
+mod auth;
 mod connection;
+mod credentials;
 mod election;
 mod embedded;
 mod endpoint;
@@ -48,8 +51,10 @@ use futures::future::BoxFuture;
 pub use crate::mvcc::alarm::{Alarm, AlarmKind};
 pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
+pub use auth::{Access, AuthStatus, Permission};
 pub use connection::{Connection, Dial, KeepAlives, Options};
 pub use election::{Leaders, Leadership};
+pub use credentials::Credentials;
 pub use embedded::Embedded;
 pub use endpoint::{Endpoint, EndpointError};
 pub use kv::{Kv, Short};

@@ -87,7 +87,7 @@ impl Remote {
     }
 
     /// Runs `call` until it succeeds, fails for good, or the deadline passes.
-    async fn run<T, F>(
+    pub(super) async fn run<T, F>(
         &self,
         kind: Kind,
         call: impl Fn(Connection, Duration) -> F,
@@ -104,7 +104,7 @@ impl Remote {
                 return Err(last);
             }
             let Some((index, connection)) = self.choose() else { return Err(last) };
-            let error = match call(connection, self.attempt_limit(kind, left)).await {
+            let error = match connection.with_token(self.attempt_limit(kind, left), &call).await {
                 Ok(answer) => {
                     self.blame(index, None);
                     return Ok(answer);
@@ -132,6 +132,11 @@ impl Remote {
             }
             _ => left,
         }
+    }
+
+    /// Who calls.
+    pub(super) fn credentials(&self) -> Option<&super::Credentials> {
+        self.0.connections.first().and_then(Connection::credentials)
     }
 
     /// Time for one call, repetitions included.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tonic::{Code, Streaming};
 
 use super::failure::{self, Kind};
-use super::{Connection, Remote, retry, wire};
+use super::{Connection, Remote, credentials, retry, wire};
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::{EventKind, KeyValue};
@@ -231,6 +231,7 @@ impl Following {
                 }
             };
             return match message {
+                Ok(Ok(Some(response))) if token_is_void(&self.remote, &response) => Err(unavailable("the token is void")),
                 Ok(Ok(Some(response))) => Ok(response),
                 Ok(Ok(None)) => Err(unavailable("the stream has ended")),
                 Ok(Err(status)) => Err(failure::from_status(&status, Kind::Read, "a watched member")),
@@ -247,8 +248,11 @@ impl Following {
             return Ok(Some(Watched::Compacted(response.compact_revision)));
         }
         if response.canceled {
-            let compacted = response.cancel_reason.ends_with("has been compacted");
-            let code = if compacted { Code::OutOfRange } else { Code::InvalidArgument };
+            let code = match response.cancel_reason.as_str() {
+                reason if reason.ends_with("has been compacted") => Code::OutOfRange,
+                reason if reason.ends_with("permission denied") => Code::PermissionDenied,
+                _ => Code::InvalidArgument,
+            };
             let text = response.cancel_reason;
             return Err(Error::Remote { code: code as i32, text, outcome_unknown: false });
         }
@@ -289,6 +293,16 @@ impl Following {
     }
 }
 
+/// Whether a watcher was refused for its token, and another one may be had: then that one is tried.
+fn token_is_void(remote: &Remote, response: &pb::WatchResponse) -> bool {
+    let Some(credentials) = remote.credentials() else { return false };
+    let is_void = response.canceled && credentials::reason_refuses_token(&response.cancel_reason);
+    if is_void {
+        credentials.forget(credentials.token().as_ref());
+    }
+    is_void
+}
+
 fn unavailable(text: &str) -> Error {
     Error::Remote { code: Code::Unavailable as i32, text: text.into(), outcome_unknown: false }
 }
@@ -321,6 +335,9 @@ async fn open(
     let (requests, sent) = mpsc::channel(2);
     // There is room: it is new.
     let _ = requests.try_send(pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+    if let Some(credentials) = connection.credentials() {
+        connection.authenticate_if_needed(credentials, limit).await?;
+    }
     let responses = connection.watch(sent, limit).await?;
     Ok((requests, responses))
 }

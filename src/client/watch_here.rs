@@ -77,6 +77,7 @@ impl Listening {
                 Update::Refused { reason: Refused::TooMany, .. } => Err(Error::TooManyRequests),
                 Update::Refused { reason: Refused::DuplicateId, .. }
                 | Update::Canceled { .. }
+                | Update::Denied { .. }
                 | Update::TooLarge { .. } => Err(Error::Remote {
                     code: Code::ResourceExhausted as i32,
                     text: "the watch was ended: one revision holds too much for it".into(),

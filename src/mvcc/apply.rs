@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::auth::{AuthCommand, AuthEvent, TouchedAuth};
 use super::cluster::{ClusterCommand, Touched};
 use super::command::{
     Command, Compact, DeleteRange, Deleted, LogPosition, Outcome, Put, Refusal, Reply, Request,
@@ -29,6 +30,8 @@ pub struct Applied {
     pub changes: Changes,
     /// One per changed key, in order of revisions. Keys and values are slices of the records in `changes`.
     pub events: Vec<Event>,
+    /// What those who keep tokens must hear of, in order.
+    pub auth: Vec<AuthEvent>,
 }
 
 impl Applied {
@@ -51,6 +54,8 @@ pub(super) struct Batch<'a> {
     position: u32,
     touched: Touched,
     leases: TouchedLeases,
+    auth: TouchedAuth,
+    auth_events: Vec<AuthEvent>,
 }
 
 impl State {
@@ -60,14 +65,27 @@ impl State {
         let pending = Vec::with_capacity(requests.len());
         let touched = Touched::default();
         let leases = TouchedLeases::new();
-        let mut batch = Batch { state: self, history, pending, subs: 0, at, position: 0, touched, leases };
+        let (auth, auth_events) = (TouchedAuth::default(), Vec::new());
+        let mut batch = Batch {
+            state: self,
+            history,
+            pending,
+            subs: 0,
+            at,
+            position: 0,
+            touched,
+            leases,
+            auth,
+            auth_events,
+        };
         let mut applied = Applied { replies: Vec::with_capacity(requests.len()), ..Applied::default() };
         for request in requests {
-            let reply = batch.run(&request.command);
+            let reply = batch.run(request);
             applied.replies.push(reply);
             batch.position = batch.position.saturating_add(1);
         }
-        let Batch { pending, touched, leases, .. } = batch;
+        let Batch { pending, touched, leases, auth, auth_events, .. } = batch;
+        applied.auth = auth_events;
         if applied.is_unreadable() {
             return applied;
         }
@@ -78,6 +96,7 @@ impl State {
         }
         self.write_cluster(&touched, &mut applied.changes);
         self.write_leases(&leases, &mut applied.changes);
+        self.auth.write(&auth, &mut applied.changes);
         applied
     }
 
@@ -137,12 +156,14 @@ fn size_of_items(items: &[(Bytes, Bytes)]) -> u64 {
 }
 
 impl Batch<'_> {
-    fn run(&mut self, command: &Command) -> Result<Reply, Refusal> {
+    fn run(&mut self, request: &Request) -> Result<Reply, Refusal> {
         self.subs = 0;
-        if let Some(refusal) = self.state.cluster.alarms.refuses(command) {
+        // Again: it may have been permitted when it was asked, and not be any more.
+        self.state.may_run(request.by(), &request.command)?;
+        if let Some(refusal) = self.state.cluster.alarms.refuses(&request.command) {
             return Err(refusal);
         }
-        let outcome = match command {
+        let outcome = match &request.command {
             Command::Put(put) => {
                 self.view().check_put(put)?;
                 Outcome::Put(self.put(put)?)
@@ -151,6 +172,7 @@ impl Batch<'_> {
             Command::Txn(txn) => Outcome::Txn(self.txn(txn)?),
             Command::Compact(compact) => self.compact(*compact)?,
             Command::Lease(command) => self.lease(command)?,
+            Command::Auth(command) => self.auth(command)?,
             Command::Cluster(ClusterCommand::RaiseRevision(by)) => {
                 self.state.revision = self.state.revision.saturating_add(i64::from(*by));
                 self.state.compacted = self.state.revision;
@@ -234,6 +256,12 @@ impl Batch<'_> {
         for key in done.keys {
             self.bury(Bytes::copy_from_slice(&key));
         }
+        Ok(done.outcome)
+    }
+
+    fn auth(&mut self, command: &AuthCommand) -> Result<Outcome, Refusal> {
+        let done = self.state.auth.apply(command, self.at.index, &mut self.auth)?;
+        self.auth_events.extend(done.event);
         Ok(done.outcome)
     }
 

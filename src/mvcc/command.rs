@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::KeyValue;
+use super::auth::{AuthCommand, By, Identity};
 use super::lease::LeaseCommand;
 use crate::identity::NodeId;
 
@@ -24,6 +25,16 @@ impl Request {
     /// A request of nobody in particular, as all are while authentication is off.
     pub fn anonymous(command: Command) -> Self {
         Self { user: String::new(), auth_revision: 0, command }
+    }
+
+    /// A request of somebody.
+    pub fn of(identity: Identity, command: Command) -> Self {
+        Self { user: identity.user, auth_revision: identity.revision, command }
+    }
+
+    /// Who sent it.
+    pub fn by(&self) -> By<'_> {
+        By { user: &self.user, revision: self.auth_revision }
     }
 }
 
@@ -51,6 +62,8 @@ pub enum Command {
     Lease(LeaseCommand),
     /// Change cluster state that is not a key.
     Cluster(super::cluster::ClusterCommand),
+    /// Change users, roles or permissions.
+    Auth(AuthCommand),
 }
 
 /// Write one key. Fields as etcd's `PutRequest`.
@@ -251,6 +264,15 @@ pub enum Outcome {
     Alarms(Vec<super::alarm::Alarm>),
     /// Of an admission: the disk's id; none if another disk of its ordinal was admitted by the same entry.
     Admitted(Option<NodeId>),
+    /// Of a command about users that answers nothing.
+    Auth,
+    /// Of an authentication.
+    Authenticated {
+        /// The token; empty where tokens are made otherwise.
+        token: String,
+        /// The auth revision at which it was made.
+        revision: u64,
+    },
 }
 
 /// How much time a lease has, as its leader knows it.
@@ -339,6 +361,54 @@ pub enum Refusal {
     /// [`crate::limits::ALARMS`] are raised already.
     #[error("too many alarms")]
     TooManyAlarms = 22,
+    /// No user, or one without a name.
+    #[error("user name is empty")]
+    UserEmpty = 101,
+    /// Users, roles or permissions have changed since the user was known.
+    #[error("revision of auth store is old")]
+    AuthRevisionOld = 102,
+    /// The user may not.
+    #[error("permission denied")]
+    PermissionDenied = 103,
+    /// There is no such user.
+    #[error("user name not found")]
+    UserNotFound = 104,
+    /// There is such a user.
+    #[error("user name already exists")]
+    UserExists = 105,
+    /// A role without a name.
+    #[error("role name is empty")]
+    RoleEmpty = 106,
+    /// There is no such role.
+    #[error("role name not found")]
+    RoleNotFound = 107,
+    /// There is such a role.
+    #[error("role name already exists")]
+    RoleExists = 108,
+    /// The user does not have the role.
+    #[error("role is not granted to the user")]
+    RoleNotGranted = 109,
+    /// The role does not have exactly this permission.
+    #[error("permission is not granted to the role")]
+    PermissionNotGranted = 110,
+    /// There is no user `root`, so nobody could administer.
+    #[error("root user does not exist")]
+    RootUserMissing = 111,
+    /// The user `root` does not have the role `root`.
+    #[error("root user does not have root role")]
+    RootRoleMissing = 112,
+    /// It would take away what authentication needs, or the range holds no key.
+    #[error("invalid auth management")]
+    InvalidAuthManagement = 113,
+    /// Authentication is not enabled.
+    #[error("authentication is not enabled")]
+    AuthDisabled = 114,
+    /// There is no such user with such a password.
+    #[error("authentication failed, invalid user ID or password")]
+    AuthFailed = 115,
+    /// There are as many users, roles or permissions as there may be, or a name is too long.
+    #[error("too many users, roles or permissions, or a name is too long")]
+    TooManyUsers = 117,
 }
 
 impl Refusal {
@@ -353,9 +423,7 @@ impl Refusal {
             Self::LeaseExists,
             Self::LeaseTtlTooLarge,
             Self::TooManyLeases,
-            Self::NoSpace,
-            Self::Corrupt,
-            Self::TooManyAlarms,
+    Self::AuthDisabled, Self::AuthFailed, Self::AuthRevisionOld, Self::Corrupt, Self::InvalidAuthManagement, Self::NoSpace, Self::PermissionDenied, Self::PermissionNotGranted, Self::RoleEmpty, Self::RoleExists, Self::RoleNotFound, Self::RoleNotGranted, Self::RootRoleMissing, Self::RootUserMissing, Self::TooManyAlarms, Self::TooManyUsers, Self::UserEmpty, Self::UserExists, Self::UserNotFound,
         ]
         .into_iter()
         .find(|refusal| *refusal as u32 == number)

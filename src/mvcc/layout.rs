@@ -13,6 +13,9 @@
 //! | `sl` lease id (8) | a lease, without its keys |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
+//! | `sr` name | a role, with its permissions |
+//! | `st` | whether authentication is enabled, and the auth revision |
+//! | `su` name | a user |
 //!
 //! Numbers are big-endian, so the order of keys is the order of revisions, and the parts of a large entry follow its head. A
 //! large entry is alone in its record; so the record that holds a revision is always the greatest one that is not above it.
@@ -46,6 +49,13 @@ pub(super) const ALARM: &[u8] = b"sk";
 pub(super) const LEASE: &[u8] = b"sl";
 /// Begin of the key of a mark.
 pub(super) const MARK: &[u8] = b"sm";
+
+/// Key of the status of authentication.
+pub(super) const AUTH: &[u8] = b"st";
+/// Begin of the key of a role.
+pub(super) const ROLE: &[u8] = b"sr";
+/// Begin of the key of a user.
+pub(super) const USER: &[u8] = b"su";
 
 /// Bytes of the key of a record.
 pub(super) const RECORD_KEY: usize = 13;
@@ -107,6 +117,22 @@ pub(super) fn lease_key(id: i64) -> Vec<u8> {
 
 pub(super) fn lease_id(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.strip_prefix(LEASE)?.try_into().ok()?))
+}
+
+pub(super) fn user_key(name: &str) -> Vec<u8> {
+    [USER, name.as_bytes()].concat()
+}
+
+pub(super) fn user_name(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(USER)
+}
+
+pub(super) fn role_key(name: &str) -> Vec<u8> {
+    [ROLE, name.as_bytes()].concat()
+}
+
+pub(super) fn role_name(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(ROLE)
 }
 
 pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {

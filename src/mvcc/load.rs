@@ -94,6 +94,7 @@ impl State {
             key: layout::lease_key(lease).into(),
             reason: Reason::LeaseMissing,
         })?;
+        state.auth.finish_load();
         state.revision = last.main.max(state.compacted).max(Revision::EMPTY_STORE);
         Ok(state)
     }
@@ -111,6 +112,7 @@ impl State {
             }
             Item::Lease(id, lease) => self.leases.load(id, lease),
             Item::Alarm(kept) => self.cluster.alarms.load(kept),
+            Item::Auth(item) => self.auth.load(item),
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }

@@ -18,6 +18,7 @@
 //! | `alarm` | what is wrong, and what is refused meanwhile |
 //! | `cost` | how much a command makes the store grow |
 //! | `lease` | what is granted, and which keys hang on it |
+//! | `auth` | users, roles, permissions, and who may do what |
 //! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
 //! | `load` | rebuilding it from the engine, checking every record |
@@ -34,6 +35,7 @@
 
 pub mod alarm;
 mod apply;
+pub mod auth;
 mod blocks;
 pub mod check;
 pub mod cluster;

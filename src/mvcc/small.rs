@@ -9,7 +9,7 @@ use super::compaction::Progress;
 use super::event_log::ClusterEvent;
 use super::lease::{Granted, Lease};
 use super::record::{self, Damage, Kind};
-use super::{Revision, layout};
+use super::{Revision, auth, layout};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
 
 /// An item, as it is written.
@@ -57,7 +57,7 @@ fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
     item_with(key, numbers, &[])
 }
 
-fn item_with(key: &[u8], numbers: &[u64], rest: &[u8]) -> (Bytes, Bytes) {
+pub(super) fn item_with(key: &[u8], numbers: &[u64], rest: &[u8]) -> (Bytes, Bytes) {
     let mut out = record::unsealed(Kind::Small, record::HEADER + 8 * numbers.len() + rest.len());
     for number in numbers {
         out.put_u64_le(*number);
@@ -77,6 +77,7 @@ pub(super) enum Item {
     Event(u64, ClusterEvent),
     Lease(i64, Lease),
     Alarm(Kept),
+    Auth(auth::Item),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -112,6 +113,9 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
     if let Some(kept) = layout::alarm(key) {
         let [] = numbers::<0>(body)?;
         return Ok(Item::Alarm(kept));
+    }
+    if let Some(item) = auth::read_item(key, body) {
+        return Ok(Item::Auth(item?));
     }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;

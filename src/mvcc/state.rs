@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::alarm::AlarmKind;
+use super::alarm::{AlarmKind};
+use super::auth::{Auth};
 use super::cluster::Cluster;
 use super::command::Refusal;
 use super::compaction::Progress;
@@ -21,6 +22,7 @@ pub struct State {
     pub(super) index: Index,
     pub(super) cluster: Cluster,
     pub(super) leases: Leases,
+    pub(super) auth: Auth,
     pub(super) progress: Progress,
     /// Bytes of the records, keys included.
     pub(super) history_bytes: u64,
@@ -57,6 +59,7 @@ impl State {
             index: Index::default(),
             cluster: Cluster::default(),
             leases: Leases::default(),
+            auth: Auth::default(),
             progress: Progress::default(),
             history_bytes: 0,
         }
@@ -98,6 +101,11 @@ impl State {
         &self.leases
     }
 
+    /// Users, roles and permissions.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     /// All small state as it is in the engine. With the records up to [`State::revision`] it is all that a snapshot needs.
     pub fn small_state(&self) -> Vec<(Bytes, Bytes)> {
         let mut items = Vec::with_capacity(3 + self.cluster.marks.len() + self.leases.len());
@@ -110,6 +118,7 @@ impl State {
             self.cluster.admissions.iter().map(|(ordinal, newest)| small::admission(*ordinal, newest)),
         );
         items.extend(self.leases.iter().map(|(id, lease)| small::lease(id, lease)));
+        items.extend(self.auth.items());
         items.extend(self.cluster.events.iter().map(|(number, event)| small::event(number, event)));
         items.extend(self.cluster.marks.iter().map(|(node, mark)| small::mark(*node, mark)));
         if self.progress != Progress::default() {

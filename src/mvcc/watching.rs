@@ -43,6 +43,14 @@ impl WatchedKeys {
         }
     }
 
+    /// First key and range end, as etcd names them.
+    pub fn as_range(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::One(one) => (one, &[]),
+            Self::Range(from, to) => (from, to.as_deref().unwrap_or(b"\0")),
+        }
+    }
+
     /// Bytes of the keys that name it.
     pub fn bytes(&self) -> usize {
         match self {

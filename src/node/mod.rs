@@ -6,12 +6,14 @@
 //!
 //! * `world`: the real implementations of `env`
 //! * `disk`: this node's own disk
+//! * `auth`: how passwords are hashed and tokens made
 //! * `dial`: connections to peers, for consensus
 //! * `health`: ready, live, and why
 //! * `watched`: what is applied, for watchers
 //! * `run`: the task that carries out what the starter decides
 //! * `stop`: the stop, step by step
 
+mod auth;
 mod dial;
 mod disk;
 mod health;
@@ -34,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use self::disk::LocalDisk;
 use self::health::Health;
-use crate::api::Api;
+use crate::api::{Api, Authenticator};
 use crate::client::Embedded;
 use crate::config::{Cluster, Config, Data, SizeFrom, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
@@ -118,6 +120,7 @@ impl Node {
         let ports = Ports::bind(&config, &env).await?;
         let addresses = ports.addresses()?;
         let place = place(&config, &env, addresses.client)?;
+        let authenticator = auth::authenticator(&config.auth, &env).await?;
         let gate = Gate::new("the disk is being opened");
         let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
         let (ready, ready_watch) = watch::channel(false);
@@ -155,6 +158,7 @@ impl Node {
             channels: place.channels.clone(),
             random: env.random.clone(),
             tuning: config.tuning.clone(),
+            token_ttl: config.auth.token_ttl,
             metrics: metrics.clone(),
             state,
             failure,
@@ -183,7 +187,7 @@ impl Node {
             journal: journal.clone(),
             channels: node.channels.clone(),
         };
-        node.serve(ports, starter.service(), runner.service.clone(), Arc::new(operator));
+        node.serve(ports, authenticator, starter.service(), runner.service.clone(), Arc::new(operator));
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
@@ -210,6 +214,7 @@ impl Node {
     fn serve(
         &self,
         ports: Ports,
+        authenticator: Authenticator,
         membership: MembershipServer<MembershipService>,
         service: Service,
         operator: Arc<Operator>,
@@ -224,6 +229,7 @@ impl Node {
             self.refusing.clone(),
         );
         api.allow_origins(&self.config.cors);
+        api.bind_authenticator(authenticator);
         let (tasks, closing) = (&self.tasks, &self.closing);
         if let Some(listener) = ports.peer {
             tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing.clone()));

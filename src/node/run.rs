@@ -37,6 +37,7 @@ pub(super) struct Runner {
     pub(super) channels: Option<PeerChannels>,
     pub(super) random: Arc<dyn Random>,
     pub(super) tuning: Tuning,
+    pub(super) token_ttl: Duration,
     pub(super) metrics: Metrics,
     pub(super) state: watch::Receiver<StartState>,
     pub(super) failure: watch::Sender<Option<Error>>,
@@ -103,6 +104,7 @@ impl Runner {
             None => Arc::new(DialNobody),
         };
         watched::bind(&self.hub, &opened.machine);
+        opened.machine.access().set_token_ttl(self.token_ttl);
         let consensus = Consensus::start(Parts {
             mine,
             log: opened.log.clone(),

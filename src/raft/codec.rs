@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use super::auth_codec::{auth_from_log, auth_to_log};
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
@@ -166,6 +167,7 @@ fn request_to_log(request: Request) -> log::Request {
         }
         Command::Cluster(command) => Log::Cluster(cluster_to_log(&command)),
         Command::Lease(command) => Log::Lease(lease_to_log(command)),
+        Command::Auth(command) => Log::Auth(auth_to_log(command)),
     };
     log::Request { user: request.user, auth_revision: request.auth_revision, command: Some(command) }
 }
@@ -181,6 +183,7 @@ fn request_from_log(request: log::Request) -> Result<Request, CodecError> {
         }
         Log::Cluster(cluster) => Command::Cluster(cluster_from_log(cluster)?),
         Log::Lease(lease) => Command::Lease(lease_from_log(lease)?),
+        Log::Auth(auth) => Command::Auth(auth_from_log(auth)?),
     };
     Ok(Request { user: request.user, auth_revision: request.auth_revision, command })
 }

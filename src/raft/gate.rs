@@ -11,12 +11,15 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::backup::Backup;
+use super::access::{AccessState};
+use super::backup::{Backup};
 use super::handle::Consensus;
 use super::lease::LeaseQuestion;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
-use crate::mvcc::alarm::Alarm;
+use crate::mvcc::{State};
+use crate::mvcc::alarm::{Alarm};
+use crate::mvcc::auth::{Identity};
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Stands before consensus. Cheap to clone.
@@ -82,9 +85,9 @@ impl Store for Gate {
         }
     }
 
-    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+    fn grant(&self, by: Identity, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
         match self.get() {
-            Ok(consensus) => consensus.grant(id, ttl),
+            Ok(consensus) => consensus.grant(by, id, ttl),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -162,6 +165,23 @@ impl Store for Gate {
             // The sender lives as long as the gate.
             let _ = is_open.wait_for(|open| *open).await;
         })
+    }
+
+    fn access(&self) -> Option<&AccessState> {
+        self.consensus().and_then(Store::access)
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        if let Some(consensus) = self.consensus() {
+            consensus.look(look);
+        }
+    }
+
+    fn applied(&self, index: u64) -> BoxFuture<'_, ()> {
+        match self.consensus() {
+            Some(consensus) => consensus.applied(index),
+            None => Box::pin(std::future::pending()),
+        }
     }
 
     fn position(&self) -> Position {

@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::{Notify, watch};
 
+use super::access::AccessState;
 use super::codec;
 use super::types::{self, Batch, Entry, EntryPayload, LogId, Replies, StoredMembership};
 use crate::env::simulated::{self, Bug};
@@ -123,6 +124,7 @@ pub struct Machine {
     leases_granted: Notify,
     /// What is kept beside for maintenance.
     kept: maintenance::Kept,
+    access: AccessState,
 }
 
 pub(crate) use maintenance::Whole;
@@ -136,6 +138,7 @@ impl Machine {
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
         let kept = maintenance::Kept::of(&state);
+        let access = AccessState::new(state.auth());
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -147,6 +150,7 @@ impl Machine {
             compacted_on_disk,
             to_compact: Notify::new(),
             leases_granted: Notify::new(),
+            access,
             kept,
         })
     }
@@ -209,6 +213,11 @@ impl Machine {
     /// Looks at the state, without changes in between.
     pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.read())
+    }
+
+    /// Whether calls must say who they are, and whose the tokens are.
+    pub fn access(&self) -> &AccessState {
+        &self.access
     }
 
     /// The engine.
@@ -275,6 +284,7 @@ impl Machine {
             self.to_compact.notify_one();
         }
         let revision = state.revision();
+        self.access.follow(state.auth(), &applied.auth);
         if state.leases().newest() != granted {
             self.leases_granted.notify_one();
         }
@@ -425,7 +435,7 @@ impl Machine {
     pub(crate) fn digest(&self) -> u64 {
         let state = self.state.read();
         let hash = state.hash(&self.history, 0);
-        let rest = (state.cluster(), state.leases(), &*self.membership.read());
+        let rest = (state.cluster(), state.leases(), state.auth(), &*self.membership.read());
         simulated::digest(format!("{hash:?} {rest:?}").as_bytes())
     }
 
@@ -507,6 +517,7 @@ impl Machine {
         let mut state = self.state.write();
         *state = loaded;
         self.kept.look(&state);
+        self.access.jump(state.auth());
         self.tell_compacted(&state);
         *self.membership.write() = membership;
         self.installs.fetch_add(1, Ordering::AcqRel);

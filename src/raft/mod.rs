@@ -13,11 +13,14 @@
 //! * `proposer`, `forward`, `read`: group commit, requests of followers, read index
 //! * `network`, `service`: messages out, messages in; `turns`: one append at a time; `commits`: when followers hear that an entry
 //!   is committed
+//! * `access`, `auth_codec`: whose the tokens are; commands about users
 //! * `lease`: questions about leases, and what the leader's keeper of them needs
 //! * `room`: whether there is room for a write; `backup`: snapshots for clients
 //! * `boots`, `heard`: which messages to refuse, and who was heard from
 //! * `duties`, `marks`: what a member does from time to time
 
+pub mod access;
+mod auth_codec;
 pub mod backup;
 pub mod boots;
 mod change;

@@ -9,7 +9,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::backup::Backup;
+use super::access::{AccessState};
+use super::backup::{Backup};
 use super::codec;
 use super::forward::{Ask, Forwarded, Waiting};
 use super::handle::Consensus;
@@ -23,7 +24,8 @@ use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
-use crate::mvcc::alarm::Alarm;
+use crate::mvcc::alarm::{Alarm};
+use crate::mvcc::auth::{Identity};
 use crate::mvcc::cluster::ClusterEvent;
 use crate::mvcc::command::{Command, Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
@@ -167,9 +169,9 @@ impl Store for Consensus {
         })
     }
 
-    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+    fn grant(&self, by: Identity, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
         match self.grant_command(id, ttl) {
-            Ok(command) => self.propose(Request::anonymous(command)),
+            Ok(command) => self.propose(Request::of(by, command)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -245,6 +247,22 @@ impl Store for Consensus {
 
     fn backup(&self) -> BoxFuture<'_, Result<Backup, Error>> {
         Box::pin(self.make_backup())
+    }
+
+    fn access(&self) -> Option<&AccessState> {
+        Some(self.inner.machine.access())
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        self.inner.machine.with_state(look);
+    }
+
+    fn applied(&self, index: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if state_machine::wait_applied(&self.inner.machine, index).await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 
     fn position(&self) -> Position {

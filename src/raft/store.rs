@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::backup::Backup;
-use super::lease::LeaseQuestion;
-use crate::error::Error;
+use crate::error::{Error};
 use crate::identity::{ClusterId, NodeId};
-use crate::mvcc::alarm::Alarm;
+use crate::mvcc::{State};
+use crate::mvcc::alarm::{Alarm};
+use crate::mvcc::auth::{Identity};
+use super::access::{AccessState};
+use super::backup::{Backup};
+use super::lease::{LeaseQuestion};
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Where a member stands. Every answer's header is made from it.
@@ -102,9 +105,9 @@ pub trait Store: Send + Sync + 'static {
     /// Puts a request through the log, wherever the leader is, and returns what the state machine made of it, together
     /// with the term in which it was applied. Errors: any of [`Error`] but `Invalid`, `Start` and `Remote`.
     fn propose(&self, request: Request) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
-    /// Grants a lease. An id of 0 is replaced by one that is drawn here, a time to live in seconds that is too short by the least that
+    /// Grants a lease to somebody. An id of 0 is replaced by one that is drawn here, a time to live in seconds that is too short by the least that
     /// a leader can keep. Errors: as [`Store::propose`].
-    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
+    fn grant(&self, by: Identity, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>>;
     /// What the leader knows of a lease, after it has made sure that it still leads. When it is asked without renewing, this member has
     /// applied by then what the leader had.
     fn lifetime(&self, question: LeaseQuestion) -> BoxFuture<'_, Result<Lifetime, Error>>;
@@ -136,6 +139,19 @@ pub trait Store: Send + Sync + 'static {
     /// Returns once requests are no longer refused because the member is starting.
     fn opened(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+    /// Whether calls must say who they are, and whose the tokens are; `None` before consensus runs.
+    fn access(&self) -> Option<&AccessState> {
+        None
+    }
+    /// Looks at the local applied state, once, without changes in between. It is not called before consensus runs.
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        let _ = look;
+    }
+    /// Returns when the entry of this index is applied here.
+    fn applied(&self, index: u64) -> BoxFuture<'_, ()> {
+        let _ = index;
+        Box::pin(std::future::pending())
     }
     /// Where this member stands now.
     fn position(&self) -> Position;

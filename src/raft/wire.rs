@@ -263,6 +263,10 @@ fn outcome_to_wire(outcome: Outcome) -> peer::Outcome {
         Outcome::Alarms(alarms) => Wire::Alarms(alarms_to_wire(&alarms)),
         Outcome::Granted { id, ttl } => Wire::Granted(peer::LeaseGranted { id, ttl }),
         Outcome::Lease => Wire::Lease(peer::Blank {}),
+        Outcome::Auth => Wire::Auth(peer::Blank {}),
+        Outcome::Authenticated { token, revision } => {
+            Wire::Authenticated(peer::Authenticated { token, revision })
+        }
         Outcome::Lifetime(Lifetime { ttl, granted }) => Wire::Lifetime(peer::LeaseLifetime { ttl, granted }),
         Outcome::Admitted(id) => Wire::Admitted(id.map_or(0, |id| id.0)),
     };
@@ -294,6 +298,10 @@ fn outcome_from_wire(outcome: peer::Outcome) -> Result<Outcome, CodecError> {
         Wire::Alarms(alarms) => Outcome::Alarms(alarms_from_wire(&alarms)?),
         Wire::Granted(peer::LeaseGranted { id, ttl }) => Outcome::Granted { id, ttl },
         Wire::Lease(_) => Outcome::Lease,
+        Wire::Auth(_) => Outcome::Auth,
+        Wire::Authenticated(peer::Authenticated { token, revision }) => {
+            Outcome::Authenticated { token, revision }
+        }
         Wire::Lifetime(peer::LeaseLifetime { ttl, granted }) => Outcome::Lifetime(Lifetime { ttl, granted }),
         Wire::Admitted(id) => Outcome::Admitted((id != 0).then_some(NodeId(id))),
     })

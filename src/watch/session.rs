@@ -83,6 +83,15 @@ pub enum Update {
         /// Revision of the store.
         revision: i64,
     },
+    /// A watcher was not made, or has ended, because it may not watch its keys.
+    Denied {
+        /// Its id; `None`: it was not made.
+        watch_id: Option<i64>,
+        /// Why, in the words of whoever denied it.
+        why: &'static str,
+        /// Revision of the store.
+        revision: i64,
+    },
     /// All events up to the revision were delivered.
     Progress {
         /// To this watcher; `None`: to all of the stream.
@@ -220,6 +229,26 @@ impl Session {
         if self.end(watch_id) {
             let revision = self.stamp(self.source.revision());
             self.ready.push_back(Update::Canceled { watch_id, revision });
+        }
+    }
+
+    /// Tells that a watcher is not made, and why.
+    pub fn deny(&mut self, why: &'static str) {
+        let revision = self.stamp(self.source.revision());
+        self.ready.push_back(Update::Denied { watch_id: None, why, revision });
+    }
+
+    /// The watchers, and what they watch.
+    pub fn watched(&self) -> impl Iterator<Item = (i64, &WatchedKeys)> {
+        self.table.iter().map(|watcher| (watcher.id, &watcher.keys))
+    }
+
+    /// Ends watchers that may not watch any more, and tells why.
+    pub fn end_denied(&mut self, ending: Vec<(i64, &'static str)>) {
+        for (watch_id, why) in ending {
+            self.end(watch_id);
+            let revision = self.stamp(self.source.revision());
+            self.ready.push_back(Update::Denied { watch_id: Some(watch_id), why, revision });
         }
     }
 

@@ -235,6 +235,7 @@ pub(super) enum Said {
     Canceled(i64),
     Compacted(i64, i64),
     TooLarge(i64),
+    Denied(Option<i64>, &'static str),
     Progress(Option<i64>, i64),
     Events(i64, Vec<Seen>),
     Fragment(i64, Vec<Seen>),
@@ -267,6 +268,7 @@ fn say(update: Update, said: &mut Vec<Said>) {
         Update::Compacted { watch_id, compacted, .. } => Said::Compacted(watch_id, compacted),
         Update::TooLarge { watch_id, .. } => Said::TooLarge(watch_id),
         Update::Progress { watch_id, revision } => Said::Progress(watch_id, revision),
+        Update::Denied { watch_id, why, .. } => Said::Denied(watch_id, why),
         Update::Events(mut delivery) => {
             while let Some((receiver, _)) = delivery.next_receiver() {
                 for message in delivery.messages(&receiver) {

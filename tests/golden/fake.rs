@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use setstone::api::{Api, Clause, Probe, Report};
+use setstone::api::{Api, Authenticator, Clause, Probe, Report};
 use setstone::env::Network;
 use setstone::env::network::Tcp;
 use setstone::env::random::SystemRandom;
+use setstone::env::tasks::Threads;
 use setstone::error::Error;
 use setstone::identity::{ClusterId, NodeId};
 use setstone::limits;
@@ -24,9 +25,11 @@ use setstone::mvcc::alarm::Alarm;
 use setstone::mvcc::command::{
     Command, Lifetime, LogPosition, Range, RangeResult, Reply, Request, Txn, TxnResult,
 };
+use setstone::mvcc::auth::Identity;
 use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
-use setstone::raft::backup::Backup;
+use setstone::raft::access::{AccessState};
+use setstone::raft::backup::{Backup};
 use setstone::raft::lease::LeaseQuestion;
 use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use setstone::watch::{Encode, Hub, Settings};
@@ -63,6 +66,7 @@ impl History for Map {
 pub const MEMBER: NodeId = NodeId::new(0, 1);
 
 pub struct FakeStore {
+    access: AccessState,
     content: Mutex<(State, Map, u64)>,
     /// All calls fail with this.
     pub failure: Mutex<Option<Error>>,
@@ -76,6 +80,7 @@ pub struct FakeStore {
 impl FakeStore {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
+            access: AccessState::new(State::new().auth()),
             content: Mutex::new((State::new(), Map::default(), 1)),
             failure: Mutex::new(None),
             gate: Semaphore::new(Semaphore::MAX_PERMITS / 2),
@@ -122,15 +127,16 @@ impl Store for FakeStore {
             for key in &applied.changes.deletes {
                 map.0.remove(key);
             }
+            self.access.follow(state.auth(), &applied.auth);
             let reply = applied.replies.into_iter().next().unwrap()?;
             Ok((reply, self.position.lock().term))
         })
     }
 
-    fn grant(&self, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
+    fn grant(&self, by: Identity, id: i64, ttl: i64) -> BoxFuture<'_, Result<(Reply, u64), Error>> {
         let id = if id == 0 { self.content.lock().2 as i64 } else { id };
         let grant = LeaseCommand::Grant { id, ttl: ttl.max(2) };
-        self.propose(Request::anonymous(Command::Lease(grant)))
+        self.propose(Request::of(by, Command::Lease(grant)))
     }
 
     /// No time passes, but what is left is rounded down.
@@ -223,6 +229,18 @@ impl Store for FakeStore {
             self.pass().await?;
             Ok(Backup::of_bytes(self.backup.lock().clone(), self.content.lock().0.revision()))
         })
+    }
+
+    fn access(&self) -> Option<&AccessState> {
+        Some(&self.access)
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        look(&self.content.lock().0);
+    }
+
+    fn applied(&self, _: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
     }
 
     fn position(&self) -> Position {
@@ -319,6 +337,8 @@ pub async fn serve_with(drain: Duration) -> Served {
         limits::QUOTA_BYTES,
         stop.clone(),
     );
+    let random = Arc::new(SystemRandom);
+    api.bind_authenticator(Authenticator::new(Arc::new(Threads), random, limits::BCRYPT_COST_MIN, None));
     let network = Tcp::default();
     let client = network.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let admin = network.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();

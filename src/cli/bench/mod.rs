@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use crate::client::Endpoint;
+use crate::client::{Credentials, Endpoint};
 pub(super) use options::Arguments;
 use options::Plan;
 use report::Report;
@@ -37,15 +37,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut dyn Write) -
     let plan = arguments.plan().map_err(Failure::usage)?;
     let endpoints = Endpoint::list(&global.endpoints).map_err(|error| Failure::usage(error.to_string()))?;
     let plan = Arc::new(plan);
+    let credentials = global.credentials()?;
     if plan.prefill {
         let fill = Arc::new(plan.filling());
-        let measured = load(&fill, &endpoints, global, "filling")?;
+        let measured = load(&fill, &endpoints, global, &credentials, "filling")?;
         if measured.errors.total() > 0 {
             let text = format!("filling failed: {}", measured.errors.summary());
             return Err(Failure::new(Exit::Failed, text));
         }
     }
-    let measured = load(&plan, &endpoints, global, plan.operation.name())?;
+    let measured = load(&plan, &endpoints, global, &credentials, plan.operation.name())?;
     let report = Report::new(&plan, endpoints.len(), &measured);
     if global.json {
         super::output::print_json(out, &report.json())?;
@@ -62,7 +63,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut dyn Write) -
 }
 
 /// Runs one load to its end: starts the threads, shows progress, merges what they measured.
-fn load(plan: &Arc<Plan>, endpoints: &[Endpoint], global: &Global, what: &str) -> Result<Measured, Failure> {
+fn load(
+    plan: &Arc<Plan>,
+    endpoints: &[Endpoint],
+    global: &Global,
+    credentials: &Option<Credentials>,
+    what: &str,
+) -> Result<Measured, Failure> {
     let tickets = Arc::new(Tickets::new(plan));
     let threads: Vec<_> = (0..plan.threads)
         .map(|thread| {
@@ -72,6 +79,7 @@ fn load(plan: &Arc<Plan>, endpoints: &[Endpoint], global: &Global, what: &str) -
                 tickets: Arc::clone(&tickets),
                 endpoints: endpoints.to_vec(),
                 timeout: global.timeout,
+                credentials: credentials.clone(),
             };
             std::thread::Builder::new().name(format!("bench-{thread}")).spawn(move || worker.run())
         })

@@ -13,7 +13,7 @@ use super::options::{Operation, Plan};
 use super::payload::{Payload, Rng};
 use super::tickets::{Ticket, Tickets};
 use crate::cli::exit::{Exit, Failure};
-use crate::client::{Client, Connection, Consistency, Endpoint, KeepAlives, Options};
+use crate::client::{Client, Connection, Consistency, Credentials, Endpoint, KeepAlives, Options};
 use crate::error::Error;
 use crate::mvcc::command::{Compare, CompareResult, Operand, Put, Range, Txn, TxnOp};
 
@@ -33,6 +33,8 @@ pub(super) struct Worker {
     pub tickets: Arc<Tickets>,
     pub endpoints: Vec<Endpoint>,
     pub timeout: Duration,
+    /// Who calls.
+    pub credentials: Option<Credentials>,
 }
 
 /// What was measured.
@@ -157,7 +159,8 @@ impl Worker {
                 std::future::pending::<()>().await;
             }
         };
-        let options = Options { timeout: self.timeout, ..Options::default() };
+        let credentials = self.credentials.clone();
+        let options = Options { timeout: self.timeout, credentials, ..Options::default() };
         let connections = self.connections(&options);
         let mine = share(self.plan.clients, self.plan.threads, self.thread);
         let clients: Vec<_> = connections

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
+use crate::mvcc::auth::{Access, AuthCommand, Permission};
 use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::*;
 use crate::proto::{log, peer};
@@ -115,6 +116,31 @@ fn a_mark() -> impl Strategy<Value = (NodeId, Mark)> {
     })
 }
 
+fn an_auth_command() -> impl Strategy<Value = AuthCommand> {
+    let name = || ".{0,10}";
+    let access = proptest::sample::select(vec![Access::Read, Access::Write, Access::ReadWrite]);
+    let granted = (name(), access, bytes(), bytes()).prop_map(|(name, access, key, range_end)| {
+        AuthCommand::RoleGrantPermission { name, permission: Permission { access, key, range_end } }
+    });
+    prop_oneof![
+        Just(AuthCommand::Enable),
+        Just(AuthCommand::Disable),
+        (name(), name(), any::<u64>())
+            .prop_map(|(name, token, revision)| AuthCommand::Authenticate { name, token, revision }),
+        (name(), proptest::option::of(bytes()))
+            .prop_map(|(name, password)| AuthCommand::UserAdd { name, password }),
+        name().prop_map(|name| AuthCommand::UserDelete { name }),
+        (name(), bytes()).prop_map(|(name, password)| AuthCommand::UserChangePassword { name, password }),
+        (name(), name()).prop_map(|(name, role)| AuthCommand::UserGrantRole { name, role }),
+        (name(), name()).prop_map(|(name, role)| AuthCommand::UserRevokeRole { name, role }),
+        name().prop_map(|name| AuthCommand::RoleAdd { name }),
+        name().prop_map(|name| AuthCommand::RoleDelete { name }),
+        granted,
+        (name(), bytes(), bytes())
+            .prop_map(|(name, key, range_end)| AuthCommand::RoleRevokePermission { name, key, range_end }),
+    ]
+}
+
 fn a_request() -> impl Strategy<Value = Request> {
     let command = prop_oneof![
         a_put().prop_map(Command::Put),
@@ -136,6 +162,7 @@ fn a_request() -> impl Strategy<Value = Request> {
             let cause = if disk { Cause::Disk } else { Cause::Held };
             Command::Cluster(ClusterCommand::Alarm(AlarmCommand { alarm, cause, raised }))
         }),
+        an_auth_command().prop_map(Command::Auth),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,
@@ -174,6 +201,9 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         range.prop_map(Outcome::Range),
         Just(Outcome::Compact),
         Just(Outcome::Cluster),
+        Just(Outcome::Auth),
+        (".{0,20}", any::<u64>())
+            .prop_map(|(token, revision)| Outcome::Authenticated { token, revision }),
         Just(Outcome::Admitted(None)),
         vec(an_alarm(), 0..3).prop_map(Outcome::Alarms),
         (1..u64::MAX).prop_map(|id| Outcome::Admitted(Some(NodeId(id))))
