@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::limits;
 
+mod initial;
+
+pub use initial::InitialCluster;
+
 /// Everything that a node needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,6 +25,8 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
+    /// Where else it listens.
+    pub also_listen: AlsoListen,
     /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
     pub advertise_client: Vec<String>,
     /// Name server to ask instead of the system's.
@@ -49,6 +55,7 @@ impl Config {
             listen_client: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_admin: None,
+            also_listen: AlsoListen::default(),
             advertise_client: Vec::new(),
             dns_server: None,
             tuning: Tuning::default(),
@@ -59,6 +66,17 @@ impl Config {
             grace_period: Duration::from_secs(10),
         }
     }
+}
+
+/// Addresses beside the first of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlsoListen {
+    /// For clients.
+    pub client: Vec<SocketAddr>,
+    /// For peers.
+    pub peer: Vec<SocketAddr>,
+    /// For probes and metrics.
+    pub admin: Vec<SocketAddr>,
 }
 
 /// Where the data lives.
@@ -89,6 +107,8 @@ pub enum Cluster {
         /// Peer addresses, by ordinal.
         peers: Vec<String>,
     },
+    /// With the members of an initial cluster and those that are added later by hand, as etcd's are (`setstone etcd`).
+    Initial(InitialCluster),
 }
 
 /// Where the desired number of pods comes from.
@@ -162,7 +182,7 @@ impl Config {
                 let own = peers.get(usize::from(*ordinal)).and_then(|own| own.rsplit_once(':'));
                 own.map(|(host, _)| host.to_owned())
             }
-            Cluster::Fixed { .. } | Cluster::Single => None,
+            Cluster::Fixed { .. } | Cluster::Single | Cluster::Initial(_) => None,
         };
         let place = host.map_or_else(|| reachable(bound), |host| format!("{host}:{}", bound.port()));
         vec![format!("http://{place}")]
@@ -181,6 +201,10 @@ impl Config {
         let mut listeners = vec![("client", self.listen_client)];
         listeners.extend((!matches!(self.cluster, Cluster::Single)).then_some(("peer", self.listen_peer)));
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));
+        let also = &self.also_listen;
+        for (name, addresses) in [("client", &also.client), ("peer", &also.peer), ("admin", &also.admin)] {
+            listeners.extend(addresses.iter().map(|address| (name, *address)));
+        }
         for (index, (one, address)) in listeners.iter().enumerate() {
             let taken =
                 listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
@@ -213,6 +237,7 @@ impl Cluster {
                 "ordinal {ordinal} is not in the list of {} peers, which counts from 0",
                 peers.len()
             )),
+            Self::Initial(initial) => initial.validate(),
             Self::Single | Self::StatefulSet { .. } | Self::Fixed { .. } => Ok(()),
         }
     }
@@ -230,7 +255,7 @@ impl Config {
                     + limits::HANDOVER_TIMEOUT
                     + limits::STOP_CLOSING
             }
-            Cluster::Single | Cluster::Fixed { .. } => self.drain_delay,
+            Cluster::Single | Cluster::Fixed { .. } | Cluster::Initial(_) => self.drain_delay,
         }
     }
 }

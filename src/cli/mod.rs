@@ -5,6 +5,7 @@
 //! [`crate::config::Config`] and starts a node.
 //!
 //! * `serve` `config` `settings` `signals`: a member
+//! * `etcd`: a member behind etcd's command line
 //! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease`: clients; `keys`: which keys they mean
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
@@ -27,6 +28,7 @@ mod completion;
 mod config;
 mod del;
 mod duration;
+mod etcd;
 mod events;
 pub mod exit;
 mod get;
@@ -111,6 +113,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Arguments>),
+    Etcd(etcd::Arguments),
     Get(get::Arguments),
     Put(put::Arguments),
     Del(del::Arguments),
@@ -134,9 +137,15 @@ enum Command {
 
 /// Reads the arguments of the process, does what they say, and returns what to exit with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let result = run(cli, &mut out).and_then(|exit| {
+    let words = etcd::called_for(std::env::args_os());
+    let cli = if words.is_none() { Some(Cli::parse()) } else { None };
+    // Not locked: the log of `etcd` may go there too.
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let result = match (cli, words) {
+        (Some(cli), _) => run(cli, &mut out),
+        (None, words) => etcd::words(&words.unwrap_or_default(), &mut out),
+    };
+    let result = result.and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });
@@ -157,6 +166,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     let global = &global;
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Etcd(arguments) => etcd::run(&arguments, out),
         Command::Bench(arguments) => bench::run(&arguments, global, out),
         Command::Check(arguments) => check::run(&arguments, global, out),
         Command::Recover(arguments) => recover::recover(arguments, global, out),

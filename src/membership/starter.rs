@@ -38,6 +38,8 @@ pub struct StarterConfig {
     pub own: Own,
     /// Number of pods at the first install; 1 for a single node.
     pub expected: u16,
+    /// Ordinals of others that were named to this process.
+    pub named: std::collections::BTreeSet<crate::identity::Ordinal>,
     /// The desired size, as its source says, and what else the leader's plan goes by.
     pub outlook: Outlook,
     /// Told when somebody cannot wait for the next look at the size.
@@ -393,6 +395,7 @@ impl Starter {
                 Some(Request::Recover(recovery)) => Some(recovery.clone()),
                 Some(Request::Bootstrap {}) | None => None,
             },
+            named: self.config.named.clone(),
             takes_part: self.takes_part,
             ready_for: self.first_ready.map(|ready| now.duration_since(ready)),
         }

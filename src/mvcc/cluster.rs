@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Outcome;
+pub use super::by_hand::{Added, Adding, ByHand};
 pub use super::event_log::{ClusterEvent, EventLog};
 use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
@@ -28,6 +29,17 @@ pub enum ClusterCommand {
     /// The first entry after a recovery: what was acknowledged may be lost, so no revision that anybody saw is given to another
     /// write, and whoever followed the store from there is told that it was compacted.
     RaiseRevision(u32),
+    /// Somebody may join as a new member (etcd's `MemberAdd`, outside a `StatefulSet`).
+    Add(Adding),
+    /// No disk of this ordinal is admitted any more (etcd's `MemberRemove`, outside a `StatefulSet`).
+    Dismiss(Ordinal),
+    /// A member that was added and has not joined is expected at these URLs (etcd's `MemberUpdate`).
+    Expect {
+        /// Its ordinal.
+        ordinal: Ordinal,
+        /// Its peer URLs.
+        peer_urls: Vec<String>,
+    },
 }
 
 /// More pods than a cluster can have.
@@ -118,6 +130,8 @@ pub struct Cluster {
     pub desired: Option<OrdinalRange>,
     /// What members decided, for people.
     pub events: EventLog,
+    /// Ordinals that somebody added or dismissed by hand; none in a `StatefulSet`.
+    pub by_hand: BTreeMap<Ordinal, ByHand>,
 }
 
 /// Which items of the cluster state are others now: for whoever writes them.
@@ -127,6 +141,7 @@ pub struct Touched {
     pub(super) admissions: BTreeSet<Ordinal>,
     pub(super) desired: bool,
     pub(super) events: BTreeSet<u64>,
+    pub(super) by_hand: BTreeSet<Ordinal>,
 }
 
 impl Cluster {
@@ -155,7 +170,19 @@ impl Cluster {
                 Outcome::Cluster
             }
             // The revision is not here; `apply` raises it.
-            ClusterCommand::RaiseRevision(_) => Outcome::Cluster,
+            ClusterCommand::RaiseRevision(_) => {
+                self.forget_expected(touched);
+                Outcome::Cluster
+            }
+            ClusterCommand::Add(adding) => Outcome::Admitted(self.add(adding, index, touched)),
+            ClusterCommand::Dismiss(ordinal) => {
+                self.dismiss(*ordinal, touched);
+                Outcome::Cluster
+            }
+            ClusterCommand::Expect { ordinal, peer_urls } => {
+                self.expect(*ordinal, peer_urls, touched);
+                Outcome::Cluster
+            }
         }
     }
 
@@ -173,6 +200,12 @@ impl Cluster {
     /// The same nonce gets the same id, until the disk may have acknowledged something under it: a disk that asks once more after
     /// that was rolled back.
     fn admit(&mut self, ordinal: Ordinal, nonce: u64, index: u64, touched: &mut Touched) -> Option<NodeId> {
+        if matches!(self.by_hand.get(&ordinal), Some(ByHand::Dismissed)) {
+            return None;
+        }
+        if let Some(id) = self.claim(ordinal, nonce, touched) {
+            return Some(id);
+        }
         if let Some(newest) = self.admissions.get(&ordinal) {
             let unused = newest.standing <= Standing::Learner && !self.marks.contains_key(&newest.id);
             if newest.nonce == nonce && unused {
@@ -212,6 +245,7 @@ impl Cluster {
                 touched.admissions.insert(*ordinal);
             }
         }
+        self.note_promoted(members, touched);
         let removed = self.removed(&members.keys().copied().collect());
         let is_removed = |id: &NodeId| {
             !members.contains_key(id)

@@ -110,6 +110,9 @@ impl State {
                 self.cluster.admissions.insert(ordinal, admission);
             }
             Item::Lease(id, lease) => self.leases.load(id, lease),
+            Item::ByHand(ordinal, by_hand) => {
+                self.cluster.by_hand.insert(ordinal, by_hand);
+            }
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }

@@ -15,6 +15,7 @@
 //! | `command` | what the log holds and what comes back |
 //! | `check` | what is wrong with a request, before it is proposed |
 //! | `cluster` | cluster state that is not a key |
+//! | `by_hand` | members that were added or removed by hand, outside a `StatefulSet` |
 //! | `lease` | what is granted, and which keys hang on it |
 //! | `event_log` | what the members decided, for people |
 //! | `state` | [`State`]: what it is made of |
@@ -31,6 +32,7 @@
 
 mod apply;
 mod blocks;
+mod by_hand;
 pub mod check;
 pub mod cluster;
 pub mod command;

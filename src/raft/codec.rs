@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
 use crate::identity::{NodeId, OrdinalRange};
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
     SortTarget, Txn, TxnOp,
@@ -245,6 +245,15 @@ fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
             text: text.clone(),
         }),
         ClusterCommand::RaiseRevision(by) => Log::RaiseRevision(*by),
+        ClusterCommand::Add(Adding { peer_urls, learner, most_learners }) => Log::Add(log::AddMember {
+            peer_urls: peer_urls.clone(),
+            learner: *learner,
+            most_learners: *most_learners,
+        }),
+        ClusterCommand::Dismiss(ordinal) => Log::Dismiss(u32::from(*ordinal)),
+        ClusterCommand::Expect { ordinal, peer_urls } => {
+            Log::Expect(log::ExpectMember { ordinal: u32::from(*ordinal), peer_urls: peer_urls.clone() })
+        }
     };
     log::ClusterCommand { command: Some(command) }
 }
@@ -264,6 +273,13 @@ fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, Code
             ClusterCommand::Note(ClusterEvent::new(id, at_millis, &source, &text))
         }
         Log::RaiseRevision(by) => ClusterCommand::RaiseRevision(by),
+        Log::Add(log::AddMember { peer_urls, learner, most_learners }) => {
+            ClusterCommand::Add(Adding { peer_urls, learner, most_learners })
+        }
+        Log::Dismiss(ordinal) => ClusterCommand::Dismiss(small_number("an ordinal", ordinal)?),
+        Log::Expect(log::ExpectMember { ordinal, peer_urls }) => {
+            ClusterCommand::Expect { ordinal: small_number("an ordinal", ordinal)?, peer_urls }
+        }
     })
 }
 
