@@ -233,6 +233,9 @@ impl Membership for MembershipService {
         }
         let outcome = match admitted {
             Ok(id) => peer::admit_response::Outcome::NodeId(id.0),
+            Err(refusal @ AdmitRefusal::NotListed(..)) => {
+                peer::admit_response::Outcome::Never(refusal.to_string())
+            }
             Err(refusal) => peer::admit_response::Outcome::Refused(refusal.to_string()),
         };
         Ok(Response::new(peer::AdmitResponse { outcome: Some(outcome) }))
