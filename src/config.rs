@@ -9,6 +9,9 @@ use crate::limits;
 mod auth;
 
 pub use auth::{AuthConfig, Jwt, Tokens};
+mod initial;
+
+pub use initial::InitialCluster;
 
 /// Everything that a node needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
+    /// Where else it listens.
+    pub also_listen: AlsoListen,
     /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
     pub advertise_client: Vec<String>,
     /// Origins whose web pages may read answers on the client port; empty, or with `*` in it: all.
@@ -57,6 +62,7 @@ impl Config {
             listen_client: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_admin: None,
+            also_listen: AlsoListen::default(),
             advertise_client: Vec::new(),
             cors: Vec::new(),
             dns_server: None,
@@ -69,6 +75,17 @@ impl Config {
             grace_period: Duration::from_secs(10),
         }
     }
+}
+
+/// Addresses beside the first of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlsoListen {
+    /// For clients.
+    pub client: Vec<SocketAddr>,
+    /// For peers.
+    pub peer: Vec<SocketAddr>,
+    /// For probes and metrics.
+    pub admin: Vec<SocketAddr>,
 }
 
 /// Where the data lives.
@@ -99,6 +116,8 @@ pub enum Cluster {
         /// Peer addresses, by ordinal.
         peers: Vec<String>,
     },
+    /// With the members of an initial cluster and those that are added later by hand, as etcd's are (`setstone etcd`).
+    Initial(InitialCluster),
 }
 
 /// Where the desired number of pods comes from.
@@ -240,7 +259,7 @@ impl Config {
                 let own = peers.get(usize::from(*ordinal)).and_then(|own| own.rsplit_once(':'));
                 own.map(|(host, _)| host.to_owned())
             }
-            Cluster::Fixed { .. } | Cluster::Single => None,
+            Cluster::Fixed { .. } | Cluster::Single | Cluster::Initial(_) => None,
         };
         let place = host.map_or_else(|| reachable(bound), |host| format!("{host}:{}", bound.port()));
         vec![format!("http://{place}")]
@@ -260,6 +279,10 @@ impl Config {
         let mut listeners = vec![("client", self.listen_client)];
         listeners.extend((!matches!(self.cluster, Cluster::Single)).then_some(("peer", self.listen_peer)));
         listeners.extend(self.listen_admin.map(|address| ("admin", address)));
+        let also = &self.also_listen;
+        for (name, addresses) in [("client", &also.client), ("peer", &also.peer), ("admin", &also.admin)] {
+            listeners.extend(addresses.iter().map(|address| (name, *address)));
+        }
         for (index, (one, address)) in listeners.iter().enumerate() {
             let taken =
                 listeners.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
@@ -292,6 +315,7 @@ impl Cluster {
                 "ordinal {ordinal} is not in the list of {} peers, which counts from 0",
                 peers.len()
             )),
+            Self::Initial(initial) => initial.validate(),
             Self::Single | Self::StatefulSet { .. } | Self::Fixed { .. } => Ok(()),
         }
     }
@@ -309,7 +333,7 @@ impl Config {
                     + limits::HANDOVER_TIMEOUT
                     + limits::STOP_CLOSING
             }
-            Cluster::Single | Cluster::Fixed { .. } => self.drain_delay,
+            Cluster::Single | Cluster::Fixed { .. } | Cluster::Initial(_) => self.drain_delay,
         }
     }
 }

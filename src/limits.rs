@@ -28,6 +28,10 @@ pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// so that of writes that follow each other each tells of the one before; short, because a follower's readers without a
 /// quorum and its watchers see that much later what was written.
 pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
+/// URLs that one member may have of one kind: etcd's examples have two.
+pub const MEMBER_URLS: usize = 16;
+/// Bytes of a URL or name of a member: a name in DNS has 253.
+pub const URL_BYTES: usize = 512;
 /// Shortest election time-out.
 pub const ELECTION_MIN: Duration = Duration::from_millis(400);
 /// Longest election time-out; also the lease that a leader has from its followers.

@@ -7,7 +7,8 @@ use tonic::Code;
 use super::permission::Caller;
 use super::{Shared, convert, texts};
 use crate::identity::NodeId;
-use crate::membership::{Wish, WishRefusal};
+use crate::limits;
+use crate::membership::{Update, Wish, WishRefusal};
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{Command, Request};
 use crate::proto::client;
@@ -41,26 +42,61 @@ pub(super) async fn member_promote(
     Ok(grpc::encode(&pb::MemberPromoteResponse { header, members }))
 }
 
-/// Takes the peer URLs that a member has. Others it cannot have: members are found by the names of their pods.
+/// Changes the peer URLs of a member, outside a `StatefulSet`. In one it takes only those that the member has: members are found by the
+/// names of their pods.
 pub(super) async fn member_update(api: &Shared, request: pb::MemberUpdateRequest) -> Result<Bytes, Failure> {
-    if request.peer_ur_ls.is_empty() {
-        return Err(texts::MEMBER_BAD_URLS.into());
-    }
+    // etcd takes whatever it is given here; what nobody could dial helps nobody.
+    let peer_urls = peer_urls(request.peer_ur_ls)?;
     api.store.barrier().await.map_err(|error| texts::failure(&error))?;
-    let (header, members) = listed(api);
+    let (_, members) = listed(api);
     let member = members.iter().find(|member| member.id == request.id).ok_or(texts::MEMBER_NOT_FOUND)?;
-    if member.peer_ur_ls != request.peer_ur_ls {
-        return Err(follows_pods(&format!("{} is reached at {}", member.name, member.peer_ur_ls.join(","))));
+    if member.peer_ur_ls != peer_urls {
+        let update = Update { id: NodeId(request.id), peer_urls, published: None };
+        fulfil(api, Wish::Update(update)).await?;
     }
+    let (header, members) = listed(api);
     Ok(grpc::encode(&pb::MemberUpdateResponse { header, members }))
 }
 
-/// Refused: pods become members by themselves, when there should be more of them.
-pub(super) fn member_add(request: &pb::MemberAddRequest) -> Result<Bytes, Failure> {
-    if request.peer_ur_ls.is_empty() {
-        return Err(texts::MEMBER_BAD_URLS.into());
+/// Lets somebody join, outside a `StatefulSet`. In one it is refused: pods become members by themselves, when there should be more of them.
+pub(super) async fn member_add(api: &Shared, request: pb::MemberAddRequest) -> Result<Bytes, Failure> {
+    let peer_urls = peer_urls(request.peer_ur_ls)?;
+    let is_taken = |url: &String| peer_urls.contains(url);
+    if api.store.members().iter().any(|member| member.peer_urls.iter().any(is_taken)) {
+        return Err(texts::PEER_URL_EXISTS.into());
     }
-    Err(follows_pods("scale the StatefulSet, and the new pod joins by itself"))
+    let id = api.operator.add(peer_urls.clone(), request.is_learner).await.map_err(refused)?;
+    api.store.barrier().await.map_err(|error| texts::failure(&error))?;
+    let (header, members) = listed(api);
+    let member = pb::Member {
+        id: id.0,
+        peer_ur_ls: peer_urls,
+        is_learner: request.is_learner,
+        ..pb::Member::default()
+    };
+    Ok(grpc::encode(&pb::MemberAddResponse { header, member: Some(member), members }))
+}
+
+/// URLs that a member can have, sorted as etcd sorts them.
+fn peer_urls(urls: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut urls: Vec<String> = urls.iter().map(|url| url.trim().to_owned()).collect();
+    urls.sort();
+    let few = (1..=limits::MEMBER_URLS).contains(&urls.len());
+    if few && urls.iter().all(|url| is_peer_url(url)) { Ok(urls) } else { Err(texts::MEMBER_BAD_URLS.into()) }
+}
+
+/// A scheme, a host and a port, and nothing else.
+fn is_peer_url(url: &str) -> bool {
+    let Some((scheme, place)) = url.split_once("://") else { return false };
+    let Some((host, port)) = place.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    matches!(scheme, "http" | "https")
+        && is_host
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+        && url.len() <= limits::URL_BYTES
 }
 
 fn follows_pods(what: &str) -> Failure {
@@ -68,16 +104,23 @@ fn follows_pods(what: &str) -> Failure {
 }
 
 async fn fulfil(api: &Shared, wish: Wish) -> Result<(), Failure> {
-    api.operator.fulfil(wish).await.map_err(|refusal| match refusal {
+    api.operator.fulfil(wish).await.map_err(refused)?;
+    // What the leader committed is to be in the answer, also in that of a follower.
+    api.store.barrier().await.map_err(|error| texts::failure(&error))
+}
+
+fn refused(refusal: WishRefusal) -> Failure {
+    match refusal {
         WishRefusal::NotMember => texts::MEMBER_NOT_FOUND.into(),
         WishRefusal::NotLearner => texts::MEMBER_NOT_LEARNER.into(),
         WishRefusal::NotCaughtUp => texts::LEARNER_NOT_READY.into(),
         WishRefusal::TooFew => texts::NOT_ENOUGH_STARTED.into(),
+        WishRefusal::UrlTaken => texts::PEER_URL_EXISTS.into(),
+        WishRefusal::TooManyLearners => texts::TOO_MANY_LEARNERS.into(),
+        WishRefusal::Unhealthy => texts::UNHEALTHY.into(),
         WishRefusal::Against(what) => follows_pods(&what),
-        WishRefusal::NotCommitted(_) => texts::TIMED_OUT.into(),
-    })?;
-    // What the leader committed is to be in the answer, also in that of a follower.
-    api.store.barrier().await.map_err(|error| texts::failure(&error))
+        WishRefusal::NotCommitted(_) | WishRefusal::Unknown(_) => texts::TIMED_OUT.into(),
+    }
 }
 
 /// The header of answers about members has no revision, as in etcd.
@@ -110,4 +153,24 @@ pub(super) fn events(api: &Shared) -> Bytes {
         |EventInfo { number, at_millis, source, text }| client::Event { number, at_millis, source, text };
     let events = api.store.events().into_iter().map(event).collect();
     grpc::encode(&client::EventsResponse { header: Some(header(api)), events })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_urls_are_those_that_etcd_takes() {
+        let taken = |urls: &[&str]| peer_urls(urls.iter().map(|url| (*url).to_owned()).collect());
+        for good in ["http://10.0.0.1:2380", "https://a-b.example:1", " http://[::1]:2380 "] {
+            assert_eq!(taken(&[good]), Ok(vec![good.trim().to_owned()]));
+        }
+        assert_eq!(taken(&["http://b:1", "http://a:1"]), Ok(vec!["http://a:1".into(), "http://b:1".into()]));
+        for bad in
+            ["", "a:1", "http://a", "http://a:1/", "http://a:1/x", "http://:1", "ftp://a:1", "http://a:0", "http://[a]:1"]
+        {
+            assert_eq!(taken(&[bad]), Err(texts::MEMBER_BAD_URLS.into()), "{bad}");
+        }
+        assert!(taken(&[]).is_err());
+    }
 }

@@ -25,9 +25,6 @@ pub(super) enum PortKind {
     Admin,
 }
 
-/// Ordinal from which on members were added by `MemberAdd`; etcd's rules for learners hold for those only.
-const FIRST_ADDED_ORDINAL: u16 = 32_768;
-
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -202,8 +199,7 @@ fn data_corruption(api: &Shared) -> Result<(), String> {
 
 /// Our own spares serve everything; only a learner that was added by hand is none to send clients to.
 fn non_learner(api: &Shared) -> Result<(), String> {
-    let position = api.store.position();
-    if position.is_learner && position.member.ordinal() >= FIRST_ADDED_ORDINAL {
+    if api.store.position().is_held_back {
         return Err("not supported for learner".into());
     }
     Ok(())

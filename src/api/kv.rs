@@ -23,6 +23,9 @@ pub(super) async fn range(
     request: pb::RangeRequest,
 ) -> Result<Bytes, Failure> {
     let serializable = request.serializable;
+    if !serializable && api.store.is_held_back() {
+        return Err(texts::LEARNER_NOT_SUPPORTED.into());
+    }
     let range = convert::range(request)?;
     if !serializable {
         api.store.barrier().await.map_err(|error| texts::failure(&error))?;

@@ -96,6 +96,8 @@ const STREAMING: &[&str] = &[
 
 /// Methods that stream and are served here.
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
+/// What a learner serves, too.
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const OBSERVE: &str = "/v3electionpb.Election/Observe";
@@ -177,6 +179,10 @@ async fn unary(
         api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
     }
+    // As in etcd; of ours, what people look at.
+    if api.store.is_held_back() && !matches!(method, Unary::Status | Unary::Range | Unary::Events) {
+        return Err(texts::LEARNER_NOT_SUPPORTED.into());
+    }
     let rule = permission::rule(method);
     let caller = &permission::admit(api, rule, request.headers(), request.extensions()).await?;
     let body = request.into_body();
@@ -220,7 +226,7 @@ async fn unary(
         }
         Unary::Leader => Box::pin(election::leader(api, caller, answers, received(api, body).await?.0)).await,
         Unary::Resign => Box::pin(election::resign(api, caller, received(api, body).await?.0)).await,
-        Unary::MemberAdd => cluster::member_add(&received(api, body).await?.0),
+        Unary::MemberAdd => cluster::member_add(api, received(api, body).await?.0).await,
         Unary::MemberRemove => cluster::member_remove(api, received(api, body).await?.0).await,
         Unary::MemberUpdate => cluster::member_update(api, received(api, body).await?.0).await,
         Unary::MemberPromote => cluster::member_promote(api, received(api, body).await?.0).await,
@@ -311,6 +317,10 @@ async fn other(
     request: Request<RequestBody>,
 ) -> Response<AnswerBody> {
     let path = request.uri().path();
+    let own = STREAMING.iter().any(|service| path.get(1..).is_some_and(|rest| rest.starts_with(service)));
+    if api.store.is_held_back() && !own && path != SNAPSHOT {
+        return grpc::failure(&texts::LEARNER_NOT_SUPPORTED.into());
+    }
     match path {
         WATCH => return watch::watch(api, answers, budget, request),
         KEEP_ALIVE => return lease::keep_alive(api, request).await,

@@ -79,6 +79,14 @@ texts! {
     NOT_ENOUGH_STARTED = FailedPrecondition "re-configuration failed due to not enough started members";
     /// No peer URL, or one that is none.
     MEMBER_BAD_URLS = InvalidArgument "given member URLs are invalid";
+    /// A peer URL is another member's.
+    PEER_URL_EXISTS = FailedPrecondition "Peer URLs already exists";
+    /// There are as many learners as there may be.
+    TOO_MANY_LEARNERS = FailedPrecondition "too many learner members in cluster";
+    /// Too few members answer for a change of the membership.
+    UNHEALTHY = Unavailable "unhealthy cluster";
+    /// A learner serves little.
+    LEARNER_NOT_SUPPORTED = FailedPrecondition "rpc not supported for learner";
     /// Only the leader does this.
     NOT_LEADER = FailedPrecondition "not leader";
     /// It cannot lead: it is no voter.

@@ -80,6 +80,8 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         Cluster::Single => 0,
         Cluster::StatefulSet { pod, .. } => pod.ordinal,
         Cluster::Fixed { ordinal, .. } => *ordinal,
+        // Only `setstone etcd` makes those.
+        Cluster::Initial(_) => 0,
     };
     let name = match texts.get("name", name)? {
         Some(name) => name,
@@ -110,6 +112,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         listen_client,
         listen_peer,
         listen_admin,
+        also_listen: crate::config::AlsoListen::default(),
         advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
         cors: texts.get("cors", origins)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,

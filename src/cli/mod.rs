@@ -9,6 +9,7 @@
 //!   `credentials`: who calls
 //! * `alarm` `defrag` `snapshot` `snapshot_status`: maintenance
 //! * `auth` `user` `role`: who may what
+//! * `etcd`: a member behind etcd's command line
 //! * `bench`: a load generator
 //! * `check`: a data directory, offline
 //! * `recover`: what a human asks a pod for
@@ -35,6 +36,7 @@ mod defrag;
 mod del;
 mod duration;
 mod elect;
+mod etcd;
 mod events;
 pub mod exit;
 mod get;
@@ -150,6 +152,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Arguments>),
+    Etcd(etcd::Arguments),
     Get(get::Arguments),
     Put(put::Arguments),
     Del(del::Arguments),
@@ -181,9 +184,15 @@ enum Command {
 
 /// Reads the arguments of the process, does what they say, and returns what to exit with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let result = run(cli, &mut out).and_then(|exit| {
+    let words = etcd::called_for(std::env::args_os());
+    let cli = if words.is_none() { Some(Cli::parse()) } else { None };
+    // Not locked: the log of `etcd` may go there too.
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let result = match (cli, words) {
+        (Some(cli), _) => run(cli, &mut out),
+        (None, words) => etcd::words(&words.unwrap_or_default(), &mut out),
+    };
+    let result = result.and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });
@@ -204,6 +213,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     let global = &global;
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Etcd(arguments) => etcd::run(&arguments, out),
         Command::Bench(arguments) => bench::run(&arguments, global, out),
         Command::Check(arguments) => check::run(&arguments, global, out),
         Command::Recover(arguments) => recover::recover(arguments, global, out),

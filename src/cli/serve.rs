@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -11,6 +12,7 @@ use super::config::{self, LogFormat, Settings, World};
 use super::exit::{Exit, Failure};
 use super::settings::Flags;
 use super::signals::Signals;
+use crate::config::{Cluster, Config, InitialCluster};
 use crate::error::Error;
 use crate::node::Node;
 
@@ -45,9 +47,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = config::resolve(&arguments.flags, &world)
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     start_log(&settings)?;
+    run_in_runtime(serve(settings.config, settings.exit_with_stdin, ""))
+}
+
+/// Runs a member as `setstone etcd` does: it says what etcd says when it serves, and one that was to go on alone starts anew once that is
+/// decided, because consensus begins with the new cluster.
+pub(super) fn etcd(mut config: Config) -> Result<Exit, Failure> {
+    const READY: &str = "ready to serve client requests";
+    run_in_runtime(async {
+        let forced = match &mut config.cluster {
+            Cluster::Initial(initial) => std::mem::replace(&mut initial.force_new, false).then(|| initial.clone()),
+            _ => None,
+        };
+        let Some(initial) = forced else { return serve(config, false, READY).await };
+        let force = InitialCluster { force_new: true, ..initial };
+        let alone = Config { cluster: Cluster::Initial(force), ..config.clone() };
+        match serve(alone, false, READY).await {
+            Err(failure) if failure.exit == Exit::Disk => {
+                tracing::info!(reason = %failure, "starting anew");
+                serve(config, false, READY).await
+            }
+            other => other,
+        }
+    })
+}
+
+fn run_in_runtime(member: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(member);
     // Whatever still runs has nothing to say any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -59,11 +87,14 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
+/// As long as a member may wait for others.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+
 /// What to log of consensus, unless it is named: it tells every step at level info and every lost heartbeat as a warning,
 /// hundreds of lines a second while a member is down. What a person needs of it, `raft` tells once.
 const QUIET: &str = "openraft=error";
 
-fn log_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+pub(super) fn log_filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     EnvFilter::try_new(format!("{QUIET},{text}"))
 }
 
@@ -82,11 +113,12 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
     started.map_err(|error| Failure::new(Exit::Failed, format!("the log cannot be started: {error}")))
 }
 
-async fn serve(settings: Settings) -> Result<Exit, Failure> {
+/// Runs a member until a signal stops it. `says`, if it is not empty, is logged once it serves.
+async fn serve(config: Config, exit_with_stdin: bool, says: &str) -> Result<Exit, Failure> {
     // Before anything is started: no signal may find a member that does not listen yet.
-    let mut signals = Signals::new(settings.exit_with_stdin)?;
+    let mut signals = Signals::new(exit_with_stdin)?;
     let node = tokio::select! {
-        started = Node::start(settings.config) => started.map_err(|error| start_failure(&error))?,
+        started = Node::start(config) => started.map_err(|error| start_failure(&error))?,
         reason = signals.next() => {
             tracing::info!(reason, "stopped before it was started");
             return Ok(Exit::Ok);
@@ -94,7 +126,15 @@ async fn serve(settings: Settings) -> Result<Exit, Failure> {
     };
     let addresses = node.addresses();
     tracing::info!(client = %addresses.client, peer = ?addresses.peer, admin = ?addresses.admin, "listening");
+    let serves = async {
+        if says.is_empty() || node.ready(Instant::now() + FOR_EVER).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tracing::info!("{says}");
+        std::future::pending::<()>().await;
+    };
     let failure = tokio::select! {
+        () = serves => None,
         reason = signals.next() => {
             tracing::info!(reason, "stopping; a second signal hurries");
             None

@@ -19,6 +19,7 @@ use super::guarded::Guarded;
 use super::timing::{Next, OwnName, OwnNext, Said, Whereabouts};
 use super::{Directory, Peer};
 use crate::env::{Env, Lookup, Names, Network};
+use crate::identity::Ordinal;
 use crate::limits;
 
 /// What is known of a peer's name: the three values of rule 2, and "not asked yet".
@@ -58,6 +59,8 @@ pub struct AddressBook {
 struct State {
     own: OwnName,
     peers: BTreeMap<String, Entry>,
+    /// Where members are that may move.
+    moved: BTreeMap<Ordinal, Peer>,
     uses: u64,
 }
 
@@ -95,7 +98,12 @@ impl AddressBook {
             directory,
             names,
             network,
-            state: Mutex::new(State { own: OwnName::new(at), peers: BTreeMap::new(), uses: 0 }),
+            state: Mutex::new(State {
+                own: OwnName::new(at),
+                peers: BTreeMap::new(),
+                moved: BTreeMap::new(),
+                uses: 0,
+            }),
             own_asking: AsyncMutex::new(()),
             service: AsyncMutex::new(None),
         })
@@ -163,8 +171,27 @@ impl AddressBook {
         });
     }
 
+    /// The membership has this member here. If it was elsewhere, connections to there are cut, and channels lead here from now on.
+    pub fn moved(&self, peer: &Peer) {
+        if !self.directory.follows_members() {
+            return;
+        }
+        let before = {
+            let mut state = self.state.lock();
+            if state.moved.len() >= limits::PEERS && !state.moved.contains_key(&peer.ordinal) {
+                return;
+            }
+            state.moved.insert(peer.ordinal, peer.clone())
+        };
+        if let Some(before) = before.filter(|before| before != peer) {
+            self.with(&before, Entry::cut);
+        }
+    }
+
     /// Opens a connection to a peer. Errors say, for people, why there is none; the caller tries again later.
     pub(super) async fn dial(self: &Arc<Self>, peer: &Peer) -> io::Result<Guarded> {
+        let moved = self.state.lock().moved.get(&peer.ordinal).cloned();
+        let peer = moved.as_ref().unwrap_or(peer);
         let (addresses, cut) = self.addresses(peer).await.map_err(io::Error::other)?;
         let mut last = io::Error::other(format!("{peer} has no address"));
         for address in addresses {
@@ -258,7 +285,7 @@ impl AddressBook {
     }
 
     async fn ask(&self, peer: &Peer) -> Result<(), String> {
-        let fixed = matches!(self.directory, Directory::Fixed { .. });
+        let fixed = self.directory.service().is_none();
         // The own name first. While it is not right, another's address is still worth dialling, because whoever answers there says
         // who it is; and the hello that reaches it lends this pod's address long before a name server's cache forgets that
         // this pod was absent. Only an absence must not be believed then.
@@ -347,7 +374,7 @@ impl AddressBook {
 
     /// Why no name may be asked yet, if so.
     fn own_reason(&self) -> Option<String> {
-        if matches!(self.directory, Directory::Fixed { .. }) {
+        if self.directory.service().is_none() {
             return None;
         }
         let state = self.state.lock();

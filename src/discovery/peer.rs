@@ -74,6 +74,13 @@ pub enum Directory {
         /// All of them, this node included.
         peers: Vec<Peer>,
     },
+    /// Members by ordinal, which may move and may be joined by others: the membership is the truth about where they are.
+    Members {
+        /// This node.
+        own: Peer,
+        /// Those that are known from outside, this node included.
+        peers: Vec<Peer>,
+    },
 }
 
 impl Directory {
@@ -96,7 +103,7 @@ impl Directory {
     pub fn own(&self) -> Peer {
         match self {
             Self::Pods(facts) => pod(facts, facts.ordinal),
-            Self::Fixed { own, .. } => own.clone(),
+            Self::Fixed { own, .. } | Self::Members { own, .. } => own.clone(),
         }
     }
 
@@ -105,7 +112,23 @@ impl Directory {
         match self {
             Self::Pods(facts) => Some(pod(facts, ordinal)),
             Self::Fixed { peers, .. } => peers.get(usize::from(ordinal)).cloned(),
+            Self::Members { peers, .. } => peers.iter().find(|peer| peer.ordinal == ordinal).cloned(),
         }
+    }
+
+    /// The pod of an ordinal, for whom a membership has `address`. In a `StatefulSet` the name is the truth, and a membership's address
+    /// only helps where the directory has none; of members that may move, the membership knows better.
+    pub fn peer_at(&self, ordinal: Ordinal, address: Option<&str>) -> Option<Peer> {
+        let by_address = || Peer::parse(ordinal, address?).ok();
+        match self {
+            Self::Pods(_) | Self::Fixed { .. } => self.peer(ordinal).or_else(by_address),
+            Self::Members { .. } => by_address().or_else(|| self.peer(ordinal)),
+        }
+    }
+
+    /// Whether members may move, so that their memberships must be followed.
+    pub fn follows_members(&self) -> bool {
+        matches!(self, Self::Members { .. })
     }
 
     /// The pod that goes by this name (see [`Directory::name_of`]); `None` if none can.
@@ -118,6 +141,7 @@ impl Directory {
                 (peer.fqdn == name).then_some(peer)
             }
             Self::Fixed { peers, .. } => peers.iter().find(|peer| peer.to_string() == name).cloned(),
+            Self::Members { .. } => self.peer(name.strip_prefix(MEMBER)?.parse().ok()?),
         }
     }
 
@@ -125,7 +149,7 @@ impl Directory {
     pub fn service(&self) -> Option<String> {
         match self {
             Self::Pods(facts) => Some(facts.service_fqdn()),
-            Self::Fixed { .. } => None,
+            Self::Fixed { .. } | Self::Members { .. } => None,
         }
     }
 
@@ -133,19 +157,23 @@ impl Directory {
     pub fn own_name(&self) -> String {
         match self {
             Self::Pods(facts) => facts.pod_name.clone(),
-            Self::Fixed { own, .. } => own.to_string(),
+            Self::Fixed { own, .. } | Self::Members { own, .. } => own.to_string(),
         }
     }
 
     /// The name under which a pod is asked who it is, and by which it answers: its FQDN; in a fixed list, where several may
-    /// share a host, host and port.
+    /// share a host, host and port; of members that may move, the ordinal.
     pub fn name_of(&self, peer: &Peer) -> String {
         match self {
             Self::Pods(_) => peer.fqdn.clone(),
             Self::Fixed { .. } => peer.to_string(),
+            Self::Members { .. } => format!("{MEMBER}{}", peer.ordinal),
         }
     }
 }
+
+/// Begin of the name of a member that may move.
+const MEMBER: &str = "member-";
 
 /// A name in DNS or an IPv4 address. Longer names than 253 bytes do not exist.
 fn is_name(host: &str) -> bool {
@@ -185,5 +213,19 @@ mod tests {
         assert_eq!(directory.peer(2), None);
         assert_eq!(directory.name_of(&directory.peer(0).unwrap()), "127.0.0.1:1001");
         assert!(Directory::fixed(2, &list).is_err());
+    }
+
+    #[test]
+    fn members_that_may_move_are_where_the_membership_says() {
+        let at = |ordinal, address: &str| Peer::parse(ordinal, address).unwrap();
+        let peers = vec![at(0, "a:1"), at(32_768, "b:1")];
+        let directory = Directory::Members { own: at(0, "a:1"), peers };
+        assert_eq!(directory.peer_at(32_768, Some("c:2")), Some(at(32_768, "c:2")));
+        assert_eq!(directory.peer_at(32_768, None), Some(at(32_768, "b:1")));
+        assert_eq!(directory.peer_at(32_768, Some("nonsense")), Some(at(32_768, "b:1")));
+        assert_eq!(directory.peer_at(1, None), None);
+        let name = directory.name_of(&at(32_768, "c:2"));
+        assert_eq!(directory.find(&name), Some(at(32_768, "b:1")), "a name says nothing of the address");
+        assert_eq!(directory.find("member-7"), None);
     }
 }

@@ -22,7 +22,7 @@ pub use disk::{Boot, DiskState, Identity, LastStop};
 pub use file::{IDENTITY_FORMAT, IdentityError, IdentityFile};
 pub use lineage::Lineage;
 pub use members::{Member, Membership};
-pub use node_id::{ClusterId, NodeId, Ordinal};
+pub use node_id::{ClusterId, FIRST_ADDED, NodeId, Ordinal};
 pub use pod::{CLIENT_PORT, PEER_PORT, PodError, PodFacts};
 pub use range::OrdinalRange;
 pub use request::{REQUEST_FILE, Recovery, Request};

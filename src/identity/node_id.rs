@@ -24,6 +24,9 @@ impl fmt::Display for ClusterId {
 /// The ordinal of a pod in its `StatefulSet`.
 pub type Ordinal = u16;
 
+/// From here on are the ordinals of members that were added by `MemberAdd`, outside a `StatefulSet`.
+pub const FIRST_ADDED: Ordinal = 32_768;
+
 /// One incarnation of one disk: `ordinal << 48 | incarnation`. Never used again (DESIGN section 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);

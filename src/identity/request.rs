@@ -32,6 +32,14 @@ pub struct Recovery {
     pub node: NodeId,
     /// Names of the pods that do not answer and whose disks are gone for good.
     pub gone: BTreeSet<String>,
+    /// Whoever does not answer is gone for good (`setstone etcd --force-new-cluster`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub everyone: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde wants it.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Request {
@@ -102,8 +110,10 @@ mod tests {
             cluster: ClusterId(0xfeed_0000_0000_0001),
             node: NodeId::new(2, 9),
             gone: ["setstone-1".to_owned()].into(),
+            everyone: false,
         };
-        for request in [Request::Bootstrap {}, Request::Recover(recovery)] {
+        let forced = Recovery { everyone: true, ..recovery.clone() };
+        for request in [Request::Bootstrap {}, Request::Recover(recovery), Request::Recover(forced)] {
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }
         let text = String::from_utf8(Request::Bootstrap {}.encode()).unwrap();

@@ -1,5 +1,6 @@
 //! Whether a disk may join. Pure: what the leader sees × who asks → yes, or why not.
 
+use super::by_hand;
 use super::plan::Leading;
 use super::start::Desired;
 use crate::identity::{ClusterId, Member, NodeId, Ordinal};
@@ -29,6 +30,9 @@ pub enum AdmitRefusal {
     /// The ordinal is outside the desired range.
     #[error("ordinal {0} is outside the desired range")]
     Outside(Ordinal),
+    /// Outside a `StatefulSet`: nobody added it, or it was removed.
+    #[error("ordinal {0} is no member, and was not added at {1}, or was removed since")]
+    NotListed(Ordinal, String),
     /// The member whose place it wants answers in consensus.
     #[error("{0} is a member and answers")]
     StillThere(NodeId),
@@ -60,6 +64,9 @@ pub fn may_join(
     let view = view.ok_or(AdmitRefusal::NotLeader)?;
     if desired.range().is_some_and(|range| !range.contains(ordinal)) {
         return Err(AdmitRefusal::Outside(ordinal));
+    }
+    if !by_hand::is_listed(view, ordinal, &applicant.member.peer_address) {
+        return Err(AdmitRefusal::NotListed(ordinal, applicant.member.peer_address.clone()));
     }
     match view.answering.iter().find(|id| id.ordinal() == ordinal) {
         Some(present) => Err(AdmitRefusal::StillThere(*present)),

@@ -82,11 +82,12 @@ impl Asking {
         for ordinal in whom_to_ask(disk, &answers, facts) {
             // The name is the truth, and not what another cluster's disk says of its members; a member outside the set is
             // known by its address only.
-            let by_address = || {
-                let member = membership.members.iter().find(|member| member.node_id.ordinal() == ordinal)?;
-                Peer::parse(ordinal, &member.peer_address).ok()
-            };
-            peers.extend(directory.peer(ordinal).or_else(by_address));
+            let member = membership.members.iter().rfind(|member| member.node_id.ordinal() == ordinal);
+            peers.extend(directory.peer_at(ordinal, member.map(|member| member.peer_address.as_str())));
+        }
+        if directory.follows_members() {
+            peers.extend(told(&disk.membership, &answers));
+            peers.iter().for_each(|peer| channels.book().moved(peer));
         }
         peers.extend(self.found.iter().cloned());
         let mut names = BTreeSet::new();
@@ -211,6 +212,17 @@ impl Asking {
     }
 }
 
+/// The members that pods tell of, where this disk knows none: one of them may lead whom nobody named to this process.
+fn told(known: &crate::identity::Membership, answers: &Answers) -> Vec<Peer> {
+    if !known.members.is_empty() {
+        return Vec::new();
+    }
+    let members = answers.described().flat_map(|(_, _, described)| described.disk.membership.members.iter());
+    members
+        .filter_map(|member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok())
+        .collect()
+}
+
 fn is_described(answer: &Answer) -> bool {
     matches!(answer, Answer::Described(_))
 }
@@ -227,7 +239,11 @@ async fn describe(
     let answer = match hello(&own, local.as_ref(), &channels, &peer, name.clone()).await {
         Ok(response) if response.pod == name => {
             told = listen(&own, &channels, &response);
+            let token = response.token.clone();
             match wire::described(response) {
+                Ok(described) if described.disk.is_fresh() && token != own.token => {
+                    Answer::Unknown(format!("it is to found a cluster of its own, by the token {token:?}"))
+                }
                 Ok(described) => Answer::Described(Box::new(described)),
                 Err(error) => Answer::Unknown(format!("its answer makes no sense: {error}")),
             }

@@ -17,7 +17,10 @@ pub(super) fn at_leader(
 ) -> Result<(String, MembershipClient<Channel>), String> {
     let leader = local.consensus().and_then(|view| view.leader).ok_or("no leader is known")?;
     let directory = channels.book().directory();
-    let peer = directory.peer(leader.ordinal()).ok_or_else(|| format!("{leader} has no address"))?;
+    let membership = local.disk().membership;
+    let address = membership.member(leader).map(|member| member.peer_address.as_str());
+    let peer =
+        directory.peer_at(leader.ordinal(), address).ok_or_else(|| format!("{leader} has no address"))?;
     let client = MembershipClient::new(channels.channel(&peer, Path::Data))
         .max_decoding_message_size(limits::HELLO_BYTES);
     Ok((directory.name_of(&peer), client))

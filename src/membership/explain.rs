@@ -24,6 +24,11 @@ pub(super) fn change(view: &Leading, change: &Change, ages: &Ages) -> String {
             format!("no members any more: {}", list(&ids.iter().map(why).collect::<Vec<_>>()))
         }
         Change::HandOver(_) => format!("{} handed leadership over: {}", view.id, removal(view, view.id)),
+        Change::Dismiss(ordinal) => format!("somebody asked that ordinal {ordinal} is no member any more"),
+        Change::Describe(member) => {
+            format!("{} is {:?} at {}", member.node_id, member.name, member.peer_address)
+        }
+        Change::Expect(ordinal, urls) => format!("ordinal {ordinal} is expected at {}", urls.join(", ")),
     }
 }
 
@@ -81,6 +86,8 @@ pub(super) fn view(view: &Leading, planned: Option<&Change>) -> Vec<String> {
         Some(Change::Voters(to) | Change::Demote(to)) => format!("next: these vote: {}", list(to)),
         Some(Change::Remove(ids)) => format!("next: these are no members any more: {}", list(ids)),
         Some(Change::HandOver(to)) => format!("next: one of these leads: {}", list(to)),
+        // These are asked for, and not planned.
+        Some(Change::Dismiss(_) | Change::Describe(_) | Change::Expect(..)) => "next: as somebody asked".into(),
         None => "nothing to change".into(),
     });
     lines

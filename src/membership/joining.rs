@@ -14,6 +14,21 @@ use crate::limits;
 use crate::proto::peer::admit_response;
 use crate::proto::peer::membership_client::MembershipClient;
 
+/// Why a disk was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotAdmitted {
+    /// It asks again.
+    Yet(String),
+    /// Its member was removed by hand.
+    Ever(String),
+}
+
+impl From<String> for NotAdmitted {
+    fn from(reason: String) -> Self {
+        Self::Yet(reason)
+    }
+}
+
 /// Whom to ask for admission to which cluster.
 pub(super) struct Attempt<'a> {
     pub(super) own: &'a Own,
@@ -25,7 +40,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Asks; returns what this disk is now.
-    pub(super) async fn join(self, local: &dyn Local, channels: &PeerChannels) -> Result<NodeId, String> {
+    pub(super) async fn join(self, local: &dyn Local, channels: &PeerChannels) -> Result<NodeId, NotAdmitted> {
         let nonce = local.begin_joining(self.cluster).await?;
         let node_id = self.ask(nonce, channels).await?;
         let supersedes = self
@@ -39,7 +54,7 @@ impl Attempt<'_> {
         Ok(node_id)
     }
 
-    async fn ask(&self, nonce: u64, channels: &PeerChannels) -> Result<NodeId, String> {
+    async fn ask(&self, nonce: u64, channels: &PeerChannels) -> Result<NodeId, NotAdmitted> {
         let applicant =
             Applicant { cluster: self.cluster, nonce, ordinal: self.own.ordinal, member: self.own.member() };
         let (name, peer) = &self.leader;
@@ -54,10 +69,11 @@ impl Attempt<'_> {
                 Ok(NodeId(id))
             }
             Some(admit_response::Outcome::NodeId(id)) => {
-                Err(format!("{name} gave the id {} to ordinal {}", NodeId(id), self.own.ordinal))
+                Err(format!("{name} gave the id {} to ordinal {}", NodeId(id), self.own.ordinal).into())
             }
-            Some(admit_response::Outcome::Refused(reason)) => Err(format!("{name}: {reason}")),
-            None => Err(format!("the answer of {name} says nothing")),
+            Some(admit_response::Outcome::Refused(reason)) => Err(format!("{name}: {reason}").into()),
+            Some(admit_response::Outcome::Never(reason)) => Err(NotAdmitted::Ever(format!("{name}: {reason}"))),
+            None => Err(format!("the answer of {name} says nothing").into()),
         }
     }
 }

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use super::{AdmitRefusal, Applicant, Change, ConsensusView, Disk, Leading};
 use crate::identity::{ClusterId, Membership, NodeId, OrdinalRange, Request};
-use crate::mvcc::cluster::ClusterEvent;
+use crate::mvcc::cluster::{Adding, ClusterEvent};
 
 /// The identity that a first bootstrap gives to a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,10 @@ pub trait Lead: Send + Sync {
     fn record(&self, range: OrdinalRange) -> BoxFuture<'_, Result<(), String>>;
     /// Commits that this is kept in the event log, wherever the leader is. Told twice, it is kept once.
     fn note(&self, event: ClusterEvent) -> BoxFuture<'_, Result<(), String>>;
+    /// Commits that somebody may join, and returns the id that it gets; `None` if a URL of it was another's by then.
+    fn add(&self, _adding: Adding) -> BoxFuture<'_, Result<Option<NodeId>, String>> {
+        Box::pin(async { Err("members are not added here".into()) })
+    }
     /// Commits a change that was planned on the membership that [`Lead::leading`] shows now.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>>;
 }

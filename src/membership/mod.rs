@@ -6,6 +6,7 @@
 //! * `marks`: a disk that holds less than it once acknowledged
 //! * `start`: what to do at start
 //! * `admission`: whether a disk may join
+//! * `by_hand`: members that come and go by hand, outside a `StatefulSet`
 //! * `plan`, `scale`: which change of the membership comes next
 //! * `resume`: when a member's disk may take part again
 //! * `recovery`: a majority of the disks is gone for good
@@ -17,6 +18,7 @@
 //! At the edge:
 //! * `wire`: the same values in protobuf
 //! * `service`: the gRPC service that answers before consensus exists
+//! * `locate`: a process without an identity asks which member it is, outside a `StatefulSet`
 //! * `joining`: a disk asks the leader to be admitted
 //! * `size`: the desired size, from its source
 //! * `operator`: changes that a client asks for (its decision is pure)
@@ -29,6 +31,7 @@
 mod admission;
 mod asking;
 mod at_leader;
+mod by_hand;
 mod disk;
 mod explain;
 mod founding;
@@ -36,6 +39,7 @@ mod joining;
 mod journal;
 mod leave;
 mod local;
+mod locate;
 mod marks;
 mod operator;
 mod plan;
@@ -60,7 +64,9 @@ pub use journal::{Journal, JournalKeeper};
 pub use leave::leave;
 pub use local::{Admitted, Gate, Lead, Local, PrepareRefusal, Prepared};
 pub use marks::below_mark;
-pub use operator::{Operate, Operator, Wish, WishRefusal};
+pub use by_hand::Rules;
+pub use locate::{Located, locate, publish};
+pub use operator::{Operate, Operator, Update, Wish, WishRefusal};
 pub use plan::{Change, Leading, plan};
 pub use ready::{Readiness, readiness};
 pub use reconcile::{Outlook, Reconciler, Retiring};

@@ -36,14 +36,14 @@ fn leading<const V: usize, const L: usize>(voters: [u16; V], learners: [u16; L])
 }
 
 fn granted(view: &Leading, wish: Wish) -> Change {
-    match grant(view, wish) {
+    match grant(view, &wish) {
         Ok(Granted::Next(change)) => change,
         other => panic!("{wish:?}: {other:?}"),
     }
 }
 
 fn refused(view: &Leading, wish: Wish) -> WishRefusal {
-    grant(view, wish).unwrap_err()
+    grant(view, &wish).unwrap_err()
 }
 
 #[test]
@@ -112,6 +112,10 @@ fn a_refusal_is_the_same_on_both_sides_of_the_wire() {
         WishRefusal::NotCaughtUp,
         WishRefusal::TooFew,
         WishRefusal::Against("a rule".into()),
+        WishRefusal::UrlTaken,
+        WishRefusal::TooManyLearners,
+        WishRefusal::Unhealthy,
+        WishRefusal::Unknown("late".into()),
     ] {
         match to_wire(Err(refusal.clone())) {
             change_response::Outcome::Refused(wire) => assert_eq!(refused_by(wire), refusal),

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::by_hand::{self, Rules};
 use super::scale;
 use super::start::Desired;
-use crate::env::simulated::{self, Bug};
-use crate::identity::{NodeId, Ordinal};
-use crate::mvcc::cluster::Admission;
+use crate::env::simulated::{Bug, self};
+use crate::identity::{Member, NodeId, Ordinal};
+use crate::mvcc::cluster::{Admission, ByHand};
 
 /// What a leader sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,12 @@ pub struct Leading {
     /// Members that may be removed if their ordinal is outside the range: they asked to be retired, or did not answer on several
     /// consecutive looks.
     pub leaving: BTreeSet<NodeId>,
+    /// Outside a `StatefulSet`: members come and go by hand, by these rules.
+    pub rules: Option<Rules>,
+    /// Ordinals that somebody added or dismissed by hand.
+    pub by_hand: BTreeMap<Ordinal, ByHand>,
+    /// What the membership says of each member.
+    pub described: BTreeMap<NodeId, Member>,
 }
 
 /// A change of the membership.
@@ -47,6 +54,12 @@ pub enum Change {
     Remove(BTreeSet<NodeId>),
     /// One of these is to lead: this leader's ordinal is outside the range.
     HandOver(BTreeSet<NodeId>),
+    /// No disk of this ordinal is admitted any more.
+    Dismiss(Ordinal),
+    /// The membership says this of a member from now on.
+    Describe(Member),
+    /// An added member that has not joined is expected at these URLs.
+    Expect(Ordinal, Vec<String>),
 }
 
 /// What to do next; nothing, if all is as it should be or cannot be changed now.
@@ -59,8 +72,11 @@ pub fn plan(view: &Leading) -> Option<Change> {
         // A leader stopped between the two steps of a joint change: the second is left to do. Who is to go, goes later.
         return Some(Change::Demote(last.clone()));
     }
-    replacement(view, last)
-        .or_else(|| leftovers(view, last))
+    let change = replacement(view, last).or_else(|| leftovers(view, last));
+    if view.rules.is_some() {
+        return by_hand::dismissed(view, last).or(change).or_else(|| by_hand::promotion(view, last));
+    }
+    change
         .or_else(|| scale::voters(view, last))
         .or_else(|| scale::removal(view, last))
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::by_hand::Rules;
 use super::explain::{self, Ages};
 use super::journal::Journal;
 use super::local::{Lead, Local};
@@ -84,13 +85,15 @@ pub struct Outlook {
     pub size: watch::Receiver<Size>,
     /// At most so many vote.
     pub max_voters: usize,
+    /// Outside a `StatefulSet`: members come and go by hand, by these rules.
+    pub rules: Option<Rules>,
 }
 
 impl Outlook {
     /// What this member sees, if it leads.
     pub(super) fn of(&self, lead: &dyn Lead) -> Option<Leading> {
         let desired = self.size.borrow().desired.clone();
-        Some(Leading { desired, max_voters: self.max_voters, ..lead.leading()? })
+        Some(Leading { desired, max_voters: self.max_voters, rules: self.rules, ..lead.leading()? })
     }
 }
 

@@ -82,6 +82,7 @@ pub(super) fn may_recover(asked: &Recovery, disk: &Disk, answers: &Answers) -> R
             Found::Sound(..) => {
                 sound.insert(id);
             }
+            Found::Silent(_) if asked.everyone && was_silent_for(answers, id, limits::RESUME_PATIENCE) => {}
             Found::Silent(pod) if !asked.gone.contains(&pod) => {
                 return Err(format!("{pod} does not answer, and was not said to be gone"));
             }
@@ -157,7 +158,11 @@ fn words(
 }
 
 fn was_silent_for_long(answers: &Answers, id: NodeId) -> bool {
-    answers.of(id.ordinal()).is_some_and(|asked| asked.asked_for >= limits::LEADERLESS_PATIENCE)
+    was_silent_for(answers, id, limits::LEADERLESS_PATIENCE)
+}
+
+fn was_silent_for(answers: &Answers, id: NodeId, time: std::time::Duration) -> bool {
+    answers.of(id.ordinal()).is_some_and(|asked| asked.asked_for >= time)
 }
 
 /// The name of a pod, of its FQDN.

@@ -45,7 +45,7 @@ fn answers<const N: usize>(of: [(u16, Option<Disk>); N]) -> Answers {
 }
 
 fn recovery() -> Recovery {
-    Recovery { cluster: X, node: id(0), gone: BTreeSet::new() }
+    Recovery { cluster: X, node: id(0), ..Recovery::default() }
 }
 
 fn facts() -> Facts {
@@ -74,6 +74,12 @@ fn silence_is_no_evidence() {
     assert_eq!(refused, "s-2 does not answer, and was not said to be gone");
     let told = Recovery { gone: ["s-2".to_owned()].into(), ..recovery() };
     assert_eq!(may_recover(&told, &member(0, 10), &silent), Ok(()));
+    let everyone = Recovery { everyone: true, ..recovery() };
+    let early = may_recover(&everyone, &member(0, 10), &silent).unwrap_err();
+    assert!(early.starts_with("s-2 does not answer"), "it was not given the time to: {early}");
+    let mut asked = silent.clone();
+    asked.pods.values_mut().for_each(|asked| asked.asked_for = limits::RESUME_PATIENCE);
+    assert_eq!(may_recover(&everyone, &member(0, 10), &asked), Ok(()));
     // What is said to be gone and answers is not gone.
     let there = answers([(1, Some(Disk::blank(1))), (2, Some(member(2, 5)))]);
     let refused = may_recover(&told, &member(0, 10), &there).unwrap_err();

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use super::by_hand;
 use super::plan::{Change, Leading};
 use super::start::Desired;
 use crate::env::simulated::{self, Bug};
@@ -20,6 +21,7 @@ pub(super) fn spares(view: &Leading, voters: &BTreeSet<NodeId>) -> BTreeSet<Node
             && !view.desired.excludes(id.ordinal())
             && !view.leaving.contains(id)
             && view.newest(id.ordinal()) == Some(**id)
+            && !by_hand::is_held_back(view, id.ordinal())
             && view.is_fit(**id)
     };
     view.members.iter().filter(may_vote).copied().collect()

@@ -10,7 +10,8 @@ use tonic::{Request, Response, Status};
 use super::admission::{AdmitRefusal, may_join};
 use super::journal::Journal;
 use super::local::{Gate, Lead, Local, PrepareRefusal, Prepared};
-use super::operator::{self, Wish};
+use super::locate;
+use super::operator;
 use super::reconcile::{Outlook, Retiring};
 use super::start::Desired;
 use super::wire;
@@ -34,6 +35,8 @@ pub struct Own {
     pub client_urls: Vec<String>,
     /// Where its peer service can be reached now; lent to others until its name says so.
     pub reachable_at: Option<SocketAddr>,
+    /// Tells first bootstraps apart that have nothing to do with each other; empty in a `StatefulSet`.
+    pub token: String,
 }
 
 impl Own {
@@ -52,7 +55,7 @@ impl Own {
         let own = directory.own();
         let ip = match directory {
             Directory::Pods(facts) => facts.pod_ip,
-            Directory::Fixed { .. } => None,
+            Directory::Fixed { .. } | Directory::Members { .. } => None,
         };
         Self {
             ordinal: own.ordinal,
@@ -61,6 +64,7 @@ impl Own {
             peer_address: own.to_string(),
             client_urls,
             reachable_at: ip.map(|ip| SocketAddr::new(ip, own.port)),
+            token: String::new(),
         }
     }
 }
@@ -179,6 +183,7 @@ impl Membership for MembershipService {
             member_name: self.own.member_name.clone(),
             client_urls: self.own.client_urls.clone(),
             connected: self.book.as_ref().map(|book| wire::whereabouts(book.connected())).unwrap_or_default(),
+            token: self.own.token.clone(),
         }))
     }
 
@@ -216,7 +221,7 @@ impl Membership for MembershipService {
         self.addressed(&request.asked).map_err(Status::failed_precondition)?;
         let applicant =
             wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let view = self.lead.leading();
+        let view = self.outlook.of(self.lead.as_ref());
         let desired = self.outlook.size.borrow().desired.clone();
         let admitted = match may_join(self.local.disk().cluster, view.as_ref(), &desired, &applicant) {
             Ok(()) => self.lead.admit(applicant).await,
@@ -228,6 +233,9 @@ impl Membership for MembershipService {
         }
         let outcome = match admitted {
             Ok(id) => peer::admit_response::Outcome::NodeId(id.0),
+            Err(refusal @ AdmitRefusal::NotListed(..)) => {
+                peer::admit_response::Outcome::Never(refusal.to_string())
+            }
             Err(refusal) => peer::admit_response::Outcome::Refused(refusal.to_string()),
         };
         Ok(Response::new(peer::AdmitResponse { outcome: Some(outcome) }))
@@ -256,16 +264,26 @@ impl Membership for MembershipService {
         let peer::ChangeRequest { asked, cluster_id, wish } = request.into_inner();
         self.addressed(&asked).map_err(Status::failed_precondition)?;
         self.same_cluster(cluster_id)?;
-        let wish = match wish.ok_or_else(|| Status::invalid_argument("it wants nothing"))? {
-            peer::change_request::Wish::Remove(id) => Wish::Remove(NodeId(id)),
-            peer::change_request::Wish::Promote(id) => Wish::Promote(NodeId(id)),
-        };
+        let wish = wish.ok_or_else(|| Status::invalid_argument("it wants nothing"))?;
+        let wish =
+            operator::wish_from(wish).map_err(|reason| Status::invalid_argument(reason.to_owned()))?;
         let outcome = match self.outlook.of(self.lead.as_ref()) {
             Some(view) => {
-                operator::to_wire(operator::step(self.lead.as_ref(), &self.journal, view, wish).await)
+                operator::to_wire(operator::step(self.lead.as_ref(), &self.journal, view, &wish).await)
             }
             None => peer::change_response::Outcome::Again("this member does not lead".into()),
         };
         Ok(Response::new(peer::ChangeResponse { outcome: Some(outcome) }))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<peer::LocateRequest>,
+    ) -> Result<Response<peer::LocateResponse>, Status> {
+        self.loaded()?;
+        let view = self.outlook.of(self.lead.as_ref());
+        let membership = self.local.disk().membership;
+        let found = locate::find(view.as_ref(), &membership, &request.get_ref().peer_address);
+        Ok(Response::new(locate::to_wire(found, &membership)))
     }
 }

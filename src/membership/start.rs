@@ -58,6 +58,8 @@ pub struct Facts {
     pub recovery: Option<Recovery>,
     /// Whether this process already takes part: it was released, or initialised.
     pub takes_part: bool,
+    /// Ordinals of others that were named to this process.
+    pub named: BTreeSet<Ordinal>,
     /// Time since this pod was first ready; where nobody starts pods by their readiness, time since it began to ask.
     pub ready_for: Option<Duration>,
 }
@@ -67,7 +69,8 @@ impl Facts {
     fn ordinals(&self) -> BTreeSet<Ordinal> {
         let desired = self.desired.range().unwrap_or_default();
         let expected = OrdinalRange { size: self.expected, ..desired };
-        expected.ordinals().chain(desired.ordinals()).take(limits::PEERS).collect()
+        let named = self.named.iter().copied();
+        expected.ordinals().chain(desired.ordinals()).chain(named).take(limits::PEERS).collect()
     }
 
     /// The others among [`Facts::ordinals`].

@@ -48,7 +48,7 @@ impl transcripts::Scene for Scene {
                 let cluster = cluster(words.next().unwrap());
                 let node = id(words.next().unwrap());
                 let gone = words.map(str::to_owned).collect();
-                self.facts.recovery = Some(Recovery { cluster, node, gone });
+                self.facts.recovery = Some(Recovery { cluster, node, gone, everyone: false });
             }
             "takes-part" => self.facts.takes_part = yes(rest),
             "ready-for" => self.facts.ready_for = Some(seconds(rest)),
@@ -406,7 +406,7 @@ proptest! {
     fn a_recovery_takes_a_human(disk in any_disk(), facts in any_facts(),
         answers in any_answers(prop_oneof![any_silence(), any_description()]), other in any::<bool>())
     {
-        let asked = Recovery { cluster: disk.cluster, node: disk.node_id, gone: (0..5).map(name).collect() };
+        let asked = Recovery { cluster: disk.cluster, node: disk.node_id, gone: (0..5).map(name).collect(), everyone: false };
         let recovery = if other { Recovery { cluster: ClusterId(9), ..asked } } else { asked };
         let facts = Facts { recovery: Some(recovery), ..facts };
         if let Action::Recover { cluster } = decide(&disk, &answers, &facts) {

@@ -38,6 +38,8 @@ pub struct StarterConfig {
     pub own: Own,
     /// Number of pods at the first install; 1 for a single node.
     pub expected: u16,
+    /// Ordinals of others that were named to this process.
+    pub named: std::collections::BTreeSet<crate::identity::Ordinal>,
     /// The desired size, as its source says, and what else the leader's plan goes by.
     pub outlook: Outlook,
     /// Told when somebody cannot wait for the next look at the size.
@@ -149,6 +151,8 @@ pub struct Starter {
     no_attempt_before: Instant,
     /// Why the last attempt at a first bootstrap, or at being admitted, broke off.
     broke_off: Option<String>,
+    /// Why this process has nothing left to wait for: its member was removed by hand.
+    removed: Option<String>,
 }
 
 impl Starter {
@@ -171,6 +175,7 @@ impl Starter {
             first_ready: None,
             no_attempt_before: Instant::now(),
             broke_off: None,
+            removed: None,
             config,
         };
         (starter, watched)
@@ -233,7 +238,10 @@ impl Starter {
         let disk = self.local.disk();
         asking.whom(&disk, &facts, now);
         let answers = asking.answers(now);
-        let action = decide(&disk, &answers, &facts);
+        let action = match &self.removed {
+            Some(reason) => Action::Stop { reason: reason.clone() },
+            None => decide(&disk, &answers, &facts),
+        };
         asking.ask_service(matches!(action, Action::Wait { ask_service: true, .. }));
         let step = match &action {
             Action::Refuse { .. } => Step::Refuse,
@@ -304,7 +312,10 @@ impl Starter {
                 self.takes_part = true;
                 self.broke_off = None;
             }
-            Err(reason) => {
+            Err(joining::NotAdmitted::Ever(reason)) => {
+                self.removed = Some(format!("the member has been permanently removed from the cluster: {reason}"));
+            }
+            Err(joining::NotAdmitted::Yet(reason)) => {
                 if self.broke_off.as_ref() != Some(&reason) {
                     tracing::info!(%cluster, reason, "not admitted yet; asking again");
                 }
@@ -393,6 +404,7 @@ impl Starter {
                 Some(Request::Recover(recovery)) => Some(recovery.clone()),
                 Some(Request::Bootstrap {}) | None => None,
             },
+            named: self.config.named.clone(),
             takes_part: self.takes_part,
             ready_for: self.first_ready.map(|ready| now.duration_since(ready)),
         }

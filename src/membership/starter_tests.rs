@@ -79,7 +79,8 @@ fn launch(own: Own, expected: u16, book: Arc<AddressBook>, listener: TcpListener
     let config = StarterConfig {
         own,
         expected,
-        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5 },
+        named: std::collections::BTreeSet::new(),
+        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5, rules: None },
         hurry: Arc::default(),
         retiring: Arc::default(),
         may_found_alone: true,
@@ -193,7 +194,8 @@ async fn a_node_alone_founds_at_once() {
     let config = |may_found_alone| StarterConfig {
         own: own.clone(),
         expected: 1,
-        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5 },
+        named: std::collections::BTreeSet::new(),
+        outlook: Outlook { size: watch::channel(Size::default()).1, max_voters: 5, rules: None },
         hurry: Arc::default(),
         retiring: Arc::default(),
         may_found_alone,

@@ -139,6 +139,7 @@ impl Scene for Seeing {
             Some(Change::Demote(ids)) => format!("=> these vote, and all stay: {}\n", list(&ids)),
             Some(Change::Remove(ids)) => format!("=> these leave: {}\n", list(&ids)),
             Some(Change::HandOver(ids)) => format!("=> one of these leads: {}\n", list(&ids)),
+            Some(other) => format!("=> {other:?}\n"),
             None => "=> nothing\n".into(),
         }
     }

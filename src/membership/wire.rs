@@ -227,7 +227,7 @@ fn from_member(member: log::Member) -> Member {
     }
 }
 
-fn to_membership(membership: &Membership) -> log::Membership {
+pub(super) fn to_membership(membership: &Membership) -> log::Membership {
     log::Membership {
         configs: membership
             .configs
@@ -238,7 +238,7 @@ fn to_membership(membership: &Membership) -> log::Membership {
     }
 }
 
-fn from_membership(membership: log::Membership) -> Result<Membership, WireError> {
+pub(super) fn from_membership(membership: log::Membership) -> Result<Membership, WireError> {
     bounded("members", membership.members.len())?;
     bounded("sets of voters", membership.configs.len())?;
     for config in &membership.configs {

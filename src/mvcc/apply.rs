@@ -133,6 +133,12 @@ impl State {
                 changes.deletes.push(layout::alarm_key(kept).into());
             }
         }
+        for ordinal in &touched.by_hand {
+            match self.cluster.by_hand.get(ordinal) {
+                Some(by_hand) => changes.puts.push(small::by_hand(*ordinal, by_hand)),
+                None => changes.deletes.push(layout::by_hand_key(*ordinal).into()),
+            }
+        }
         changes.puts.extend(self.cluster.desired.filter(|_| touched.desired).map(small::desired));
     }
 }
@@ -176,7 +182,8 @@ impl Batch<'_> {
             Command::Cluster(ClusterCommand::RaiseRevision(by)) => {
                 self.state.revision = self.state.revision.saturating_add(i64::from(*by));
                 self.state.compacted = self.state.revision;
-                Outcome::Cluster
+                let raise = ClusterCommand::RaiseRevision(*by);
+                self.state.cluster.apply(&raise, self.at.index, &mut self.touched)
             }
             Command::Cluster(ClusterCommand::Alarm(command)) => {
                 self.state.cluster.alarms.apply(*command, &mut self.touched.alarms)?

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::alarm::{self, AlarmCommand, Alarms};
 use super::command::Outcome;
+pub use super::by_hand::{Added, Adding, ByHand};
 pub use super::event_log::{ClusterEvent, EventLog};
 use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};
@@ -31,6 +32,17 @@ pub enum ClusterCommand {
     RaiseRevision(u32),
     /// Raise or lower an alarm.
     Alarm(AlarmCommand),
+    /// Somebody may join as a new member (etcd's `MemberAdd`, outside a `StatefulSet`).
+    Add(Adding),
+    /// No disk of this ordinal is admitted any more (etcd's `MemberRemove`, outside a `StatefulSet`).
+    Dismiss(Ordinal),
+    /// A member that was added and has not joined is expected at these URLs (etcd's `MemberUpdate`).
+    Expect {
+        /// Its ordinal.
+        ordinal: Ordinal,
+        /// Its peer URLs.
+        peer_urls: Vec<String>,
+    },
 }
 
 /// More pods than a cluster can have.
@@ -123,6 +135,8 @@ pub struct Cluster {
     pub events: EventLog,
     /// What is wrong.
     pub alarms: Alarms,
+    /// Ordinals that somebody added or dismissed by hand; none in a `StatefulSet`.
+    pub by_hand: BTreeMap<Ordinal, ByHand>,
 }
 
 /// Which items of the cluster state are others now: for whoever writes them.
@@ -133,6 +147,7 @@ pub struct Touched {
     pub(super) desired: bool,
     pub(super) events: BTreeSet<u64>,
     pub(super) alarms: BTreeSet<alarm::Kept>,
+    pub(super) by_hand: BTreeSet<Ordinal>,
 }
 
 impl Cluster {
@@ -161,7 +176,21 @@ impl Cluster {
                 Outcome::Cluster
             }
             // What these change or may refuse is not for here; `apply` carries them out.
-            ClusterCommand::RaiseRevision(_) | ClusterCommand::Alarm(_) => Outcome::Cluster,
+            ClusterCommand::Alarm(_) => Outcome::Cluster,
+            // The revision is not here; `apply` raises it.
+            ClusterCommand::RaiseRevision(_) => {
+                self.forget_expected(touched);
+                Outcome::Cluster
+            }
+            ClusterCommand::Add(adding) => Outcome::Admitted(self.add(adding, index, touched)),
+            ClusterCommand::Dismiss(ordinal) => {
+                self.dismiss(*ordinal, touched);
+                Outcome::Cluster
+            }
+            ClusterCommand::Expect { ordinal, peer_urls } => {
+                self.expect(*ordinal, peer_urls, touched);
+                Outcome::Cluster
+            }
         }
     }
 
@@ -179,6 +208,12 @@ impl Cluster {
     /// The same nonce gets the same id, until the disk may have acknowledged something under it: a disk that asks once more after
     /// that was rolled back.
     fn admit(&mut self, ordinal: Ordinal, nonce: u64, index: u64, touched: &mut Touched) -> Option<NodeId> {
+        if matches!(self.by_hand.get(&ordinal), Some(ByHand::Dismissed)) {
+            return None;
+        }
+        if let Some(id) = self.claim(ordinal, nonce, touched) {
+            return Some(id);
+        }
         if let Some(newest) = self.admissions.get(&ordinal) {
             let unused = newest.standing <= Standing::Learner && !self.marks.contains_key(&newest.id);
             if newest.nonce == nonce && unused {
@@ -219,6 +254,7 @@ impl Cluster {
             }
         }
         self.alarms.forget_others(|id| members.contains_key(&id), &mut touched.alarms);
+        self.note_promoted(members, touched);
         let removed = self.removed(&members.keys().copied().collect());
         let is_removed = |id: &NodeId| {
             !members.contains_key(id)

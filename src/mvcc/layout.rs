@@ -10,6 +10,7 @@
 //! | `sd` | the desired range |
 //! | `se` number (8) | an event |
 //! | `sk` kind (1) cause (1) node id (8) | an alarm |
+//! | `sh` ordinal (2) | an ordinal that was added or dismissed by hand |
 //! | `sl` lease id (8) | a lease, without its keys |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
@@ -45,6 +46,8 @@ pub(super) const ADMISSION: &[u8] = b"sa";
 pub(super) const EVENT: &[u8] = b"se";
 /// Begin of the key of an alarm.
 pub(super) const ALARM: &[u8] = b"sk";
+/// Begin of the key of an ordinal that was added or dismissed by hand.
+pub(super) const BY_HAND: &[u8] = b"sh";
 /// Begin of the key of a lease.
 pub(super) const LEASE: &[u8] = b"sl";
 /// Begin of the key of a mark.
@@ -141,6 +144,14 @@ pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {
 
 pub(super) fn admission_ordinal(key: &[u8]) -> Option<Ordinal> {
     Some(Ordinal::from_be_bytes(key.strip_prefix(ADMISSION)?.try_into().ok()?))
+}
+
+pub(super) fn by_hand_key(ordinal: Ordinal) -> Vec<u8> {
+    [BY_HAND, &ordinal.to_be_bytes()].concat()
+}
+
+pub(super) fn by_hand_ordinal(key: &[u8]) -> Option<Ordinal> {
+    Some(Ordinal::from_be_bytes(key.strip_prefix(BY_HAND)?.try_into().ok()?))
 }
 
 pub(super) fn event_key(number: u64) -> Vec<u8> {

@@ -113,6 +113,9 @@ impl State {
             Item::Lease(id, lease) => self.leases.load(id, lease),
             Item::Alarm(kept) => self.cluster.alarms.load(kept),
             Item::Auth(item) => self.auth.load(item),
+            Item::ByHand(ordinal, by_hand) => {
+                self.cluster.by_hand.insert(ordinal, by_hand);
+            }
             Item::Desired(range) => self.cluster.desired = Some(range),
             Item::Event(number, event) => self.cluster.events.load(number, event),
         }

@@ -17,6 +17,7 @@
 //! | `cluster` | cluster state that is not a key |
 //! | `alarm` | what is wrong, and what is refused meanwhile |
 //! | `cost` | how much a command makes the store grow |
+//! | `by_hand` | members that were added or removed by hand, outside a `StatefulSet` |
 //! | `lease` | what is granted, and which keys hang on it |
 //! | `auth` | users, roles, permissions, and who may do what |
 //! | `event_log` | what the members decided, for people |
@@ -37,6 +38,7 @@ pub mod alarm;
 mod apply;
 pub mod auth;
 mod blocks;
+mod by_hand;
 pub mod check;
 pub mod cluster;
 pub mod command;

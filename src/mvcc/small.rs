@@ -3,8 +3,8 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::alarm::Kept;
-use super::cluster::{Admission, Mark, Standing};
+use super::alarm::{Kept};
+use super::cluster::{Added, Admission, ByHand, Mark, Standing};
 use super::compaction::Progress;
 use super::event_log::ClusterEvent;
 use super::lease::{Granted, Lease};
@@ -53,6 +53,15 @@ pub(super) fn event(number: u64, event: &ClusterEvent) -> (Bytes, Bytes) {
     item_with(&layout::event_key(number), &numbers, format!("{source}{text}").as_bytes())
 }
 
+/// Peer URLs have no spaces.
+pub(super) fn by_hand(ordinal: Ordinal, by_hand: &ByHand) -> (Bytes, Bytes) {
+    let (numbers, urls) = match by_hand {
+        ByHand::Dismissed => ([0, 0], String::new()),
+        ByHand::Added(Added { peer_urls, learner }) => ([1, u64::from(*learner)], peer_urls.join(" ")),
+    };
+    item_with(&layout::by_hand_key(ordinal), &numbers, urls.as_bytes())
+}
+
 fn item(key: &[u8], numbers: &[u64]) -> (Bytes, Bytes) {
     item_with(key, numbers, &[])
 }
@@ -78,6 +87,7 @@ pub(super) enum Item {
     Lease(i64, Lease),
     Alarm(Kept),
     Auth(auth::Item),
+    ByHand(Ordinal, ByHand),
 }
 
 pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
@@ -117,6 +127,9 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Item, Damage> {
     if let Some(item) = auth::read_item(key, body) {
         return Ok(Item::Auth(item?));
     }
+    if let Some(ordinal) = layout::by_hand_ordinal(key) {
+        return Ok(Item::ByHand(ordinal, read_by_hand(body)?));
+    }
     let node = layout::mark_node(key).ok_or(Damage::Key)?;
     let [boot, vote_term, vote_node, log_term, log_index] = numbers(body)?;
     Ok(Item::Mark(node, Mark { boot, vote_term, vote_node, log_term, log_index }))
@@ -127,6 +140,19 @@ fn read_lease(body: &[u8]) -> Result<Lease, Damage> {
     let granted = Granted { index, position: u32::try_from(position).map_err(|_| Damage::Number)? };
     let seconds = |number: u64| i64::try_from(number).map_err(|_| Damage::Number);
     Ok(Lease::new(granted, seconds(ttl)?, seconds(remaining)?))
+}
+
+fn read_by_hand(body: &[u8]) -> Result<ByHand, Damage> {
+    let (head, urls) = body.split_first_chunk::<16>().ok_or(Damage::Truncated)?;
+    match numbers(head)? {
+        [0, 0] => Ok(ByHand::Dismissed),
+        [1, learner @ (0 | 1)] => {
+            let urls = std::str::from_utf8(urls).map_err(|_| Damage::Text)?;
+            let peer_urls = urls.split_whitespace().map(str::to_owned).collect();
+            Ok(ByHand::Added(Added { peer_urls, learner: learner == 1 }))
+        }
+        _ => Err(Damage::Number),
+    }
 }
 
 fn read_event(body: &[u8]) -> Result<ClusterEvent, Damage> {

@@ -119,6 +119,7 @@ impl State {
         );
         items.extend(self.leases.iter().map(|(id, lease)| small::lease(id, lease)));
         items.extend(self.auth.items());
+        items.extend(self.cluster.by_hand.iter().map(|(ordinal, by_hand)| small::by_hand(*ordinal, by_hand)));
         items.extend(self.cluster.events.iter().map(|(number, event)| small::event(number, event)));
         items.extend(self.cluster.marks.iter().map(|(node, mark)| small::mark(*node, mark)));
         if self.progress != Progress::default() {

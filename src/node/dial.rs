@@ -11,9 +11,8 @@ pub(super) struct DialPods(pub(super) PeerChannels);
 
 impl DialPods {
     fn peer(&self, member: NodeId, address: &str) -> Option<Peer> {
-        let known = self.0.book().directory().peer(member.ordinal());
         // A member that the directory does not know (one added by URL) is found by the address in the membership.
-        known.or_else(|| Peer::parse(member.ordinal(), address).ok())
+        self.0.book().directory().peer_at(member.ordinal(), Some(address))
     }
 }
 

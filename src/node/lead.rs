@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::limits;
 use crate::membership::{AdmitRefusal, Applicant, Change, Lead, Leading};
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent};
 use crate::mvcc::command::{Command, Outcome, Request};
 use crate::raft::store::Store as _;
 use crate::raft::{Consensus, Gate, MembersSeen, peer_node};
@@ -55,7 +55,8 @@ impl Lead for Leader {
     fn leading(&self) -> Option<Leading> {
         let (consensus, seen) = self.seen()?;
         let MembersSeen { configs, members, committed, answering, caught_up, .. } = seen;
-        let admissions = consensus.admissions();
+        let (admissions, by_hand) = (consensus.admissions(), consensus.by_hand());
+        let described = consensus.membership().unwrap_or_default().members;
         let id = consensus.mine().node;
         Some(Leading {
             id,
@@ -65,6 +66,8 @@ impl Lead for Leader {
             answering,
             caught_up,
             admissions,
+            by_hand,
+            described: described.into_iter().map(|member| (member.node_id, member)).collect(),
             ..Leading::default()
         })
     }
@@ -85,6 +88,21 @@ impl Lead for Leader {
         })
     }
 
+    fn add(&self, adding: Adding) -> BoxFuture<'_, Result<Option<NodeId>, String>> {
+        Box::pin(async move {
+            let Some(consensus) = self.0.consensus() else { return Err("consensus does not run".into()) };
+            let command = Command::Cluster(ClusterCommand::Add(adding));
+            let (reply, _) = consensus
+                .propose(Request::anonymous(command))
+                .await
+                .map_err(|error| error.to_string())?;
+            match reply.outcome {
+                Outcome::Admitted(id) => Ok(id),
+                other => Err(format!("the answer is {other:?}")),
+            }
+        })
+    }
+
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let Some((consensus, seen)) = self.seen() else { return Err("this member does not lead".into()) };
@@ -96,6 +114,13 @@ impl Lead for Leader {
                     let deadline = Instant::now() + limits::HANDOVER_TIMEOUT;
                     let moved = consensus.hand_over(deadline, |id| to.contains(&id)).await;
                     moved.then_some(()).ok_or(Error::Invalid("nobody took over leadership in time".into()))
+                }
+                Change::Dismiss(ordinal) => return self.commit(ClusterCommand::Dismiss(ordinal)).await,
+                Change::Expect(ordinal, peer_urls) => {
+                    return self.commit(ClusterCommand::Expect { ordinal, peer_urls }).await;
+                }
+                Change::Describe(member) => {
+                    consensus.describe(member.node_id, peer_node(member), &seen).await
                 }
             };
             changed.map_err(|error| error.to_string())

@@ -8,6 +8,7 @@
 //! * `disk`: this node's own disk
 //! * `auth`: how passwords are hashed and tokens made
 //! * `dial`: connections to peers, for consensus
+//! * `initial`: which member of an initial cluster this is
 //! * `health`: ready, live, and why
 //! * `watched`: what is applied, for watchers
 //! * `run`: the task that carries out what the starter decides
@@ -17,14 +18,17 @@ mod auth;
 mod dial;
 mod disk;
 mod health;
+mod initial;
 mod lead;
 mod run;
 mod stop;
 mod watched;
 mod world;
 
+pub use crate::api::SERVER_VERSION as ETCD_VERSION;
 pub(crate) use world::real as real_world;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +96,8 @@ struct Place {
     ordinal: Ordinal,
     own: Own,
     expected: u16,
+    /// Ordinals of others that were named to this process.
+    named: BTreeSet<Ordinal>,
     channels: Option<PeerChannels>,
 }
 
@@ -119,21 +125,26 @@ impl Node {
         let directory = lock_directory(&config, &env).await?;
         let ports = Ports::bind(&config, &env).await?;
         let addresses = ports.addresses()?;
-        let place = place(&config, &env, addresses.client)?;
         let authenticator = auth::authenticator(&config.auth, &env).await?;
+        let place = match &config.cluster {
+            Cluster::Initial(cluster) => initial::place(&config, cluster, &env, &directory, addresses).await?,
+            _ => place(&config, &env, addresses.client)?,
+        };
         let gate = Gate::new("the disk is being opened");
         let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
         let (ready, ready_watch) = watch::channel(false);
         let source = size_source(&config, &env)?;
         let (size, size_watch) = watch::channel(source.at_start());
-        let outlook = Outlook { size: size_watch, max_voters: config.max_voters };
+        let rules = initial::rules(&config);
+        let outlook = Outlook { size: size_watch, max_voters: config.max_voters, rules };
         let (hurry, retiring) = (Arc::<Notify>::default(), Arc::<membership::Retiring>::default());
         let leader = Arc::new(lead::Leader(gate.clone()));
         let (journal, keeper) =
             Journal::new(&place.own.member_name, env.clock.clone(), env.random.clone(), leader.clone());
         let starter = StarterConfig {
-            own: place.own,
+            own: place.own.clone(),
             expected: place.expected,
+            named: place.named,
             outlook: outlook.clone(),
             hurry: hurry.clone(),
             retiring: retiring.clone(),
@@ -187,7 +198,8 @@ impl Node {
             journal: journal.clone(),
             channels: node.channels.clone(),
         };
-        node.serve(ports, authenticator, starter.service(), runner.service.clone(), Arc::new(operator));
+        let operator = Arc::new(operator);
+        node.serve(ports, authenticator, starter.service(), runner.service.clone(), operator.clone());
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
@@ -202,6 +214,16 @@ impl Node {
             node.closing.clone(),
         ));
         node.tasks.spawn(keeper.run(node.closing.clone()));
+        if rules.is_some() {
+            let (publishing, closing) =
+                (membership::publish(operator, node.disk.clone(), place.own), node.closing.clone());
+            node.tasks.spawn(async move {
+                tokio::select! {
+                    () = publishing => {}
+                    () = closing.cancelled() => {}
+                }
+            });
+        }
         let local = node.disk.clone();
         let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
         node.tasks.spawn(keeper.run(node.closing.clone()));
@@ -231,15 +253,19 @@ impl Node {
         api.allow_origins(&self.config.cors);
         api.bind_authenticator(authenticator);
         let (tasks, closing) = (&self.tasks, &self.closing);
-        if let Some(listener) = ports.peer {
+        for listener in ports.peer {
+            let (service, membership) = (service.clone(), membership.clone());
             tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing.clone()));
         }
-        if let Some(listener) = ports.admin {
+        for listener in ports.admin {
             let (api, closing) = (api.clone(), closing.clone());
             tasks.spawn(async move { api.serve_admin(listener, closing, Duration::ZERO).await });
         }
         let grace = self.config.grace_period;
-        tasks.spawn(async move { api.serve_client(ports.client, grace).await });
+        for listener in ports.client {
+            let api = api.clone();
+            tasks.spawn(async move { api.serve_client(listener, grace).await });
+        }
         tasks.spawn(self.health.clone().keep(closing.clone()));
     }
 
@@ -335,40 +361,40 @@ async fn tidy(
     }
 }
 
-/// Bound ports.
+/// Bound ports; the first of each kind is the one that is told of.
 struct Ports {
-    client: Box<dyn Listener>,
-    peer: Option<Box<dyn Listener>>,
-    admin: Option<Box<dyn Listener>>,
+    client: Vec<Box<dyn Listener>>,
+    peer: Vec<Box<dyn Listener>>,
+    admin: Vec<Box<dyn Listener>>,
 }
 
 impl Ports {
     async fn bind(config: &Config, env: &Env) -> Result<Self, Error> {
-        let bind = async |name: &str, at: SocketAddr| {
-            env.network
-                .bind(at)
-                .await
-                .map_err(|error| Error::Start(format!("the {name} port {at} cannot be bound: {error}")))
+        let bind = async |name: &str, first: Option<SocketAddr>, also: &[SocketAddr]| {
+            let mut bound = Vec::new();
+            for at in first.iter().chain(also) {
+                bound.push(env.network.bind(*at).await.map_err(|error| {
+                    Error::Start(format!("the {name} port {at} cannot be bound: {error}"))
+                })?);
+            }
+            Ok::<_, Error>(bound)
         };
-        let peer = match config.cluster {
-            Cluster::Single => None,
-            _ => Some(bind("peer", config.listen_peer).await?),
-        };
-        let admin = match config.listen_admin {
-            Some(at) => Some(bind("admin", at).await?),
-            None => None,
-        };
-        Ok(Self { client: bind("client", config.listen_client).await?, peer, admin })
+        let also = &config.also_listen;
+        let has_peers = !matches!(config.cluster, Cluster::Single);
+        let peer = bind("peer", has_peers.then_some(config.listen_peer), &also.peer).await?;
+        let admin = bind("admin", config.listen_admin, &also.admin).await?;
+        Ok(Self { client: bind("client", Some(config.listen_client), &also.client).await?, peer, admin })
     }
 
     fn addresses(&self) -> Result<Addresses, Error> {
-        let of = |listener: &dyn Listener| {
-            listener.local_address().map_err(|error| Error::Start(format!("a port has no address: {error}")))
+        let of = |listeners: &[Box<dyn Listener>]| {
+            let first = listeners.first().map(|listener| listener.local_address());
+            first.transpose().map_err(|error| Error::Start(format!("a port has no address: {error}")))
         };
         Ok(Addresses {
-            client: of(&*self.client)?,
-            peer: self.peer.as_deref().map(of).transpose()?,
-            admin: self.admin.as_deref().map(of).transpose()?,
+            client: of(&self.client)?.ok_or_else(|| Error::Start("there is no client port".into()))?,
+            peer: of(&self.peer)?,
+            admin: of(&self.admin)?,
         })
     }
 }
@@ -394,9 +420,12 @@ fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error>
                 member_name: config.name.clone(),
                 peer_address: reachable(config.listen_peer),
                 client_urls,
-                reachable_at: None,
+                ..Own::default()
             };
-            return Ok(Place { ordinal: 0, own, expected: 1, channels: None });
+            return Ok(Place { ordinal: 0, own, expected: 1, named: BTreeSet::new(), channels: None });
+        }
+        Cluster::Initial(_) => {
+            return Err(Error::Start("an initial cluster has a place of its own".into()));
         }
         Cluster::StatefulSet { pod, .. } => Directory::Pods(pod.clone()),
         Cluster::Fixed { ordinal, peers } => {
@@ -406,7 +435,7 @@ fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error>
     let expected = match &config.cluster {
         Cluster::StatefulSet { expected, .. } => *expected,
         Cluster::Fixed { peers, .. } => peers.len() as u16,
-        Cluster::Single => 1,
+        Cluster::Single | Cluster::Initial(_) => 1,
     };
     let peer = directory.own();
     let reachable_at = match &config.cluster {
@@ -420,9 +449,10 @@ fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error>
         peer_address: peer.to_string(),
         client_urls,
         reachable_at,
+        token: String::new(),
     };
     let channels = PeerChannels::new(AddressBook::new(env, directory));
-    Ok(Place { ordinal: peer.ordinal, own, expected, channels: Some(channels) })
+    Ok(Place { ordinal: peer.ordinal, own, expected, named: BTreeSet::new(), channels: Some(channels) })
 }
 
 async fn lock_directory(config: &Config, env: &Env) -> Result<DataDirectory, Error> {

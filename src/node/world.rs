@@ -67,6 +67,6 @@ fn owner(_: &PodFacts, _: Option<&str>) -> Result<Arc<dyn Owner>, Error> {
 fn source(config: &Config) -> Option<IpAddr> {
     match &config.cluster {
         Cluster::StatefulSet { pod, .. } => pod.pod_ip,
-        Cluster::Single | Cluster::Fixed { .. } => None,
+        Cluster::Single | Cluster::Fixed { .. } | Cluster::Initial(_) => None,
     }
 }

@@ -102,6 +102,17 @@ impl Consensus {
         self.change(ChangeMembers::RemoveNodes(ids), false, seen).await
     }
 
+    /// Says something else of a member than before.
+    ///
+    /// # Errors
+    /// As [`Consensus::add_learner`], and if there is no such member.
+    pub async fn describe(&self, id: NodeId, node: PeerNode, seen: &MembersSeen) -> Result<(), Error> {
+        if !seen.members.contains(&id) {
+            return Err(Error::Invalid(format!("{id} is no member")));
+        }
+        self.change(ChangeMembers::SetNodes([(id, node)].into()), false, seen).await
+    }
+
     async fn change(
         &self,
         change: ChangeMembers<NodeId, PeerNode>,

@@ -10,7 +10,7 @@ use super::auth_codec::{auth_from_log, auth_to_log};
 use super::types::{self, Batch, EntryPayload, Membership, PeerNode, StoredMembership};
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::{
     Command, Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, Request, SortOrder,
     SortTarget, Txn, TxnOp,
@@ -250,6 +250,15 @@ fn cluster_to_log(command: &ClusterCommand) -> log::ClusterCommand {
         }),
         ClusterCommand::RaiseRevision(by) => Log::RaiseRevision(*by),
         ClusterCommand::Alarm(alarm) => Log::Alarm(alarm_to_log(*alarm)),
+        ClusterCommand::Add(Adding { peer_urls, learner, most_learners }) => Log::Add(log::AddMember {
+            peer_urls: peer_urls.clone(),
+            learner: *learner,
+            most_learners: *most_learners,
+        }),
+        ClusterCommand::Dismiss(ordinal) => Log::Dismiss(u32::from(*ordinal)),
+        ClusterCommand::Expect { ordinal, peer_urls } => {
+            Log::Expect(log::ExpectMember { ordinal: u32::from(*ordinal), peer_urls: peer_urls.clone() })
+        }
     };
     log::ClusterCommand { command: Some(command) }
 }
@@ -270,6 +279,13 @@ fn cluster_from_log(command: log::ClusterCommand) -> Result<ClusterCommand, Code
         }
         Log::RaiseRevision(by) => ClusterCommand::RaiseRevision(by),
         Log::Alarm(alarm) => ClusterCommand::Alarm(alarm_from_log(alarm)?),
+        Log::Add(log::AddMember { peer_urls, learner, most_learners }) => {
+            ClusterCommand::Add(Adding { peer_urls, learner, most_learners })
+        }
+        Log::Dismiss(ordinal) => ClusterCommand::Dismiss(small_number("an ordinal", ordinal)?),
+        Log::Expect(log::ExpectMember { ordinal, peer_urls }) => {
+            ClusterCommand::Expect { ordinal: small_number("an ordinal", ordinal)?, peer_urls }
+        }
     })
 }
 

@@ -191,6 +191,10 @@ impl Store for Gate {
         )
     }
 
+    fn is_held_back(&self) -> bool {
+        self.get().is_ok_and(Store::is_held_back)
+    }
+
     fn members(&self) -> Vec<MemberInfo> {
         self.get().map_or_else(|_| Vec::new(), Store::members)
     }

@@ -345,6 +345,11 @@ impl Consensus {
         self.inner.machine.with_state(|state| state.cluster().admissions.clone())
     }
 
+    /// Ordinals that somebody added or dismissed by hand, in the applied state.
+    pub fn by_hand(&self) -> BTreeMap<crate::identity::Ordinal, crate::mvcc::cluster::ByHand> {
+        self.inner.machine.with_state(|state| state.cluster().by_hand.clone())
+    }
+
     /// Of each ordinal the newest id that the applied state knows as removed.
     pub fn removed(&self) -> BTreeSet<NodeId> {
         self.inner.machine.removed()

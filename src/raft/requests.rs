@@ -21,7 +21,7 @@ use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use super::wire::Applied;
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
-use crate::identity::NodeId;
+use crate::identity::{FIRST_ADDED, NodeId};
 use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm};
@@ -269,9 +269,13 @@ impl Store for Consensus {
         let leader = self.leader().filter(|_| self.leader_is_alive());
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let (revision, compacted, leases, lease_keys) = self.inner.machine.with_state(|state: &State| {
-            (state.revision(), state.compacted(), state.leases().len(), state.leases().key_count())
-        });
+        let is_learner = !metrics.membership_config.voter_ids().any(|id| id == self.inner.mine.node);
+        let (revision, compacted, leases, lease_keys, is_held_back) =
+            self.inner.machine.with_state(|state: &State| {
+                let held_back = is_learner && state.cluster().is_held_back(self.inner.mine.node.ordinal());
+                let leases = state.leases();
+                (state.revision(), state.compacted(), leases.len(), leases.key_count(), held_back)
+            });
         Position {
             cluster: self.inner.mine.cluster,
             member: self.inner.mine.node,
@@ -284,15 +288,20 @@ impl Store for Consensus {
             compacted,
             leases,
             lease_keys,
-            is_learner: !metrics.membership_config.voter_ids().any(|id| id == self.inner.mine.node),
+            is_learner,
+            is_held_back,
             failure: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.inner.mine.node.ordinal() >= FIRST_ADDED && self.position().is_held_back
     }
 
     fn members(&self) -> Vec<MemberInfo> {
         let membership = self.inner.machine.membership();
         let membership = membership.membership();
-        membership
+        let started = membership
             .nodes()
             .map(|(id, node)| MemberInfo {
                 id: *id,
@@ -300,8 +309,26 @@ impl Store for Consensus {
                 peer_urls: vec![format!("http://{}", node.peer_address)],
                 client_urls: node.client_urls.clone(),
                 is_learner: !membership.voter_ids().any(|voter| voter == *id),
-            })
-            .collect()
+            });
+        let mut members: Vec<MemberInfo> = started.collect();
+        // Those that were added and have not joined have no name yet, as in etcd.
+        let waiting = self.inner.machine.with_state(|state| {
+            let cluster = state.cluster();
+            let waits = |ordinal| !members.iter().any(|member| member.id.ordinal() == ordinal);
+            let added = cluster.added().filter(|(ordinal, _)| waits(*ordinal));
+            let info = added.filter_map(|(ordinal, added)| {
+                Some(MemberInfo {
+                    id: cluster.admissions.get(&ordinal)?.id,
+                    name: String::new(),
+                    peer_urls: added.peer_urls.clone(),
+                    client_urls: Vec::new(),
+                    is_learner: added.learner,
+                })
+            });
+            info.collect::<Vec<_>>()
+        });
+        members.extend(waiting);
+        members
     }
 
     fn events(&self) -> Vec<EventInfo> {

@@ -42,6 +42,8 @@ pub struct Position {
     pub lease_keys: usize,
     /// This member does not vote.
     pub is_learner: bool,
+    /// It does not, because it was added as a learner, and is to serve only what etcd's learners do.
+    pub is_held_back: bool,
     /// Why this member does not serve, if it does not.
     pub failure: Option<String>,
 }
@@ -155,6 +157,10 @@ pub trait Store: Send + Sync + 'static {
     }
     /// Where this member stands now.
     fn position(&self) -> Position;
+    /// Whether this member was added as a learner and not promoted yet: then it serves little. Asked for every request.
+    fn is_held_back(&self) -> bool {
+        false
+    }
     /// The members, as the local applied state knows them.
     fn members(&self) -> Vec<MemberInfo>;
     /// What the members decided lately, as the local applied state knows it; the oldest first.

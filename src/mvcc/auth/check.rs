@@ -128,6 +128,10 @@ impl State {
                 ClusterCommand::Marks(_)
                 | ClusterCommand::Admit { .. }
                 | ClusterCommand::Note(_)
+                | ClusterCommand::Alarm(_)
+                | ClusterCommand::Add(_)
+                | ClusterCommand::Dismiss(_)
+                | ClusterCommand::Expect { .. }
                 | ClusterCommand::RaiseRevision(_),
             )
             | Command::Auth(AuthCommand::Authenticate { .. }) => Ok(()),
