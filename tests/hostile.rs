@@ -54,13 +54,17 @@ fn hello() -> Vec<u8> {
 }
 
 fn headers(stream: u32, path: &str) -> Vec<u8> {
+    headers_of(stream, path, "application/grpc")
+}
+
+fn headers_of(stream: u32, path: &str, kind: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", path),
         (":authority", "x"),
-        ("content-type", "application/grpc"),
+        ("content-type", kind),
         ("te", "trailers"),
     ] {
         block.push(0);
@@ -401,8 +405,19 @@ async fn what_does_not_finish_is_dropped_after_the_deadline() {
     assert!(in_flight.await.unwrap().is_err());
 }
 
+/// A whole call as JSON.
+fn json_call(stream: u32, path: &str, text: &str) -> Vec<u8> {
+    [headers_of(stream, path, "application/json"), frame(DATA, END_STREAM, stream, text.as_bytes())].concat()
+}
+
 #[tokio::test]
 async fn a_client_that_never_reads_takes_bounded_memory_and_harms_nobody() {
+    never_reads(|stream| call(stream, "/etcdserverpb.KV/Range", &all_keys())).await;
+    let all = r#"{"key":"AA==","range_end":"AA=="}"#;
+    never_reads(|stream| json_call(stream, "/v3/kv/range", all)).await;
+}
+
+async fn never_reads(range: impl Fn(u32) -> Vec<u8>) {
     let _alone = ALONE.lock().await;
     let server = fake::serve().await;
     let other = channel(server.client).await;
@@ -414,7 +429,7 @@ async fn a_client_that_never_reads_takes_bounded_memory_and_harms_nobody() {
     stream.write_all(&hello()).await.unwrap();
     let calls = 1_000;
     for number in 0..calls {
-        stream.write_all(&call(number * 2 + 1, "/etcdserverpb.KV/Range", &all_keys())).await.unwrap();
+        stream.write_all(&range(number * 2 + 1)).await.unwrap();
     }
     let refused = "grpc_server_handled_total{grpc_code=\"ResourceExhausted\",grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} ";
     let count = || {

@@ -40,6 +40,8 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            // It takes what begins like this for a setting.
+            .env_remove("ETCD_BIN")
             .stdin(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));

@@ -82,6 +82,11 @@ impl World {
         self.awaited[stream] = self.awaited[stream].max(create.start_revision);
     }
 
+    /// Whether a watcher that begins there is ended at once.
+    pub fn is_compacted(&self, start_revision: i64) -> bool {
+        (1..self.compacted).contains(&start_revision)
+    }
+
     pub fn opened(&mut self, stream: usize) {
         self.awaited[stream] = 0;
     }
@@ -135,11 +140,13 @@ impl Dice {
 
 pub struct Program {
     dice: Dice,
+    /// Whether the transaction that is being made may delete; if not, its puts may keep what is there.
+    may_delete: bool,
 }
 
 impl Program {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice(seed) }
+        Self { dice: Dice(seed), may_delete: true }
     }
 
     pub fn next(&mut self, world: &World) -> Step {
@@ -147,7 +154,10 @@ impl Program {
             0..26 => Call::Put(self.put(world)),
             26..48 => Call::Range(self.range(world)),
             48..58 => Call::Delete(self.delete()),
-            58..76 => Call::Txn(self.txn(world, 0)),
+            58..76 => {
+                self.may_delete = self.dice.chance(70);
+                Call::Txn(self.txn(world, 0))
+            }
             76 => Call::Compact(self.compact(world)),
             77..87 => self.lease(world),
             87 => return Step::Reopen { stream: self.stream() },
@@ -306,7 +316,7 @@ impl Program {
 
     fn txn(&mut self, world: &World, depth: usize) -> pb::TxnRequest {
         let compares = self.dice.below(3);
-        let mut ops = |program: &mut Self| {
+        let ops = |program: &mut Self| {
             let count = program.dice.one_of(&[0, 1, 1, 1, 2, 2, 3, 5]);
             (0..count).map(|_| program.op(world, depth)).collect::<Vec<_>>()
         };
@@ -320,10 +330,12 @@ impl Program {
             1..40 => {
                 let mut put = self.put(world);
                 put.value = put.value.slice(..put.value.len().min(9_000));
+                put.ignore_value &= !self.may_delete;
+                put.ignore_lease &= !self.may_delete;
                 Some(Op::RequestPut(put))
             }
             40..65 => Some(Op::RequestRange(self.range(world))),
-            65..88 => Some(Op::RequestDeleteRange(self.delete())),
+            65..88 if self.may_delete => Some(Op::RequestDeleteRange(self.delete())),
             _ if depth < 2 => Some(Op::RequestTxn(self.txn(world, depth + 1))),
             _ => Some(Op::RequestRange(self.range(world))),
         };

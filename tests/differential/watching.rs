@@ -128,6 +128,13 @@ impl Stream {
         }
     }
 
+    /// Whether a watcher was refused or ended, among what was not compared yet.
+    pub fn has_an_end(&self) -> bool {
+        let delivered = self.delivered.lock();
+        let mut told = delivered.told.values().flatten();
+        told.any(|told| matches!(told, Told::Refused { .. } | Told::Canceled { .. }))
+    }
+
     /// Where the other one, which is ours, has delivered something else.
     pub fn difference(&self, ours: &Self) -> Option<String> {
         let (mut theirs, mut ours) = (self.delivered.lock(), ours.delivered.lock());

@@ -61,7 +61,7 @@ async fn a_watcher_is_made_and_ended_by_values_of_one_body() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_ends_therequests_and_not_the_answers() {
+async fn what_is_no_request_ends_the_requests_and_not_the_answers() {
     let server = Server::real().await;
     let body = r#"{"create_request":{"key":"YQ=="}} {"create_request":{"key":"%%%"}} {"create_request":{"key":"Yg=="}}"#;
     let mut answer = post(server.client(), "/v3/watch", body).await;

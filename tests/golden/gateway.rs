@@ -74,6 +74,10 @@ fn request(row: &Value, token: &str) -> Request<web::Body> {
         let (unit, times) = (repeat[0].as_str().unwrap(), repeat[1].as_u64().unwrap() as usize);
         body["value"] = json!(base64(unit.repeat(times).as_bytes()));
     }
+    if row["path"] == "/v3/maintenance/transfer-leadership" {
+        // The recorded one may be a member here.
+        body["targetID"] = json!(u64::MAX.to_string());
+    }
     let body = match row.get("raw") {
         Some(raw) => raw.as_str().unwrap().to_owned(),
         None if body.is_null() => String::new(),

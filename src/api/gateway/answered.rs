@@ -53,7 +53,8 @@ impl Answered {
 
     /// Keeps what came, or gives it back if it is one message, as nearly all pieces are.
     fn take(&mut self, mut data: Bytes) -> Option<Bytes> {
-        if self.buffer.is_empty() && message_length(&data) == data.len().checked_sub(grpc::PREFIX_BYTES) {
+        let is_whole = message_length(&data).is_some_and(|length| grpc::PREFIX_BYTES + length == data.len());
+        if self.buffer.is_empty() && is_whole {
             data.advance(grpc::PREFIX_BYTES);
             return Some(data);
         }

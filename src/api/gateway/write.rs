@@ -24,7 +24,6 @@ pub(crate) fn write(kind: &MessageDescriptor, message: Bytes, into: &mut Vec<u8>
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-    use prost::Message as _;
     use prost_reflect::DescriptorPool;
     use serde_json::{Value, json};
 
