@@ -22,7 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("client_descriptors.bin"), {
         let mut compiler = protox::Compiler::new(["proto"])?;
-        compiler.include_imports(true).open_files(["etcd/rpc.proto", "etcd/auth_rpc.proto", "setstone/client.proto"])?;
+        compiler.include_imports(true).open_files([
+            "etcd/rpc.proto",
+            "etcd/auth_rpc.proto",
+            "setstone/client.proto",
+        ])?;
         compiler.encode_file_descriptor_set()
     })?;
     tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(descriptors)?;

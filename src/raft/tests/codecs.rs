@@ -124,8 +124,11 @@ fn an_auth_command() -> impl Strategy<Value = AuthCommand> {
     prop_oneof![
         Just(AuthCommand::Enable),
         Just(AuthCommand::Disable),
-        (name(), name(), any::<u64>())
-            .prop_map(|(name, token, revision)| AuthCommand::Authenticate { name, token, revision }),
+        (name(), name(), any::<u64>()).prop_map(|(name, token, revision)| AuthCommand::Authenticate {
+            name,
+            token,
+            revision
+        }),
         (name(), proptest::option::of(bytes()))
             .prop_map(|(name, password)| AuthCommand::UserAdd { name, password }),
         name().prop_map(|name| AuthCommand::UserDelete { name }),
@@ -135,8 +138,11 @@ fn an_auth_command() -> impl Strategy<Value = AuthCommand> {
         name().prop_map(|name| AuthCommand::RoleAdd { name }),
         name().prop_map(|name| AuthCommand::RoleDelete { name }),
         granted,
-        (name(), bytes(), bytes())
-            .prop_map(|(name, key, range_end)| AuthCommand::RoleRevokePermission { name, key, range_end }),
+        (name(), bytes(), bytes()).prop_map(|(name, key, range_end)| AuthCommand::RoleRevokePermission {
+            name,
+            key,
+            range_end
+        }),
     ]
 }
 
@@ -192,8 +198,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Compact),
         Just(Outcome::Cluster),
         Just(Outcome::Auth),
-        (".{0,20}", any::<u64>())
-            .prop_map(|(token, revision)| Outcome::Authenticated { token, revision }),
+        (".{0,20}", any::<u64>()).prop_map(|(token, revision)| Outcome::Authenticated { token, revision }),
         Just(Outcome::Admitted(None)),
         (1..u64::MAX).prop_map(|id| Outcome::Admitted(Some(NodeId(id))))
     ];
