@@ -1,5 +1,6 @@
 //! Users, roles and permissions on real members, over the network: every refusal, tokens, passwords, what survives.
 
+#![allow(clippy::pedantic)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

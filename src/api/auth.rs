@@ -63,9 +63,9 @@ fn look_here<T>(api: &Shared, look: impl Fn(&Auth) -> T) -> Result<T, Failure> {
     seen.ok_or_else(|| texts::NO_LEADER.into())
 }
 
-fn header_now(api: &Shared) -> Option<pb::ResponseHeader> {
+fn header_now(api: &Shared) -> pb::ResponseHeader {
     let position = api.store.position();
-    Some(api.headers.at(&position, position.revision, 0))
+    api.headers.at(&position, position.revision, 0)
 }
 
 /// Puts a command through the log.
@@ -96,7 +96,7 @@ pub(super) async fn disable(api: &Shared, caller: &Caller) -> Result<Bytes, Fail
 /// Whether requests are checked.
 pub(super) async fn status(api: &Shared) -> Result<Bytes, Failure> {
     let (enabled, auth_revision) = look(api, |auth| (auth.is_enabled(), auth.revision())).await?;
-    Ok(grpc::encode(&pb::AuthStatusResponse { header: header_now(api), enabled, auth_revision }))
+    Ok(grpc::encode(&pb::AuthStatusResponse { header: Some(header_now(api)), enabled, auth_revision }))
 }
 
 /// Makes a token for whoever knows the password. Whoever does not is told the same, after the same time, whether or not there is such a
@@ -169,13 +169,13 @@ pub(super) async fn user_get(
     permission::check(api, caller, |state, by| state.auth().may_see_user(by, &name)).await?;
     let roles = look_here(api, |auth| auth.user(&name).map(|user| user.roles.iter().cloned().collect()))?;
     let roles = roles.ok_or(texts::USER_NOT_FOUND)?;
-    Ok(grpc::encode(&pb::AuthUserGetResponse { header: header_now(api), roles }))
+    Ok(grpc::encode(&pb::AuthUserGetResponse { header: Some(header_now(api)), roles }))
 }
 
 /// Lists all users.
 pub(super) async fn user_list(api: &Shared) -> Result<Bytes, Failure> {
     let users = look(api, |auth| auth.users().map(str::to_owned).collect()).await?;
-    Ok(grpc::encode(&pb::AuthUserListResponse { header: header_now(api), users }))
+    Ok(grpc::encode(&pb::AuthUserListResponse { header: Some(header_now(api)), users }))
 }
 
 /// Removes a user.
@@ -253,7 +253,7 @@ pub(super) async fn role_get(
     } else {
         permissions.into_iter().map(to_wire).collect()
     };
-    Ok(grpc::encode(&pb::AuthRoleGetResponse { header: header_now(api), perm }))
+    Ok(grpc::encode(&pb::AuthRoleGetResponse { header: Some(header_now(api)), perm }))
 }
 
 fn to_wire(permission: Permission) -> authpb::Permission {
@@ -270,7 +270,7 @@ fn to_wire(permission: Permission) -> authpb::Permission {
 /// Lists all roles.
 pub(super) async fn role_list(api: &Shared) -> Result<Bytes, Failure> {
     let roles = look(api, |auth| auth.roles().map(str::to_owned).collect()).await?;
-    Ok(grpc::encode(&pb::AuthRoleListResponse { header: header_now(api), roles }))
+    Ok(grpc::encode(&pb::AuthRoleListResponse { header: Some(header_now(api)), roles }))
 }
 
 /// Removes a role.
@@ -289,8 +289,7 @@ pub(super) async fn role_grant_permission(
     caller: &Caller,
     request: pb::AuthRoleGrantPermissionRequest,
 ) -> Result<Bytes, Failure> {
-    let authpb::Permission { perm_type, key, range_end } =
-        request.perm.ok_or(texts::PERMISSION_NOT_GIVEN)?;
+    let authpb::Permission { perm_type, key, range_end } = request.perm.ok_or(texts::PERMISSION_NOT_GIVEN)?;
     let access = u64::try_from(perm_type).ok().and_then(Access::from_number).ok_or_else(|| {
         Failure::new(Code::InvalidArgument, format!("etcdserver: there is no permission of type {perm_type}"))
     })?;
@@ -307,7 +306,8 @@ pub(super) async fn role_revoke_permission(
     request: pb::AuthRoleRevokePermissionRequest,
 ) -> Result<Bytes, Failure> {
     let pb::AuthRoleRevokePermissionRequest { role, key, range_end } = request;
-    let header = propose(api, caller, AuthCommand::RoleRevokePermission { name: role, key, range_end }).await?;
+    let header =
+        propose(api, caller, AuthCommand::RoleRevokePermission { name: role, key, range_end }).await?;
     Ok(grpc::encode(&pb::AuthRoleRevokePermissionResponse { header }))
 }
 

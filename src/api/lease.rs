@@ -68,9 +68,8 @@ pub(super) async fn time_to_live(
     let names = if keys && ttl >= 0 { api.store.lease_keys(id) } else { Vec::new() };
     // Others may have hung keys on it meanwhile.
     if keys {
-        let may_read = |state: &State, by: By<'_>| {
-            names.iter().try_for_each(|key| state.auth().may_read(by, key, &[]))
-        };
+        let may_read =
+            |state: &State, by: By<'_>| names.iter().try_for_each(|key| state.auth().may_read(by, key, &[]));
         permission::check_here(api, &by, may_read).map_err(texts::refusal)?;
     }
     let position = api.store.position();

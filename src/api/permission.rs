@@ -19,6 +19,7 @@ use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::auth::{By, Identity};
 use crate::mvcc::command::Refusal;
+use crate::raft::access::AccessState;
 use crate::transport::Failure;
 
 /// What a method needs.
@@ -158,7 +159,7 @@ pub(super) async fn admit(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Caller, Failure> {
-    if !api.store.access().is_some_and(|access| access.is_enabled()) {
+    if !api.store.access().is_some_and(AccessState::is_enabled) {
         // Enabled meanwhile, it is nobody who calls, and is refused.
         return Ok(Caller::default());
     }
@@ -200,7 +201,7 @@ pub(super) fn check_here(
     identity: &Identity,
     may: impl Fn(&State, By<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    if !api.store.access().is_some_and(|access| access.is_enabled()) {
+    if !api.store.access().is_some_and(AccessState::is_enabled) {
         return Ok(());
     }
     // Whoever cannot be looked at may not.

@@ -208,8 +208,8 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::FutureRevision => FUTURE_REVISION,
         Refusal::LeaseExists => LEASE_EXISTS,
         Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
-        // What etcd says when there is no room for a lease.
-        Refusal::TooManyLeases => NO_SPACE,
+        // What etcd says when there is no room for a lease; of users it has no bound.
+        Refusal::TooManyLeases | Refusal::TooManyUsers => NO_SPACE,
         Refusal::NoSpace => NO_SPACE,
         Refusal::Corrupt => CORRUPT,
         Refusal::TooManyAlarms => TOO_MANY_REQUESTS,
@@ -228,8 +228,6 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::InvalidAuthManagement => INVALID_AUTH_MANAGEMENT,
         Refusal::AuthDisabled => AUTH_NOT_ENABLED,
         Refusal::AuthFailed => AUTH_FAILED,
-        // As for leases; etcd has no bound.
-        Refusal::TooManyUsers => NO_SPACE,
         // This member stops serving; another one will answer.
         Refusal::Unreadable => STOPPED,
     }

@@ -155,7 +155,8 @@ impl Signed {
                 (Some(signer), Some(public))
             }
         };
-        let given = public.map(|public| pem::public_key(public, matches!(method, Method::Rsa(..)))).transpose()?;
+        let given =
+            public.map(|public| pem::public_key(public, matches!(method, Method::Rsa(..)))).transpose()?;
         let public = match (own, given) {
             (Some(own), Some(given)) if own != given => return Err(KeyError::Mismatch),
             (Some(key), _) | (None, Some(key)) => key,
@@ -173,8 +174,10 @@ impl Signed {
     pub(super) fn sign(&self, user: &str, revision: u64) -> Result<String, Failure> {
         let failed = |text: &'static str| Failure::new(Code::Unknown, text);
         // The text is etcd's.
-        let signer =
-            self.signer.as_ref().ok_or_else(|| failed("auth: token signing attempted with verify-only key"))?;
+        let signer = self
+            .signer
+            .as_ref()
+            .ok_or_else(|| failed("auth: token signing attempted with verify-only key"))?;
         let header = json!({ "alg": self.method.name(), "typ": "JWT" });
         let over = self.clock.unix_millis() / 1_000 + self.ttl.as_secs();
         let claims = json!({ "username": user, "revision": revision, "exp": over });
@@ -215,9 +218,8 @@ impl Signed {
         if !is_ours {
             return None;
         }
-        let decode = |part| -> Option<Value> {
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-        };
+        let decode =
+            |part| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok() };
         let (header, claims) = (decode(header)?, decode(claims)?);
         if header.get("alg")?.as_str()? != self.method.name() {
             return None;

@@ -20,7 +20,7 @@ macro_rules! key {
     };
 }
 
-const TTL: Duration = Duration::from_secs(300);
+const TTL: Duration = Duration::from_mins(5);
 
 fn signed(method: &str, public: Option<&[u8]>, private: Option<&[u8]>) -> Result<Signed, KeyError> {
     Signed::new(method, public, private, TTL, Arc::new(Set::default()))

@@ -220,19 +220,21 @@ impl Call {
         let Self { session, requests, leader_looks, leaderless, api, auth_changes, .. } = self;
         // One answer waits at most, so a client that asks and does not read is not asked further.
         let may_ask = requests.is_some() && !session.has_answers();
-        let rest = async { tokio::select! {
-            request = next_request(requests), if may_ask => match request {
-                Ok(Some((request, size))) => {
-                    api.metrics.client_bytes_received.inc_by(size as u64);
-                    Next::Request(Ok(Some(request)))
-                }
-                Ok(None) => Next::Request(Ok(None)),
-                Err(failure) => Next::Request(Err(failure)),
-            },
-            update = session.next() => Next::Update(update),
-            () = no_leader(api, leader_looks, leaderless) => Next::Leaderless,
-            () = api.stopping.cancelled() => Next::Stopping,
-        } };
+        let rest = async {
+            tokio::select! {
+                request = next_request(requests), if may_ask => match request {
+                    Ok(Some((request, size))) => {
+                        api.metrics.client_bytes_received.inc_by(size as u64);
+                        Next::Request(Ok(Some(request)))
+                    }
+                    Ok(None) => Next::Request(Ok(None)),
+                    Err(failure) => Next::Request(Err(failure)),
+                },
+                update = session.next() => Next::Update(update),
+                () = no_leader(api, leader_looks, leaderless) => Next::Leaderless,
+                () = api.stopping.cancelled() => Next::Stopping,
+            }
+        };
         tokio::select! {
             biased;
             // First: what may not be watched any more is not handed out.

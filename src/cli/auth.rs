@@ -53,7 +53,8 @@ pub(super) async fn run(
         Command::Status => {
             let answer = client.auth_status().await?;
             let status = answer.value;
-            let text = format!("Authentication Status: {}\nAuthRevision: {}", status.enabled, status.revision);
+            let text =
+                format!("Authentication Status: {}\nAuthRevision: {}", status.enabled, status.revision);
             let document = json!({ "enabled": status.enabled, "auth_revision": status.revision });
             print_answer(out, global.json, &answer, document, &text)?;
         }

@@ -7,7 +7,8 @@ use crate::identity::{ClusterId, NodeId};
 use crate::storage::engine::Batch;
 
 fn global() -> Global {
-    Global { endpoints: String::new(), json: false, timeout: std::time::Duration::from_secs(1) }
+    let timeout = std::time::Duration::from_secs(1);
+    Global { endpoints: String::new(), json: false, timeout, user: None, password: None }
 }
 
 fn checked(directory: &Path) -> (Result<Exit, Failure>, String) {

@@ -11,7 +11,10 @@ use crate::client::Credentials;
 const LINE_BYTES: u64 = 4_096;
 
 /// Credentials from `--user NAME[:PASSWORD]` and `--password`. A password that is nowhere is asked for.
-pub(super) fn credentials(user: Option<&str>, password: Option<&str>) -> Result<Option<Credentials>, Failure> {
+pub(super) fn credentials(
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Result<Option<Credentials>, Failure> {
     let (name, given) = match (user, password) {
         (None, None) => return Ok(None),
         (None, Some(_)) => return Err(Failure::usage("--password is of no use without --user")),

@@ -97,11 +97,23 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
     match arguments.command {
         Command::Add { name } => {
             let answer = client.role_add(&name).await?;
-            print_answer(out, global.json, &answer, json!({ "role": name }), &format!("Role {name} created"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "role": name }),
+                &format!("Role {name} created"),
+            )?;
         }
         Command::Delete { name } => {
             let answer = client.role_delete(&name).await?;
-            print_answer(out, global.json, &answer, json!({ "role": name }), &format!("Role {name} deleted"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "role": name }),
+                &format!("Role {name} deleted"),
+            )?;
         }
         Command::Get { name, hex } => {
             let answer = client.role_get(&name).await?;
@@ -113,13 +125,25 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
         }
         Command::List => {
             let answer = client.role_list().await?;
-            print_answer(out, global.json, &answer, json!({ "roles": answer.value }), &answer.value.join("\n"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "roles": answer.value }),
+                &answer.value.join("\n"),
+            )?;
         }
         Command::GrantPermission { name, access, keys, hex } => {
             let (key, range_end) = keys.span(Encoding::from_flag(hex))?;
             let permission = Permission { access: access.into(), key, range_end };
             let answer = client.role_grant_permission(&name, permission).await?;
-            print_answer(out, global.json, &answer, json!({ "role": name }), &format!("Role {name} updated"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "role": name }),
+                &format!("Role {name} updated"),
+            )?;
         }
         Command::RevokePermission { name, keys, hex } => {
             let encoding = Encoding::from_flag(hex);
@@ -157,7 +181,7 @@ fn document(permission: &Permission, encoding: Encoding) -> Value {
 fn describe(name: &str, permissions: &[Permission], encoding: Encoding) -> String {
     let lines = |wanted: [Access; 2]| {
         let of = permissions.iter().filter(move |one| wanted.contains(&one.access));
-        of.map(|one| format!("\n\t{}", range(one, encoding))).collect::<String>()
+        of.flat_map(|one| ["\n\t".to_owned(), range(one, encoding)]).collect::<String>()
     };
     let read = lines([Access::Read, Access::ReadWrite]);
     let write = lines([Access::Write, Access::ReadWrite]);
@@ -202,6 +226,9 @@ mod tests {
             "Role r\nKV Read:\n\ta\n\t[b/, b0) (prefix b/)\nKV Write:\n\t[b/, b0) (prefix b/)\n\t[c, f)\n\t[g, <open ended>"
         );
         let all = permission(Access::ReadWrite, "", "\0");
-        assert_eq!(describe("root", &[all], Encoding::Text), "Role root\nKV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>");
+        assert_eq!(
+            describe("root", &[all], Encoding::Text),
+            "Role root\nKV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>"
+        );
     }
 }

@@ -77,11 +77,23 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
         Command::Add { name, no_password, new_user_password } => {
             let (name, password) = new_user(name, no_password, new_user_password)?;
             let answer = client.user_add(&name, password.as_deref()).await?;
-            print_answer(out, global.json, &answer, json!({ "user": name }), &format!("User {name} created"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "user": name }),
+                &format!("User {name} created"),
+            )?;
         }
         Command::Delete { name } => {
             let answer = client.user_delete(&name).await?;
-            print_answer(out, global.json, &answer, json!({ "user": name }), &format!("User {name} deleted"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "user": name }),
+                &format!("User {name} deleted"),
+            )?;
         }
         Command::Get { name } => {
             let answer = client.user_get(&name).await?;
@@ -91,7 +103,13 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
         }
         Command::List => {
             let answer = client.user_list().await?;
-            print_answer(out, global.json, &answer, json!({ "users": answer.value }), &answer.value.join("\n"))?;
+            print_answer(
+                out,
+                global.json,
+                &answer,
+                json!({ "users": answer.value }),
+                &answer.value.join("\n"),
+            )?;
         }
         Command::Passwd { name } => {
             let password = ask_new(&name)?;

@@ -393,7 +393,9 @@ impl Connection {
 
 impl Client for Connection {
     fn get(&self, range: Range, consistency: Consistency) -> Call<'_, RangeResult> {
-        Box::pin(self.with_token(self.timeout, move |on, limit| on.get_within(range.clone(), consistency, limit)))
+        Box::pin(
+            self.with_token(self.timeout, move |on, limit| on.get_within(range.clone(), consistency, limit)),
+        )
     }
     fn put(&self, put: Put) -> Call<'_, Option<KeyValue>> {
         Box::pin(self.with_token(self.timeout, move |on, limit| on.put_within(put.clone(), limit)))
@@ -426,19 +428,19 @@ impl Client for Connection {
         Box::pin(self.with_token(self.timeout, move |on, limit| on.time_to_live_within(id, keys, limit)))
     }
     fn leases(&self) -> Call<'_, Vec<i64>> {
-        Box::pin(self.with_token(self.timeout, |on, limit| on.leases_within(limit)))
+        Box::pin(self.with_token(self.timeout, Self::leases_within))
     }
     fn status(&self) -> Call<'_, Status> {
-        Box::pin(self.with_token(self.timeout, |on, limit| on.status_within(limit)))
+        Box::pin(self.with_token(self.timeout, Self::status_within))
     }
     fn members(&self) -> Call<'_, Vec<MemberInfo>> {
-        Box::pin(self.with_token(self.timeout, |on, limit| on.members_within(limit)))
+        Box::pin(self.with_token(self.timeout, Self::members_within))
     }
     fn resize(&self, size: u16) -> Call<'_, ()> {
         Box::pin(self.with_token(self.timeout, move |on, limit| on.resize_within(size, limit)))
     }
     fn events(&self) -> Call<'_, Vec<EventInfo>> {
-        Box::pin(self.with_token(self.timeout, |on, limit| on.events_within(limit)))
+        Box::pin(self.with_token(self.timeout, Self::events_within))
     }
     fn hash(&self, revision: i64) -> Call<'_, StoreHash> {
         Box::pin(self.with_token(self.timeout, move |on, limit| on.hash_within(revision, limit)))

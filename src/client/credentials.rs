@@ -60,7 +60,8 @@ impl Credentials {
 
     /// A token was had.
     pub(super) fn keep(&self, token: &str) -> Result<(), Error> {
-        let value = token.parse().map_err(|_| Error::Invalid("the token that was answered is none".into()))?;
+        let value =
+            token.parse().map_err(|_| Error::Invalid("the token that was answered is none".into()))?;
         *self.0.token.lock() = Some(value);
         Ok(())
     }
@@ -138,8 +139,11 @@ mod tests {
 
     #[test]
     fn only_what_another_token_may_cure_is_tried_again() {
-        let refused =
-            |code: Code, text: &str| Error::Remote { code: code as i32, text: text.into(), outcome_unknown: false };
+        let refused = |code: Code, text: &str| Error::Remote {
+            code: code as i32,
+            text: text.into(),
+            outcome_unknown: false,
+        };
         for (error, void) in [
             (refused(Code::Unauthenticated, "etcdserver: invalid auth token"), true),
             (refused(Code::InvalidArgument, "etcdserver: revision of auth store is old"), true),
@@ -150,7 +154,11 @@ mod tests {
         ] {
             assert_eq!(refuses_token(&error), void, "{error}");
         }
-        assert!(reason_refuses_token("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"));
-        assert!(!reason_refuses_token("rpc error: code = PermissionDenied desc = etcdserver: permission denied"));
+        assert!(reason_refuses_token(
+            "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+        ));
+        assert!(!reason_refuses_token(
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+        ));
     }
 }

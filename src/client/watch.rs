@@ -231,7 +231,9 @@ impl Following {
                 }
             };
             return match message {
-                Ok(Ok(Some(response))) if token_is_void(&self.remote, &response) => Err(unavailable("the token is void")),
+                Ok(Ok(Some(response))) if token_is_void(&self.remote, &response) => {
+                    Err(unavailable("the token is void"))
+                }
                 Ok(Ok(Some(response))) => Ok(response),
                 Ok(Ok(None)) => Err(unavailable("the stream has ended")),
                 Ok(Err(status)) => Err(failure::from_status(&status, Kind::Read, "a watched member")),

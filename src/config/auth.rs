@@ -141,7 +141,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let all = jwt("jwt,pub-key=/a/b.pub,priv-key=/a/b.pem,sign-method=RS256,ttl=1h30m");
-        assert_eq!((all.method.as_str(), all.ttl), ("RS256", Duration::from_secs(5_400)));
+        assert_eq!((all.method.as_str(), all.ttl), ("RS256", Duration::from_mins(90)));
         assert_eq!(all.public_key, Some("/a/b.pub".into()));
         assert_eq!(all.private_key, Some("/a/b.pem".into()));
         assert_eq!(jwt("jwt,sign-method=HS256,priv-key=k").ttl, limits::TOKEN_TTL);

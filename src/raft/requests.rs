@@ -260,7 +260,7 @@ impl Store for Consensus {
     fn applied(&self, index: u64) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if state_machine::wait_applied(&self.inner.machine, index).await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }

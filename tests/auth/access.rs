@@ -7,8 +7,7 @@ use setstone::proto::{CLIENT_DESCRIPTORS, client as own, etcdserverpb as pb};
 use super::world::*;
 
 /// Methods that look at their keys, or at a user or role, themselves; tested one by one.
-const OWN: [&str; 6] =
-    ["KV/Range", "KV/Put", "KV/DeleteRange", "KV/Txn", "Auth/UserGet", "Auth/RoleGet"];
+const OWN: [&str; 6] = ["KV/Range", "KV/Put", "KV/DeleteRange", "KV/Txn", "Auth/UserGet", "Auth/RoleGet"];
 /// Methods that need nobody.
 const FREE: [&str; 2] = ["Auth/Authenticate", "Auth/AuthStatus"];
 /// Methods that need a user, of whom nothing more is asked.
@@ -26,7 +25,9 @@ fn methods() -> Vec<String> {
     let pool = DescriptorPool::decode(CLIENT_DESCRIPTORS).unwrap();
     let mut methods = Vec::new();
     for service in pool.services() {
-        for method in service.methods().filter(|method| !method.is_client_streaming() && !method.is_server_streaming()) {
+        for method in
+            service.methods().filter(|method| !method.is_client_streaming() && !method.is_server_streaming())
+        {
             methods.push(format!("{}/{}", service.full_name(), method.name()));
         }
     }
@@ -76,7 +77,8 @@ async fn every_method_asks_who_calls_and_what_is_roots_is_roots_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_and_writes_need_permission_for_every_key() {
     use Said::{Denied, Fine};
-    let (node, root) = with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
+    let (node, root) =
+        with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
     let nobody = Calls::to(node.addresses().client).await;
     let alice = nobody.user("alice").await;
     for (key, end, says) in [
@@ -113,7 +115,8 @@ async fn reads_and_writes_need_permission_for_every_key() {
         (delete("w", "y", false), Denied),
         (delete("w", "\0", false), Denied),
     ] {
-        let answer = alice.ask::<_, pb::DeleteRangeResponse>("etcdserverpb.KV/DeleteRange", request.clone()).await;
+        let answer =
+            alice.ask::<_, pb::DeleteRangeResponse>("etcdserverpb.KV/DeleteRange", request.clone()).await;
         assert_eq!(said(&answer), says, "{request:?}");
     }
     // What was refused did nothing.
@@ -168,7 +171,8 @@ async fn transactions_need_permission_for_all_that_is_in_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_need_permission_for_the_keys_that_hang_on_them() {
     use Said::{Denied, Fine};
-    let (node, root) = with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
+    let (node, root) =
+        with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
     let nobody = Calls::to(node.addresses().client).await;
     let alice = nobody.user("alice").await;
     let grant = |id| pb::LeaseGrantRequest { id, ttl: 60 };
@@ -188,7 +192,9 @@ async fn leases_need_permission_for_the_keys_that_hang_on_them() {
     let life = |calls: &Calls, id, keys| {
         let calls = calls.clone();
         let request = pb::LeaseTimeToLiveRequest { id, keys };
-        async move { calls.ask::<_, pb::LeaseTimeToLiveResponse>("etcdserverpb.Lease/LeaseTimeToLive", request).await }
+        async move {
+            calls.ask::<_, pb::LeaseTimeToLiveResponse>("etcdserverpb.Lease/LeaseTimeToLive", request).await
+        }
     };
     assert_eq!(said(&life(&alice, 8, false).await), Fine, "its time is no secret");
     assert_eq!(said(&life(&alice, 8, true).await), Denied);
@@ -197,13 +203,23 @@ async fn leases_need_permission_for_the_keys_that_hang_on_them() {
     let leases = |calls: &Calls| {
         let calls = calls.clone();
         async move {
-            calls.ask::<_, pb::LeaseLeasesResponse>("etcdserverpb.Lease/LeaseLeases", pb::LeaseLeasesRequest {}).await
+            calls
+                .ask::<_, pb::LeaseLeasesResponse>(
+                    "etcdserverpb.Lease/LeaseLeases",
+                    pb::LeaseLeasesRequest {},
+                )
+                .await
         }
     };
     assert_eq!(said(&leases(&alice).await), Denied);
     assert_eq!(said(&leases(&nobody.user("root").await).await), Fine);
 
-    for (calls, id, says) in [(&alice, 7, Fine), (&alice, 8, Denied), (&nobody, 7, Said::Nobody), (&nobody.with_token("x"), 7, Said::NoToken)] {
+    for (calls, id, says) in [
+        (&alice, 7, Fine),
+        (&alice, 8, Denied),
+        (&nobody, 7, Said::Nobody),
+        (&nobody.with_token("x"), 7, Said::NoToken),
+    ] {
         let mut client = pb::lease_client::LeaseClient::new(calls.channel());
         let asked = calls.request(tokio_stream::once(pb::LeaseKeepAliveRequest { id }));
         let mut answers = client.lease_keep_alive(asked).await.unwrap().into_inner();
@@ -226,7 +242,8 @@ async fn leases_need_permission_for_the_keys_that_hang_on_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_see_themselves_and_the_program_in_the_same_process_sees_everything() {
-    let (node, root) = with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
+    let (node, root) =
+        with_users(config(setstone::config::Tokens::Simple, setstone::limits::TOKEN_TTL)).await;
     let alice = remote(node.addresses().client, Some(("alice", "alice")));
     assert_eq!(alice.user_get("alice").await.unwrap().value, ["r"]);
     assert_eq!(alice.role_get("r").await.unwrap().value.len(), 2);
@@ -244,11 +261,13 @@ async fn users_see_themselves_and_the_program_in_the_same_process_sees_everythin
     let lease = here.grant(0, 60).await.unwrap().value.id;
     here.put(Put { key: "x".into(), lease, ..Put::default() }).await.unwrap();
     here.revoke(lease).await.unwrap();
-    let found = here.get(Range { key: "anything".into(), ..Range::default() }, Consistency::Linearizable).await;
+    let found =
+        here.get(Range { key: "anything".into(), ..Range::default() }, Consistency::Linearizable).await;
     assert_eq!(found.unwrap().value.count, 1);
     // A request of nobody in our own service.
     let nobody = Calls::to(node.addresses().client).await;
-    let asked = nobody.ask::<_, own::EventsResponse>("setstone.v1.Members/Events", own::EventsRequest {}).await;
+    let asked =
+        nobody.ask::<_, own::EventsResponse>("setstone.v1.Members/Events", own::EventsRequest {}).await;
     assert_eq!(said(&asked), Said::Nobody);
     node.shutdown().await;
 }

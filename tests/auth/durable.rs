@@ -36,7 +36,11 @@ async fn users_survive_a_restart_a_lost_engine_and_a_snapshot() {
         let node = start(config()).await;
         let calls = Calls::to(node.addresses().client).await;
         assert_eq!(said(&calls.range("r", "", false).await), Said::Nobody, "it is enabled");
-        assert_eq!(said(&calls.with_token(&token).range("r", "", false).await), Said::NoToken, "tokens are not kept");
+        assert_eq!(
+            said(&calls.with_token(&token).range("r", "", false).await),
+            Said::NoToken,
+            "tokens are not kept"
+        );
         let alice = calls.user("alice").await;
         assert_eq!(said(&alice.range("r", "s", false).await), Said::Fine);
         assert_eq!(said(&alice.range("r", "t", false).await), Said::Denied);

@@ -30,7 +30,11 @@ async fn a_token_is_sent_in_either_header_and_looked_up_as_it_is() {
         ("token", "x.-1".into(), Said::NoToken),
     ] {
         let asked = Instant::now();
-        assert_eq!(said(&calls.with(name, value.clone()).range("r", "", false).await), says, "{name} {value:?}");
+        assert_eq!(
+            said(&calls.with(name, value.clone()).range("r", "", false).await),
+            says,
+            "{name} {value:?}"
+        );
         assert!(asked.elapsed() < limits::TOKEN_WAIT + Duration::from_secs(3), "nobody waits for ever");
     }
     node.shutdown().await;
@@ -83,7 +87,9 @@ async fn a_wrong_password_is_answered_like_an_unknown_user() {
     let (node, root) = with_users(config(Tokens::Simple, limits::TOKEN_TTL)).await;
     root.user_add("certificate", None).await.unwrap();
     let calls = Calls::to(node.addresses().client).await;
-    for (user, password) in [("alice", "x"), ("alice", ""), ("bob", "bob"), ("", ""), ("certificate", ""), ("certificate", "x")] {
+    for (user, password) in
+        [("alice", "x"), ("alice", ""), ("bob", "bob"), ("", ""), ("certificate", ""), ("certificate", "x")]
+    {
         assert_eq!(said(&calls.token(user, password).await), Said::Failed, "{user:?} {password:?}");
     }
     let long = "x".repeat(73);
@@ -108,7 +114,8 @@ async fn a_wrong_password_is_answered_like_an_unknown_user() {
     assert_eq!(said(&calls.token("hashed", "secret").await), Said::Fine);
     assert_eq!(said(&calls.token("hashed", "").await), Said::Failed);
     let costly = encode(&hashed.replace("$04$", "$31$"));
-    let refused: Result<pb::AuthUserAddResponse, _> = admin.ask("etcdserverpb.Auth/UserAdd", add("costly", costly)).await;
+    let refused: Result<pb::AuthUserAddResponse, _> =
+        admin.ask("etcdserverpb.Auth/UserAdd", add("costly", costly)).await;
     assert_eq!(refused.unwrap_err().message(), "etcdserver: invalid auth management");
     node.shutdown().await;
 }
@@ -193,7 +200,12 @@ async fn every_member_knows_a_token_and_writes_of_followers_say_whose_they_are()
 fn jwt(method: &str, public: Option<&str>, private: Option<&str>) -> Tokens {
     let path = |name: &str| format!("{}/tests/fixtures/keys/{name}", env!("CARGO_MANIFEST_DIR")).into();
     let ttl = Duration::from_secs(300);
-    Tokens::Jwt(Jwt { method: method.into(), public_key: public.map(path), private_key: private.map(path), ttl })
+    Tokens::Jwt(Jwt {
+        method: method.into(),
+        public_key: public.map(path),
+        private_key: private.map(path),
+        ttl,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +224,8 @@ async fn signed_tokens_are_void_for_keys_when_users_have_changed() {
     assert_eq!(said(&alice.put(put("w")).await), Said::Old);
     assert_eq!(said(&admin.put(put("w")).await), Said::Old);
     // As in etcd, whoever administers may go on.
-    let users: Result<pb::AuthUserListResponse, _> = admin.ask("etcdserverpb.Auth/UserList", pb::AuthUserListRequest {}).await;
+    let users: Result<pb::AuthUserListResponse, _> =
+        admin.ask("etcdserverpb.Auth/UserList", pb::AuthUserListRequest {}).await;
     assert_eq!(users.unwrap().users, ["alice", "bob", "root"]);
     let new = calls.user("alice").await;
     assert_eq!(said(&new.range("r", "", false).await), Said::Fine);

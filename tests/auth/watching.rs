@@ -47,10 +47,15 @@ async fn a_watcher_that_may_not_read_all_its_keys_is_not_made() {
     let nobody = Calls::to(node.addresses().client).await;
     let alice = nobody.user("alice").await;
     let (requests, mut responses) = open(&alice).await;
-    for (key, end, start) in [("w", "", 0), ("r", "t", 0), ("r", "\0", 0), ("", "\0", 0), ("q", "s", 1), ("", "", 0)] {
+    for (key, end, start) in
+        [("w", "", 0), ("r", "t", 0), ("r", "\0", 0), ("", "\0", 0), ("q", "s", 1), ("", "", 0)]
+    {
         watch(&requests, key, end, start).await;
         let response = next(&mut responses).await;
-        assert!(response.created && response.canceled && response.watch_id == -1, "{key} {end}: {response:?}");
+        assert!(
+            response.created && response.canceled && response.watch_id == -1,
+            "{key} {end}: {response:?}"
+        );
         assert_eq!(response.cancel_reason, DENIED);
         assert!(response.header.is_some_and(|header| header.revision > 0));
     }

@@ -121,9 +121,18 @@ impl Calls {
         Ok(grpc.unary(self.request(message), path, codec).await?.into_inner())
     }
 
-    pub async fn range(&self, key: &str, range_end: &str, serializable: bool) -> Result<pb::RangeResponse, Status> {
+    pub async fn range(
+        &self,
+        key: &str,
+        range_end: &str,
+        serializable: bool,
+    ) -> Result<pb::RangeResponse, Status> {
         let (key, range_end) = (bytes(key), bytes(range_end));
-        self.ask("etcdserverpb.KV/Range", pb::RangeRequest { key, range_end, serializable, ..Default::default() }).await
+        self.ask(
+            "etcdserverpb.KV/Range",
+            pb::RangeRequest { key, range_end, serializable, ..Default::default() },
+        )
+        .await
     }
 
     pub async fn put(&self, put: pb::PutRequest) -> Result<pb::PutResponse, Status> {
@@ -163,7 +172,9 @@ pub fn said<T: std::fmt::Debug>(answer: &Result<T, Status>) -> Said {
         (Code::InvalidArgument, "etcdserver: revision of auth store is old") => Said::Old,
         (Code::PermissionDenied, "etcdserver: permission denied") => Said::Denied,
         (Code::FailedPrecondition, "etcdserver: authentication is not enabled") => Said::NotEnabled,
-        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password") => Said::Failed,
+        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password") => {
+            Said::Failed
+        }
         other => panic!("{other:?}"),
     }
 }

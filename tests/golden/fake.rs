@@ -22,10 +22,10 @@ use setstone::limits;
 use setstone::membership::{Operate, Wish, WishRefusal};
 use setstone::metrics::Metrics;
 use setstone::mvcc::alarm::Alarm;
+use setstone::mvcc::auth::Identity;
 use setstone::mvcc::command::{
     Command, Lifetime, LogPosition, Range, RangeResult, Reply, Request, Txn, TxnResult,
 };
-use setstone::mvcc::auth::Identity;
 use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
 use setstone::raft::access::{AccessState};

@@ -40,13 +40,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut dyn Write) -
     let credentials = global.credentials()?;
     if plan.prefill {
         let fill = Arc::new(plan.filling());
-        let measured = load(&fill, &endpoints, global, &credentials, "filling")?;
+        let measured = load(&fill, &endpoints, global, credentials.as_ref(), "filling")?;
         if measured.errors.total() > 0 {
             let text = format!("filling failed: {}", measured.errors.summary());
             return Err(Failure::new(Exit::Failed, text));
         }
     }
-    let measured = load(&plan, &endpoints, global, &credentials, plan.operation.name())?;
+    let measured = load(&plan, &endpoints, global, credentials.as_ref(), plan.operation.name())?;
     let report = Report::new(&plan, endpoints.len(), &measured);
     if global.json {
         super::output::print_json(out, &report.json())?;
@@ -67,7 +67,7 @@ fn load(
     plan: &Arc<Plan>,
     endpoints: &[Endpoint],
     global: &Global,
-    credentials: &Option<Credentials>,
+    credentials: Option<&Credentials>,
     what: &str,
 ) -> Result<Measured, Failure> {
     let tickets = Arc::new(Tickets::new(plan));
@@ -79,7 +79,7 @@ fn load(
                 tickets: Arc::clone(&tickets),
                 endpoints: endpoints.to_vec(),
                 timeout: global.timeout,
-                credentials: credentials.clone(),
+                credentials: credentials.cloned(),
             };
             std::thread::Builder::new().name(format!("bench-{thread}")).spawn(move || worker.run())
         })

@@ -122,9 +122,9 @@ impl State {
             Command::Txn(txn) => self.may_run_txn(by, txn),
             Command::Lease(LeaseCommand::Grant { .. }) => auth.is_somebody(by),
             Command::Lease(LeaseCommand::Revoke { id }) => self.may_keep_lease(by, *id),
-            // What members do by themselves.
-            Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. }) => Ok(()),
-            Command::Cluster(
+            // What members do by themselves; and whoever authenticates is nobody yet.
+            Command::Lease(LeaseCommand::Expire { .. } | LeaseCommand::Checkpoint { .. })
+            | Command::Cluster(
                 ClusterCommand::Marks(_)
                 | ClusterCommand::Admit { .. }
                 | ClusterCommand::Note(_)

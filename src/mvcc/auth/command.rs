@@ -149,7 +149,9 @@ impl Auth {
             }
             AuthCommand::UserAdd { name, password } => self.user_add(name, password.as_ref(), touched)?,
             AuthCommand::UserDelete { name } => self.user_delete(name, touched)?,
-            AuthCommand::UserChangePassword { name, password } => self.user_change(name, password, touched)?,
+            AuthCommand::UserChangePassword { name, password } => {
+                self.user_change(name, password, touched)?
+            }
             AuthCommand::UserGrantRole { name, role } => self.user_grant(name, role, touched)?,
             AuthCommand::UserRevokeRole { name, role } => self.user_revoke(name, role, touched)?,
             AuthCommand::RoleAdd { name } => self.role_add(name, touched)?,

@@ -26,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-pub use self::command::{AuthCommand, AuthEvent};
 pub(super) use self::command::TouchedAuth;
+pub use self::command::{AuthCommand, AuthEvent};
 use self::ranges::KeySet;
 pub(super) use self::stored::{Item, read as read_item};
 pub use self::values::{Access, By, Identity, Permission, ROOT, User};

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::command::{
-    Command, Compact, Compare, CompareResult, DeleteRange, LogPosition, Operand, Outcome, Put, Range, Refusal,
-    Reply, Request, Txn, TxnOp,
+    Command, Compact, Compare, CompareResult, DeleteRange, LogPosition, Operand, Outcome, Put, Range,
+    Refusal, Reply, Request, Txn, TxnOp,
 };
 use super::super::lease::LeaseCommand;
 use super::super::tests::Store;
@@ -17,12 +17,12 @@ use super::{Access, AuthCommand, AuthEvent, By, Identity, Permission, ROOT};
 use crate::limits;
 
 /// A hash; nobody looks at it here.
-fn hash() -> Option<Bytes> {
-    Some(Bytes::from_static(b"$2b$"))
+fn hash() -> Bytes {
+    Bytes::from_static(b"$2b$")
 }
 
 fn add(name: &str) -> AuthCommand {
-    AuthCommand::UserAdd { name: name.into(), password: hash() }
+    AuthCommand::UserAdd { name: name.into(), password: Some(hash()) }
 }
 
 fn role(name: &str) -> AuthCommand {
@@ -55,8 +55,7 @@ impl Store {
     fn all_as(&mut self, by: &Identity, commands: Vec<Command>) -> Applied {
         let requests: Vec<_> = commands.into_iter().map(|command| Request::of(by.clone(), command)).collect();
         self.entries += 1;
-        let applied =
-            self.state.apply(&self.engine, LogPosition { term: 1, index: self.entries }, &requests);
+        let applied = self.state.apply(&self.engine, LogPosition { term: 1, index: self.entries }, &requests);
         self.engine.write(&applied.changes);
         applied
     }
@@ -137,8 +136,8 @@ fn each_command_keeps_to_etcds_rules() {
         (give("alice", "r"), Ok(()), true),
         (take("alice", "s"), Err(Refusal::RoleNotGranted), false),
         (take("nobody", "r"), Err(Refusal::UserNotFound), false),
-        (A::UserChangePassword { name: name("nobody"), password: hash().unwrap() }, Err(Refusal::UserNotFound), false),
-        (A::UserChangePassword { name: name("alice"), password: hash().unwrap() }, Ok(()), true),
+        (A::UserChangePassword { name: name("nobody"), password: hash() }, Err(Refusal::UserNotFound), false),
+        (A::UserChangePassword { name: name("alice"), password: hash() }, Ok(()), true),
         (A::RoleDelete { name: name("nothing") }, Err(Refusal::RoleNotFound), false),
         (A::RoleDelete { name: name("r") }, Ok(()), true),
         (A::UserDelete { name: name("nobody") }, Err(Refusal::UserNotFound), false),
@@ -209,11 +208,8 @@ fn those_who_keep_tokens_hear_which_are_made_and_which_are_void() {
     let by = Identity::member();
     let mut as_member = |command| store.all_as(&by, vec![Command::Auth(command)]).auth;
     let forgotten = || vec![AuthEvent::Forget("alice".into())];
-    let password = hash().unwrap();
-    assert_eq!(
-        as_member(AuthCommand::UserChangePassword { name: "alice".into(), password }),
-        forgotten()
-    );
+    let password = hash();
+    assert_eq!(as_member(AuthCommand::UserChangePassword { name: "alice".into(), password }), forgotten());
     assert_eq!(as_member(AuthCommand::UserDelete { name: "alice".into() }), forgotten());
     assert_eq!(as_member(AuthCommand::UserDelete { name: "alice".into() }), []);
     assert_eq!(as_member(AuthCommand::Disable), [AuthEvent::ForgetAll]);
@@ -224,7 +220,7 @@ fn those_who_keep_tokens_hear_which_are_made_and_which_are_void() {
 fn a_user_without_password_keeps_none_and_gets_no_token() {
     let mut store = Store::set_up(enabled());
     store.auth(AuthCommand::UserAdd { name: "cn".into(), password: None }).unwrap();
-    store.auth(AuthCommand::UserChangePassword { name: "cn".into(), password: hash().unwrap() }).unwrap();
+    store.auth(AuthCommand::UserChangePassword { name: "cn".into(), password: hash() }).unwrap();
     store.reload();
     assert_eq!(store.state.auth().user("cn").unwrap().password, None);
     let (known, revision) = store.state.auth().password_of("cn").unwrap();
@@ -416,7 +412,9 @@ fn reads_and_leases_are_looked_at_key_by_key() {
     let store = with_alice();
     let (alice, state) = (store.user("alice"), &store.state);
     let by = alice.by();
-    for (key, end, may) in [("r", "", true), ("r", "s", true), ("r", "\0", false), ("q", "s", false), ("w", "", false)] {
+    for (key, end, may) in
+        [("r", "", true), ("r", "s", true), ("r", "\0", false), ("q", "s", false), ("w", "", false)]
+    {
         let result = state.auth().may_read(by, key.as_bytes(), end.as_bytes());
         assert_eq!(result.is_ok(), may, "{key} {end}");
         assert_eq!(state.auth().may_go_on_reading("alice", key.as_bytes(), end.as_bytes()).is_ok(), may);
@@ -512,7 +510,7 @@ fn some_command() -> impl Strategy<Value = AuthCommand> {
     prop_oneof![
         1 => Just(AuthCommand::Enable),
         1 => Just(AuthCommand::Disable),
-        3 => name().prop_map(|name| AuthCommand::UserAdd { name, password: hash() }),
+        3 => name().prop_map(|name| AuthCommand::UserAdd { name, password: Some(hash()) }),
         1 => name().prop_map(|name| AuthCommand::UserDelete { name }),
         3 => role().prop_map(|name| AuthCommand::RoleAdd { name }),
         1 => role().prop_map(|name| AuthCommand::RoleDelete { name }),
@@ -560,7 +558,10 @@ impl Model {
                 known.push(permission);
             }
             AuthCommand::RoleRevokePermission { name, key, range_end } => {
-                self.roles.get_mut(&name).unwrap().retain(|one| (&one.key, &one.range_end) != (&key, &range_end));
+                self.roles
+                    .get_mut(&name)
+                    .unwrap()
+                    .retain(|one| (&one.key, &one.range_end) != (&key, &range_end));
             }
             AuthCommand::Authenticate { .. } | AuthCommand::UserChangePassword { .. } => {}
         }
@@ -569,9 +570,11 @@ impl Model {
     fn may_read(&self, user: &str, key: &[u8]) -> bool {
         let Some(roles) = self.users.get(user) else { return false };
         let permitted = |role: &String| {
-            self.roles.get(role).into_iter().flatten().any(|one| {
-                one.access != Access::Write && is_in(key, &one.key, &one.range_end)
-            })
+            self.roles
+                .get(role)
+                .into_iter()
+                .flatten()
+                .any(|one| one.access != Access::Write && is_in(key, &one.key, &one.range_end))
         };
         !self.enabled || roles.iter().any(|role| role == ROOT || permitted(role))
     }

@@ -157,6 +157,7 @@ impl Model {
                 Ok(Outcome::Compact)
             }
             Command::Cluster(_) => Ok(Outcome::Cluster),
+            Command::Auth(_) => Ok(Outcome::Auth),
             Command::Lease(command) => self.lease(command, at),
         };
         let new = &self.changes[before..];

@@ -125,8 +125,11 @@ fn an_auth_command() -> impl Strategy<Value = AuthCommand> {
     prop_oneof![
         Just(AuthCommand::Enable),
         Just(AuthCommand::Disable),
-        (name(), name(), any::<u64>())
-            .prop_map(|(name, token, revision)| AuthCommand::Authenticate { name, token, revision }),
+        (name(), name(), any::<u64>()).prop_map(|(name, token, revision)| AuthCommand::Authenticate {
+            name,
+            token,
+            revision
+        }),
         (name(), proptest::option::of(bytes()))
             .prop_map(|(name, password)| AuthCommand::UserAdd { name, password }),
         name().prop_map(|name| AuthCommand::UserDelete { name }),
@@ -136,8 +139,11 @@ fn an_auth_command() -> impl Strategy<Value = AuthCommand> {
         name().prop_map(|name| AuthCommand::RoleAdd { name }),
         name().prop_map(|name| AuthCommand::RoleDelete { name }),
         granted,
-        (name(), bytes(), bytes())
-            .prop_map(|(name, key, range_end)| AuthCommand::RoleRevokePermission { name, key, range_end }),
+        (name(), bytes(), bytes()).prop_map(|(name, key, range_end)| AuthCommand::RoleRevokePermission {
+            name,
+            key,
+            range_end
+        }),
     ]
 }
 
@@ -202,8 +208,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Compact),
         Just(Outcome::Cluster),
         Just(Outcome::Auth),
-        (".{0,20}", any::<u64>())
-            .prop_map(|(token, revision)| Outcome::Authenticated { token, revision }),
+        (".{0,20}", any::<u64>()).prop_map(|(token, revision)| Outcome::Authenticated { token, revision }),
         Just(Outcome::Admitted(None)),
         vec(an_alarm(), 0..3).prop_map(Outcome::Alarms),
         (1..u64::MAX).prop_map(|id| Outcome::Admitted(Some(NodeId(id))))
