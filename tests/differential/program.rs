@@ -1,7 +1,7 @@
 //! What is called: drawn from a seed, and from what both servers are known to hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use setstone::proto::etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request as Op};
@@ -142,14 +142,19 @@ pub struct Program {
     dice: Dice,
     /// Whether the transaction that is being made may delete; if not, its puts may keep what is there.
     may_delete: bool,
+    /// What follows, because it was begun.
+    begun: VecDeque<Step>,
 }
 
 impl Program {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice(seed), may_delete: true }
+        Self { dice: Dice(seed), may_delete: true, begun: VecDeque::new() }
     }
 
     pub fn next(&mut self, world: &World) -> Step {
+        if let Some(step) = self.begun.pop_front() {
+            return step;
+        }
         let call = match self.dice.below(100) {
             0..26 => Call::Put(self.put(world)),
             26..48 => Call::Range(self.range(world)),
@@ -166,6 +171,7 @@ impl Program {
                 return Step::Cancel { stream: self.stream(), watch_id };
             }
             92 if self.dice.chance(10) => Call::Txn(self.large_txn()),
+            93 if self.dice.chance(10) => return self.large_revision(),
             _ => return Step::Watch { stream: self.stream(), create: self.watch(world) },
         };
         Step::Call(call)
@@ -263,6 +269,10 @@ impl Program {
         if self.dice.chance(2) {
             request.sort_target = self.dice.one_of(&[5, 9, -1]);
         }
+        if request.sort_target != 0 && !request.range_end.is_empty() {
+            // No more pairs than etcd sorts as everybody does.
+            request.range_end = self.dice.one_of(&["e", "d/3", "c", "b"]).into();
+        }
         request.serializable = self.dice.chance(30);
         request.keys_only = self.dice.chance(20);
         request.count_only = self.dice.chance(12);
@@ -340,6 +350,28 @@ impl Program {
             _ => Some(Op::RequestRange(self.range(world))),
         };
         pb::RequestOp { request }
+    }
+
+    /// A revision whose events, with the pairs before them, are too large for one response: those who asked for it get fragments.
+    fn large_revision(&mut self) -> Step {
+        for stream in 0..STREAMS {
+            let create = pb::WatchCreateRequest {
+                key: "d/".into(),
+                range_end: "d0".into(),
+                prev_kv: true,
+                fragment: self.dice.chance(60),
+                ..Default::default()
+            };
+            self.begun.push_back(Step::Watch { stream, create });
+        }
+        for key in ["d/1", "d/2", "d/3", "d/4"] {
+            let value = vec![b'a' + self.dice.below(20) as u8; 700_000].into();
+            let put = pb::PutRequest { key: key.into(), value, ..Default::default() };
+            self.begun.push_back(Step::Call(Call::Put(put)));
+        }
+        let delete = pb::DeleteRangeRequest { key: "d/".into(), range_end: "d0".into(), prev_kv: false };
+        self.begun.push_back(Step::Call(Call::Delete(delete)));
+        Step::Call(Call::Leases)
     }
 
     /// As many operations as may be, one less, or one more; sometimes inside of another.

@@ -57,8 +57,10 @@ where
     /// The text of the only value of a body, all of which must be there in time; empty if it has none. What follows it is ignored,
     /// as with etcd.
     pub(super) async fn only(mut self) -> Result<Bytes, Failure> {
-        self.deadline = Some(Instant::now() + limits::REQUEST_BODY_TIMEOUT);
+        let deadline = Some(Instant::now() + limits::REQUEST_BODY_TIMEOUT);
+        self.deadline = deadline;
         let value = self.next().await?.unwrap_or_default();
+        self.deadline = deadline;
         let mut rest = self.buffer.len();
         // Read, so that the connection can be used again.
         while rest < limits::GATEWAY_VALUE_BYTES && !self.body.is_end_stream() {
@@ -290,5 +292,9 @@ mod tests {
         assert!(silent.next().await.unwrap().is_some());
         let waits = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT * 10, silent.next()).await;
         assert!(waits.is_err(), "a client may be silent between its requests");
+
+        let frames = stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"{} ")))]);
+        let open = Values::new(StreamBody::new(frames.chain(stream::pending())), &room());
+        assert_eq!(open.only().await.unwrap_err().code, Code::DeadlineExceeded, "the body has no end");
     }
 }
