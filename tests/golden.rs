@@ -11,10 +11,10 @@ mod beyond;
 mod fake;
 #[path = "golden/gateway.rs"]
 mod gateway;
-#[path = "golden/web.rs"]
-mod web;
 #[path = "golden/locks.rs"]
 mod locks;
+#[path = "golden/web.rs"]
+mod web;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -82,7 +82,8 @@ against_both!(
     users_roles_and_tokens_answer_as_etcd_does,
     member_list_status_and_hash_have_etcds_form,
     health_and_version_answer_as_etcd_does,
-    locks_and_elections_answer_as_etcd_does, members_alarms_and_maintenance_answer_as_etcd_does,
+    locks_and_elections_answer_as_etcd_does,
+    members_alarms_and_maintenance_answer_as_etcd_does,
     what_is_not_there_is_unimplemented
 );
 

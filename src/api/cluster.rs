@@ -91,7 +91,10 @@ fn is_peer_url(url: &str) -> bool {
     let Some((host, port)) = place.rsplit_once(':') else { return false };
     let is_host = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok()),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
     };
     matches!(scheme, "http" | "https")
         && is_host
@@ -166,9 +169,17 @@ mod tests {
             assert_eq!(taken(&[good]), Ok(vec![good.trim().to_owned()]));
         }
         assert_eq!(taken(&["http://b:1", "http://a:1"]), Ok(vec!["http://a:1".into(), "http://b:1".into()]));
-        for bad in
-            ["", "a:1", "http://a", "http://a:1/", "http://a:1/x", "http://:1", "ftp://a:1", "http://a:0", "http://[a]:1"]
-        {
+        for bad in [
+            "",
+            "a:1",
+            "http://a",
+            "http://a:1/",
+            "http://a:1/x",
+            "http://:1",
+            "ftp://a:1",
+            "http://a:0",
+            "http://[a]:1",
+        ] {
             assert_eq!(taken(&[bad]), Err(texts::MEMBER_BAD_URLS.into()), "{bad}");
         }
         assert!(taken(&[]).is_err());

@@ -9,8 +9,11 @@ use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::lock::header;
+use super::permission::{self, Caller};
 use super::queue::{self, At};
 use super::{Shared, convert, kv, texts};
+use crate::mvcc::State;
+use crate::mvcc::auth::{By, Identity};
 use crate::mvcc::command::RangeResult;
 use crate::mvcc::queue::{self as keys, Place};
 use crate::mvcc::{EventKind, KeyValue, WatchOptions, WatchedKeys, check};

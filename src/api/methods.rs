@@ -11,7 +11,10 @@ use tower::Service;
 use super::health::HealthService;
 use super::permission::Caller;
 use super::probe::Probe;
-use super::{Shared, alarm, auth, cluster, deadline, election, kv, leader, lease, lock, maintenance, permission, range_stream, sending, snapshot, texts, watch};
+use super::{
+    Shared, alarm, auth, cluster, deadline, election, kv, leader, lease, lock, maintenance, permission,
+    range_stream, sending, snapshot, texts, watch,
+};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb, v3electionpb};
 use crate::transport::answers::Answers;
@@ -96,11 +99,10 @@ const STREAMING: &[&str] = &[
 
 /// Methods that stream and are served here.
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
-/// What a learner serves, too.
-const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const OBSERVE: &str = "/v3electionpb.Election/Observe";
+/// A learner serves it, too.
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 /// The counters of every method.

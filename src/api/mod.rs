@@ -54,8 +54,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio_util::sync::CancellationToken;
 
-use self::gateway::Gateway;
 pub use self::auth::Authenticator;
+use self::gateway::Gateway;
 use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
@@ -98,7 +98,9 @@ struct Shared {
     headers: Headers,
     methods: Methods,
     watch_method: MethodMetrics,
-    queues: Queues, sending_methods: SendingMethods, snapshot_method: MethodMetrics,
+    queues: Queues,
+    sending_methods: SendingMethods,
+    snapshot_method: MethodMetrics,
     /// Services that stream.
     streams: tonic::service::Routes,
     gateway: Gateway,

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 
+use super::permission::{self, Caller};
 use super::{Shared, convert, texts};
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::limits;
+use crate::mvcc::auth::Identity;
 use crate::mvcc::command::{Command, Outcome, Request, Txn, TxnResult};
 use crate::mvcc::queue::{Joined, Place, Standing};
 use crate::mvcc::{WatchOptions, WatchedKeys};
@@ -129,7 +131,7 @@ impl Stander {
         told: oneshot::Sender<Result<Held, Failure>>,
         mut taken: oneshot::Receiver<()>,
     ) {
-        let (joined, at) = match self.join(by, value.clone().unwrap_or_default()).await {
+        let (joined, at) = match self.join(by.clone(), value.clone().unwrap_or_default()).await {
             Ok(joined) => joined,
             Err(failure) => {
                 // Nobody may be there to hear it.
@@ -143,7 +145,7 @@ impl Stander {
             () = self.stopping.cancelled() => Err(texts::STOPPED.into()),
             // Only a caller that is gone ends it now; nobody hears this.
             _ = &mut taken => Err(Failure::new(Code::Cancelled, "context canceled")),
-            held = self.wait(joined, at, value) => held,
+            held = self.wait(by, joined, at, value) => held,
         };
         let is_held = result.is_ok();
         // Before the caller hears that it failed: it may join anew at once, with the same key.
@@ -161,12 +163,18 @@ impl Stander {
         Ok((joined, at))
     }
 
-    async fn wait(&self, joined: Joined, at: At, value: Option<Bytes>) -> Result<Held, Failure> {
+    async fn wait(
+        &self,
+        by: Identity,
+        joined: Joined,
+        at: At,
+        value: Option<Bytes>,
+    ) -> Result<Held, Failure> {
         let Joined { created, is_first, found } = joined;
         if let (Some(value), Some(found)) = (value, found)
             && value != found
         {
-            let (result, _) = transact(&self.store, self.place.rewrite(created, value)).await?;
+            let (result, _) = transact(&self.store, by, self.place.rewrite(created, value)).await?;
             if !result.succeeded {
                 return Err(texts::ELECTION_NOT_LEADER.into());
             }

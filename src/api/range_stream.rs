@@ -11,8 +11,11 @@ use futures::Stream;
 use prost::Message as _;
 use tonic::Code;
 
+use super::permission::{self, Caller};
 use super::{Shared, convert, kv, texts};
 use crate::limits;
+use crate::mvcc;
+use crate::mvcc::auth::{By, Identity};
 use crate::mvcc::command::{Range, RangeResult, SortOrder, SortTarget};
 use crate::proto::etcdserverpb as pb;
 use crate::transport::answers::Answers;
@@ -75,7 +78,8 @@ impl Reading {
         if !serializable {
             api.store.barrier().await.map_err(|error| texts::failure(&error))?;
         }
-        let may_read = |state: &State, by: By<'_>| state.auth().may_read(by, &range.key, &range.range_end);
+        let may_read =
+            |state: &mvcc::State, by: By<'_>| state.auth().may_read(by, &range.key, &range.range_end);
         let by = permission::check(&api, caller, may_read).await?;
         Ok(Self { api, by, answers, range, wanted, sent: 0, revision: 0 })
     }
@@ -84,7 +88,8 @@ impl Reading {
     async fn next(&mut self) -> Result<(Bytes, bool), Failure> {
         // It may go on for long.
         let Range { key, range_end, .. } = &self.range;
-        let goes_on = |state: &State, _: By<'_>| state.auth().may_go_on_reading(&self.by.user, key, range_end);
+        let goes_on =
+            |state: &mvcc::State, _: By<'_>| state.auth().may_go_on_reading(&self.by.user, key, range_end);
         permission::check_here(&self.api, &self.by, goes_on).map_err(texts::refusal)?;
         if self.range.count_only {
             return self.count().await;

@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::server::ServerStreamingService;
 use tonic::{Code, Status};
 
+use super::permission::{self, Rule};
 use super::{STORAGE_VERSION, Shared, texts};
 use crate::error::Error;
 use crate::limits;
@@ -18,12 +18,12 @@ use crate::proto::etcdserverpb as pb;
 use crate::raft::backup::Backup;
 use crate::raft::store::Position;
 use crate::transport::body::until;
-use crate::transport::{AnswerBody, Failure};
+use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 
 /// Sends a snapshot, as fast as the client takes it and this member serves.
 pub(super) async fn snapshot(
     api: &Arc<Shared>,
-    request: http::Request<Incoming>,
+    request: http::Request<RequestBody>,
 ) -> http::Response<AnswerBody> {
     let admitted = permission::admit(api, Rule::Root, request.headers(), request.extensions()).await;
     if let Err(failure) = admitted {

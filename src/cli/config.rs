@@ -313,7 +313,7 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 /// Origins as browsers send them, `http://host:port` or without the port; or `*`.
-fn origins(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
     let is_origin = |origin: &str| {
         let Ok(uri) = origin.parse::<http::Uri>() else { return false };
         uri.scheme().is_some() && uri.host().is_some() && uri.path() == "/" && !origin.ends_with('/')

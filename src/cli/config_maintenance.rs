@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::duration;
 use super::super::settings::{ConfigError, Texts};
 use super::{byte_count, truth};
-use crate::config::{AutoCompaction, Maintenance};
+use crate::config::{AutoCompaction, Maintenance, go_time};
 
 /// Reads them.
 pub(super) fn read(texts: &Texts<'_>) -> Result<Maintenance, ConfigError> {
@@ -19,7 +18,9 @@ pub(super) fn read(texts: &Texts<'_>) -> Result<Maintenance, ConfigError> {
         corrupt_check_at_start: texts
             .get("initial-corrupt-check", truth)?
             .unwrap_or(default.corrupt_check_at_start),
-        corrupt_check_interval: texts.get("corrupt-check-time", time)?.filter(|time| !time.is_zero()),
+        corrupt_check_interval: texts
+            .get("corrupt-check-time", go_time::parse)?
+            .filter(|time| !time.is_zero()),
     })
 }
 
@@ -52,26 +53,8 @@ fn retention(mode: Mode, text: &str) -> Result<Option<AutoCompaction>, String> {
     match mode {
         Mode::Revision => Err("is no number of revisions".into()),
         Mode::Periodic => {
-            let time = time(text)?;
+            let time = go_time::parse(text)?;
             Ok((!time.is_zero()).then_some(AutoCompaction::Periodic(time)))
-        }
-    }
-}
-
-/// Times as Go writes them, of several units one after the other: `1h30m`, `10m`, `5s`.
-fn time(text: &str) -> Result<Duration, String> {
-    let mut whole = Duration::ZERO;
-    let mut rest = text;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let after = rest.get(digits..).unwrap_or_default();
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (part, later) = rest.split_at(digits + unit);
-        let part = duration::parse(part)?;
-        whole = whole.checked_add(part).ok_or_else(|| format!("{text:?} is no duration"))?;
-        rest = later;
-        if rest.is_empty() {
-            return Ok(whole);
         }
     }
 }

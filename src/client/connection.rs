@@ -19,7 +19,8 @@ mod maintenance;
 use super::credentials::{Bearer, Credentials};
 use super::failure::{self, Kind};
 use super::{
-    Alarm, Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Pages, Remote, Snapshot, Status, StoreHash, Watch, Watcher, pages, watch, wire,
+    Alarm, Answer, Call, Client, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
+    Pages, Remote, Snapshot, Status, StoreHash, Watch, Watcher, pages, watch, wire,
 };
 use crate::env::Env;
 use crate::error::Error;

@@ -7,13 +7,14 @@
 //! read its memory as well. Users and roles are managed through a [`super::Remote`].
 
 use super::{
-    Alarm, Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages_here, watch_here,
+    Alarm, Answer, Call, Client, Consistency, EventInfo, Header, LeaseGranted, LeaseLife, MemberInfo, Pages,
+    Snapshot, Status, StoreHash, Watch, Watcher, pages_here, watch_here,
 };
 use crate::error::Error;
 use crate::limits::{REQUEST_BYTES, REQUEST_TIMEOUT, TXN_OPERATIONS};
 use crate::mvcc::KeyValue;
 use crate::mvcc::alarm::{AlarmCommand, Cause};
-use crate::mvcc::auth::{Identity};
+use crate::mvcc::auth::Identity;
 use crate::mvcc::check;
 use crate::mvcc::cluster::ClusterCommand;
 use crate::mvcc::command::{
@@ -203,7 +204,8 @@ impl Client for Embedded {
             let bytes = i64::try_from(disk.state).unwrap_or(i64::MAX);
             let in_use = i64::try_from(disk.state_in_use).unwrap_or(i64::MAX).min(bytes);
             let alarms = self.store.alarms();
-            let alarms = alarms.iter().map(|alarm| format!("alarm {} of {}", alarm.kind.name(), alarm.member));
+            let alarms =
+                alarms.iter().map(|alarm| format!("alarm {} of {}", alarm.kind.name(), alarm.member));
             let no_leader = position.leader.is_none().then(|| "no leader".to_owned());
             Ok(self.answer_now(Status {
                 version: env!("CARGO_PKG_VERSION").into(),

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::failure::{self, Kind};
 use super::{
-    Alarm, Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo, Options, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages, retry, watch,
+    Alarm, Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife,
+    MemberInfo, Options, Pages, Snapshot, Status, StoreHash, Watch, Watcher, pages, retry, watch,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;

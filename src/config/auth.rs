@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::go_time;
 use crate::limits;
 
 /// How users show who they are, once authentication is enabled.
@@ -99,34 +100,8 @@ fn jwt<'a>(options: impl Iterator<Item = &'a str>) -> Result<Jwt, String> {
         method: method.ok_or("sign-method is missing")?,
         public_key: public_key.map(PathBuf::from),
         private_key: private_key.map(PathBuf::from),
-        ttl: ttl.map_or(Ok(limits::TOKEN_TTL), |text| duration(&text))?,
+        ttl: ttl.map_or(Ok(limits::TOKEN_TTL), |text| go_time::parse(&text))?,
     })
-}
-
-/// A duration as Go writes it: `10m`, `1h30m`, `1.5s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time; write 300s, 10m or 1h30m");
-    let (mut rest, mut total) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3_600.0,
-            _ => return Err(wrong()),
-        };
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = after;
-    }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
 
 #[cfg(test)]
@@ -160,13 +135,6 @@ mod tests {
         ] {
             let error = text.parse::<Tokens>().unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn times_are_written_as_go_writes_them() {
-        for (text, millis) in [("300s", 300_000), ("1.5s", 1_500), ("1h0m1s", 3_601_000), ("20ms", 20)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 

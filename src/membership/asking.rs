@@ -218,9 +218,7 @@ fn told(known: &crate::identity::Membership, answers: &Answers) -> Vec<Peer> {
         return Vec::new();
     }
     let members = answers.described().flat_map(|(_, _, described)| described.disk.membership.members.iter());
-    members
-        .filter_map(|member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok())
-        .collect()
+    members.filter_map(|member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok()).collect()
 }
 
 fn is_described(answer: &Answer) -> bool {

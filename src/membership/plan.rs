@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::by_hand::{self, Rules};
 use super::scale;
 use super::start::Desired;
-use crate::env::simulated::{Bug, self};
+use crate::env::simulated::{self, Bug};
 use crate::identity::{Member, NodeId, Ordinal};
 use crate::mvcc::cluster::{Admission, ByHand};
 
@@ -76,9 +76,7 @@ pub fn plan(view: &Leading) -> Option<Change> {
     if view.rules.is_some() {
         return by_hand::dismissed(view, last).or(change).or_else(|| by_hand::promotion(view, last));
     }
-    change
-        .or_else(|| scale::voters(view, last))
-        .or_else(|| scale::removal(view, last))
+    change.or_else(|| scale::voters(view, last)).or_else(|| scale::removal(view, last))
 }
 
 /// A voter gives its place to the disk that was admitted after it, once that has caught up; until then to a spare.

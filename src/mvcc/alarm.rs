@@ -124,7 +124,7 @@ impl Alarms {
             return None;
         }
         let of_keys = match command {
-            Command::Lease(LeaseCommand::Checkpoint { .. }) | Command::Cluster(_) => false,
+            Command::Lease(LeaseCommand::Checkpoint { .. }) | Command::Cluster(_) | Command::Auth(_) => false,
             Command::Put(_)
             | Command::DeleteRange(_)
             | Command::Txn(_)
@@ -165,11 +165,7 @@ impl Alarms {
     }
 
     /// Those of volumes whose members are gone.
-    pub(super) fn forget_others(
-        &mut self,
-        is_member: impl Fn(NodeId) -> bool,
-        touched: &mut BTreeSet<Kept>,
-    ) {
+    pub(super) fn forget_others(&mut self, is_member: impl Fn(NodeId) -> bool, touched: &mut BTreeSet<Kept>) {
         let gone: Vec<Kept> = self
             .0
             .iter()

@@ -16,7 +16,7 @@ impl Command {
             Self::Put(put) => put_cost(put),
             Self::Txn(txn) => txn_cost(txn),
             Self::Lease(LeaseCommand::Grant { .. }) => LEASE_BYTES,
-            Self::DeleteRange(_) | Self::Compact(_) | Self::Lease(_) | Self::Cluster(_) => 0,
+            Self::DeleteRange(_) | Self::Compact(_) | Self::Lease(_) | Self::Cluster(_) | Self::Auth(_) => 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use super::alarm::{Kept};
+use super::alarm::Kept;
 use super::cluster::{Added, Admission, ByHand, Mark, Standing};
 use super::compaction::Progress;
 use super::event_log::ClusterEvent;

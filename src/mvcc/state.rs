@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::alarm::{AlarmKind};
-use super::auth::{Auth};
+use super::alarm::AlarmKind;
+use super::auth::Auth;
 use super::cluster::Cluster;
 use super::command::Refusal;
 use super::compaction::Progress;

@@ -127,7 +127,9 @@ impl Node {
         let addresses = ports.addresses()?;
         let authenticator = auth::authenticator(&config.auth, &env).await?;
         let place = match &config.cluster {
-            Cluster::Initial(cluster) => initial::place(&config, cluster, &env, &directory, addresses).await?,
+            Cluster::Initial(cluster) => {
+                initial::place(&config, cluster, &env, &directory, addresses).await?
+            }
             _ => place(&config, &env, addresses.client)?,
         };
         let gate = Gate::new("the disk is being opened");

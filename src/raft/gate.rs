@@ -11,15 +11,15 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::access::{AccessState};
-use super::backup::{Backup};
+use super::access::AccessState;
+use super::backup::Backup;
 use super::handle::Consensus;
 use super::lease::LeaseQuestion;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use crate::error::Error;
-use crate::mvcc::{State};
-use crate::mvcc::alarm::{Alarm};
-use crate::mvcc::auth::{Identity};
+use crate::mvcc::State;
+use crate::mvcc::alarm::Alarm;
+use crate::mvcc::auth::Identity;
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Stands before consensus. Cheap to clone.

@@ -9,8 +9,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::access::{AccessState};
-use super::backup::{Backup};
+use super::access::AccessState;
+use super::backup::Backup;
 use super::codec;
 use super::forward::{Ask, Forwarded, Waiting};
 use super::handle::Consensus;
@@ -24,8 +24,8 @@ use crate::error::Error;
 use crate::identity::{FIRST_ADDED, NodeId};
 use crate::limits;
 use crate::mvcc::State;
-use crate::mvcc::alarm::{Alarm};
-use crate::mvcc::auth::{Identity};
+use crate::mvcc::alarm::Alarm;
+use crate::mvcc::auth::Identity;
 use crate::mvcc::cluster::ClusterEvent;
 use crate::mvcc::command::{Command, Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
@@ -301,15 +301,13 @@ impl Store for Consensus {
     fn members(&self) -> Vec<MemberInfo> {
         let membership = self.inner.machine.membership();
         let membership = membership.membership();
-        let started = membership
-            .nodes()
-            .map(|(id, node)| MemberInfo {
-                id: *id,
-                name: node.name.clone(),
-                peer_urls: vec![format!("http://{}", node.peer_address)],
-                client_urls: node.client_urls.clone(),
-                is_learner: !membership.voter_ids().any(|voter| voter == *id),
-            });
+        let started = membership.nodes().map(|(id, node)| MemberInfo {
+            id: *id,
+            name: node.name.clone(),
+            peer_urls: vec![format!("http://{}", node.peer_address)],
+            client_urls: node.client_urls.clone(),
+            is_learner: !membership.voter_ids().any(|voter| voter == *id),
+        });
         let mut members: Vec<MemberInfo> = started.collect();
         // Those that were added and have not joined have no name yet, as in etcd.
         let waiting = self.inner.machine.with_state(|state| {

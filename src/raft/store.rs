@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use crate::error::{Error};
+use super::access::AccessState;
+use super::backup::Backup;
+use super::lease::LeaseQuestion;
+use crate::error::Error;
 use crate::identity::{ClusterId, NodeId};
-use crate::mvcc::{State};
-use crate::mvcc::alarm::{Alarm};
-use crate::mvcc::auth::{Identity};
-use super::access::{AccessState};
-use super::backup::{Backup};
-use super::lease::{LeaseQuestion};
+use crate::mvcc::State;
+use crate::mvcc::alarm::Alarm;
+use crate::mvcc::auth::Identity;
 use crate::mvcc::command::{Lifetime, Range, RangeResult, Reply, Request, Txn, TxnResult};
 
 /// Where a member stands. Every answer's header is made from it.

@@ -28,8 +28,8 @@ use setstone::mvcc::command::{
 };
 use setstone::mvcc::lease::LeaseCommand;
 use setstone::mvcc::{History, HistoryError, State};
-use setstone::raft::access::{AccessState};
-use setstone::raft::backup::{Backup};
+use setstone::raft::access::AccessState;
+use setstone::raft::backup::Backup;
 use setstone::raft::lease::LeaseQuestion;
 use setstone::raft::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use setstone::watch::{Encode, Hub, Settings};

@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::options::Options;
+use super::options::{Compaction, Options};
 use super::values::Url;
-use crate::config::{AlsoListen, Cluster, Config, Data, InitialCluster, SizeFrom, Tuning};
+use crate::config::{
+    AlsoListen, AuthConfig, AutoCompaction, Cluster, Config, Data, InitialCluster, Maintenance, SizeFrom,
+    Tuning,
+};
 use crate::limits;
 
 /// Time in which a stop must be done.
@@ -36,12 +39,23 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         max_voters: limits::PEERS,
         drain_delay: Duration::ZERO,
         grace_period: GRACE_PERIOD,
+        auth: AuthConfig {
+            tokens: options.tokens.clone(),
+            token_ttl: options.auth_token_ttl,
+            bcrypt_cost: options.bcrypt_cost,
+        },
+        cors: options.cors.clone(),
     };
     config.validate()?;
     let bounds = [
         ("max-txn-ops", options.max_txn_ops, limits::TXN_OPERATIONS as u64, 128),
         ("max-request-bytes", options.max_request_bytes, limits::REQUEST_BYTES as u64, 1_572_864),
-        ("max-concurrent-streams", options.max_concurrent_streams, limits::STREAMS_PER_CONNECTION.into(), u32::MAX.into()),
+        (
+            "max-concurrent-streams",
+            options.max_concurrent_streams,
+            limits::STREAMS_PER_CONNECTION.into(),
+            u32::MAX.into(),
+        ),
     ];
     for (name, asked, bound, default) in bounds {
         if asked != bound && asked != default {
@@ -67,12 +81,26 @@ fn tuning(options: &Options) -> Tuning {
         log_entries_kept: options.catch_up_entries.unwrap_or(default.log_entries_kept),
         lease_checkpoint: options.lease_checkpoint.then_some(LEASE_CHECKPOINT),
         watch_progress_interval: options.watch_progress,
+        maintenance: Maintenance {
+            quota_bytes: options.quota_backend_bytes,
+            auto_compaction: match options.compaction {
+                Compaction::Off => None,
+                Compaction::Periodic(time) => Some(AutoCompaction::Periodic(time)),
+                Compaction::Revisions(count) => {
+                    Some(AutoCompaction::Revision(i64::try_from(count).unwrap_or(i64::MAX)))
+                }
+            },
+            corrupt_check_at_start: options.initial_corrupt_check,
+            corrupt_check_interval: Some(options.corrupt_check).filter(|time| !time.is_zero()),
+            ..Maintenance::default()
+        },
         ..default
     }
 }
 
 fn initial(options: &Options, said: &mut Vec<String>) -> Result<InitialCluster, String> {
-    let own = options.advertise_peer.first().ok_or("--initial-advertise-peer-urls: at least one URL is needed")?;
+    let own =
+        options.advertise_peer.first().ok_or("--initial-advertise-peer-urls: at least one URL is needed")?;
     if let Some(more) = options.advertise_peer.get(1) {
         said.push(format!("members find this one at {own} only, not at {more}"));
     }
@@ -127,7 +155,8 @@ fn addresses(urls: &[Url]) -> Result<Vec<SocketAddr>, String> {
     for url in urls {
         let ip = ip(&url.host).ok_or_else(|| format!("expected IP in URL for binding ({url})"))?;
         let address = SocketAddr::new(ip, url.port);
-        let covered = |by: &SocketAddr| by.port() == address.port() && (by.ip().is_unspecified() || *by == address);
+        let covered =
+            |by: &SocketAddr| by.port() == address.port() && (by.ip().is_unspecified() || *by == address);
         if address.port() == 0 || !addresses.iter().any(covered) {
             addresses.push(address);
         }

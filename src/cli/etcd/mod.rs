@@ -92,7 +92,8 @@ fn all_values(values: Values) -> Result<(Values, Vec<String>), Failure> {
         path => path.to_owned(),
     };
     if path.is_empty() {
-        let values = parse::variables(values, &lookup).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let values = parse::variables(values, &lookup)
+            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
         let said = parse::unrecognized(names).into_iter();
         return Ok((values, said.map(|name| format!("unrecognized environment variable {name}")).collect()));

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::config::origins;
 use super::flags::Does;
 use super::parse::Values;
 use super::values::{self, Url};
+use crate::config::{Tokens, go_time};
 
 /// What the flags say.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,12 +61,12 @@ pub(super) struct Options {
     pub initial_corrupt_check: bool,
     /// `--corrupt-check-time`; zero: never.
     pub corrupt_check: Duration,
-    /// `--compact-hash-check-time`, where it is enabled.
-    pub compact_hash_check: Option<Duration>,
     /// `--auth-token`.
-    pub auth_token: String,
+    pub tokens: Tokens,
+    /// `--cors`.
+    pub cors: Vec<String>,
     /// `--bcrypt-cost`.
-    pub bcrypt_cost: u64,
+    pub bcrypt_cost: u32,
     /// `--auth-token-ttl`.
     pub auth_token_ttl: Duration,
     /// `--log-level`.
@@ -116,7 +118,8 @@ impl Options {
             gates.iter().any(|(name, on)| name == gate && *on) || values.text(flag) == "true"
         };
         let urls = |name: &str| values::urls(values.text(name)).map_err(|error| format!("--{name}: {error}"));
-        let time = |name: &str| values::duration(values.text(name)).map_err(|error| format!("--{name}: {error}"));
+        let time =
+            |name: &str| go_time::parse(values.text(name)).map_err(|error| format!("--{name}: {error}"));
         let number = |name: &str| {
             values::number(values.text(name), u64::MAX).map_err(|error| format!("--{name}: {error}"))
         };
@@ -126,7 +129,9 @@ impl Options {
         listen_client.extend(urls("listen-client-http-urls")?);
         let advertise_client = match values.is_set("advertise-client-urls") {
             false if values.is_set("listen-client-urls") => {
-                return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
+                return Err(
+                    "--advertise-client-urls is required when --listen-client-urls is set explicitly".into(),
+                );
             }
             _ => urls("advertise-client-urls")?,
         };
@@ -165,11 +170,9 @@ impl Options {
             compaction: compaction(values)?,
             initial_corrupt_check: on("InitialCorruptCheck", "initial-corrupt-check"),
             corrupt_check: time("corrupt-check-time")?,
-            compact_hash_check: on("CompactHashCheck", "compact-hash-check-enabled")
-                .then(|| time("compact-hash-check-time"))
-                .transpose()?,
-            auth_token: values.text("auth-token").to_owned(),
-            bcrypt_cost: number("bcrypt-cost")?,
+            tokens: values.text("auth-token").parse().map_err(|error| format!("--auth-token {error}"))?,
+            cors: origins(values.text("cors")).map_err(|error| format!("--cors: {error}"))?,
+            bcrypt_cost: u32::try_from(number("bcrypt-cost")?).unwrap_or(u32::MAX),
             auth_token_ttl: Duration::from_secs(number("auth-token-ttl")?),
             log_level: values.text("log-level").to_owned(),
             log_json: values.text("log-format") == "json",
@@ -200,13 +203,9 @@ impl Options {
                 "--election-timeout[{election}ms] is too long, and should be set less than {MAX_ELECTION_MILLIS}ms"
             ));
         }
-        if self.bcrypt_cost < 4 {
-            return Err(format!("--bcrypt-cost {}: 4 to 31 are possible", self.bcrypt_cost));
-        }
         if self.max_txn_ops == 0 || self.max_request_bytes == 0 {
             return Err("--max-txn-ops and --max-request-bytes must be >0".into());
         }
-        auth_token(&self.auth_token)?;
         let listens = [
             ("listen-peer-urls", &self.listen_peer),
             ("listen-client-urls", &self.listen_client),
@@ -231,7 +230,10 @@ impl Options {
         ];
         for (name, urls) in advertised {
             if let Some(url) = urls.iter().find(|url| url.host.is_empty()) {
-                return Err(format!("--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))", url.to_string()));
+                return Err(format!(
+                    "--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))",
+                    url.to_string()
+                ));
             }
         }
         let peers = self.initial_cluster.iter().map(|(_, url)| url).chain(&self.advertise_peer);
@@ -246,7 +248,8 @@ impl Options {
 fn refused(values: &Values) -> Result<(), String> {
     for (flag, text, by) in values.all() {
         let Does::Refused(why) = flag.does else { continue };
-        let same = text == flag.default || values::truth(text).is_ok_and(|truth| Ok(truth) == values::truth(flag.default));
+        let same = text == flag.default
+            || values::truth(text).is_ok_and(|truth| Ok(truth) == values::truth(flag.default));
         // Everything, said otherwise.
         let all = flag.default == "*" && text.is_empty();
         if !same && !all {
@@ -298,7 +301,7 @@ fn compaction(values: &Values) -> Result<Compaction, String> {
     }
     let time = match text.parse::<u64>() {
         Ok(hours) => Duration::from_secs(hours.checked_mul(3600).ok_or_else(|| wrong("too long"))?),
-        Err(_) => values::duration(text).map_err(|error| wrong(&error))?,
+        Err(_) => go_time::parse(text).map_err(|error| wrong(&error))?,
     };
     Ok(if time.is_zero() { Compaction::Off } else { Compaction::Periodic(time) })
 }
@@ -312,21 +315,9 @@ fn gates(text: &str) -> Result<Vec<(String, bool)>, String> {
         if !GATES.contains(&name) {
             return Err(format!("--feature-gates: unrecognized feature gate: {name}"));
         }
-        let on = values::truth(value).map_err(|_| format!("--feature-gates: invalid value of {name}: {value}"))?;
+        let on =
+            values::truth(value).map_err(|_| format!("--feature-gates: invalid value of {name}: {value}"))?;
         gates.push((name.to_owned(), on));
     }
     Ok(gates)
-}
-
-/// `simple`, or `jwt,pub-key=…,priv-key=…,sign-method=…,ttl=…`.
-fn auth_token(text: &str) -> Result<(), String> {
-    let mut parts = text.split(',');
-    match parts.next() {
-        Some("simple" | "") => Ok(()),
-        Some("jwt") => match parts.find(|part| !part.contains('=')) {
-            Some(part) => Err(format!("--auth-token: invalid jwt option {part:?}")),
-            None => Ok(()),
-        },
-        _ => Err(format!("--auth-token {text:?}: simple and jwt are possible")),
-    }
 }

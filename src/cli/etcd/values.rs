@@ -1,8 +1,7 @@
 //! Values as Go's flag package reads them. Pure.
 
-use std::time::Duration;
-
 use super::flags::Kind;
+use crate::config::go_time;
 
 /// What is wrong with a value of this kind, if anything.
 pub(super) fn check(kind: Kind, text: &str) -> Result<(), String> {
@@ -11,7 +10,7 @@ pub(super) fn check(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Bool => truth(text).map(drop),
         Kind::Number(most) => number(text, most).map(drop),
         Kind::Integer => integer(text).map(drop),
-        Kind::Duration => duration(text).map(drop),
+        Kind::Duration => go_time::parse(text).map(drop),
         Kind::Urls => urls(text).map(drop),
         Kind::Choice(choices) if choices.contains(&text) => Ok(()),
         Kind::Choice(choices) => Err(format!("must be one of {}", choices.join(", "))),
@@ -36,37 +35,6 @@ pub(super) fn number(text: &str, most: u64) -> Result<u64, String> {
 /// A number that may be negative.
 pub(super) fn integer(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| "parse error".into())
-}
-
-/// A time: numbers, each with a unit, without anything between them. Negative ones are refused: no flag means anything by them.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "parse error".to_owned();
-    let text = text.strip_prefix('+').unwrap_or(text);
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit);
-        let nanos: f64 = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return Err(wrong()),
-        };
-        let count: f64 = number.parse().map_err(|_| wrong())?;
-        let part = Duration::try_from_secs_f64(count * nanos / 1e9).map_err(|_| wrong())?;
-        sum = sum.checked_add(part).ok_or_else(wrong)?;
-        rest = after;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(sum) }
 }
 
 /// A URL of a member.
@@ -139,22 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_go_reads_them() {
-        for (text, millis) in
-            [("0", 0), ("100ms", 100), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2h0m0s", 7_200_000), ("600000000000ns", 600_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "5", "1x", "s", "-1s", "1m 2s", "1..5s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn urls_are_read_as_etcd_reads_them() {
         let read = |text| urls(text).map(|urls| urls.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(read(""), Ok(vec![]));
-        assert_eq!(read("http://B:1,http://a:2,http://b:1"), Ok(vec!["http://b:1".into(), "http://a:2".into()]));
+        assert_eq!(
+            read("http://B:1,http://a:2,http://b:1"),
+            Ok(vec!["http://b:1".into(), "http://a:2".into()])
+        );
         assert_eq!(read("https://[::1]:2379"), Ok(vec!["https://[::1]:2379".into()]));
         for (text, words) in [
             ("127.0.0.1:2379", "scheme must be"),
