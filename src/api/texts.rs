@@ -131,9 +131,8 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::FutureRevision => FUTURE_REVISION,
         Refusal::LeaseExists => LEASE_EXISTS,
         Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
-        // What etcd says when there is no room for a lease.
-        Refusal::TooManyLeases => NO_SPACE,
-        Refusal::NoSpace => NO_SPACE,
+        // What etcd says when there is no room for a lease, too.
+        Refusal::TooManyLeases | Refusal::NoSpace => NO_SPACE,
         Refusal::Corrupt => CORRUPT,
         Refusal::TooManyAlarms => TOO_MANY_REQUESTS,
         // This member stops serving; another one will answer.
