@@ -396,9 +396,8 @@ mod tests {
         let compacting = |auto_compaction| {
             kept(Maintenance { auto_compaction: Some(auto_compaction), ..Maintenance::default() })
         };
-        let comparing = |interval| {
-            kept(Maintenance { corrupt_check_interval: Some(interval), ..Maintenance::default() })
-        };
+        let comparing =
+            |interval| kept(Maintenance { corrupt_check_interval: Some(interval), ..Maintenance::default() });
         let at = Some(address("127.0.0.1:9"));
         let fixed = |ordinal| Cluster::Fixed { ordinal, peers: vec!["a:1".into()] };
         let (pod, seconds) = (Cluster::StatefulSet { pod: pod(), expected: 3 }, Duration::from_secs);

@@ -353,7 +353,8 @@ impl Metrics {
                 "Time of the last rebuild of the state engine in seconds",
                 Gauge::default(),
             ),
-            disk_free_bytes: r.gauge("setstone_disk_free_bytes", "Bytes that are free on the volume of the data"),
+            disk_free_bytes: r
+                .gauge("setstone_disk_free_bytes", "Bytes that are free on the volume of the data"),
             ready: r.gauge("setstone_ready", "1 while this member is ready"),
             client_connections: r.gauge("setstone_client_connections", "Open connections on the client port"),
             client_connections_accepted: r

@@ -69,7 +69,11 @@ async fn endpoints(arguments: &Arguments, global: &Global) -> Result<Vec<Endpoin
     let list = if arguments.cluster {
         let members = global.client()?.members().await?.value;
         // One of each: they are the same member's.
-        members.into_iter().filter_map(|member| member.client_urls.into_iter().next()).collect::<Vec<_>>().join(",")
+        members
+            .into_iter()
+            .filter_map(|member| member.client_urls.into_iter().next())
+            .collect::<Vec<_>>()
+            .join(",")
     } else {
         global.endpoints.clone()
     };

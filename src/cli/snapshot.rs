@@ -13,9 +13,9 @@ use super::exit::{Exit, Failure};
 use super::output::{self, header_json};
 use super::snapshot_status;
 use crate::client::{Client, Connection, Endpoint, Options, Snapshot};
+use crate::env::Files;
 use crate::env::files::{File, Open};
 use crate::env::real_files::RealFiles;
-use crate::env::Files;
 
 /// What the file is called until it is whole: etcdctl's habit.
 const PART: &str = ".part";
@@ -96,7 +96,8 @@ fn named(path: &Path, error: &std::io::Error) -> Failure {
 /// Everything into the file. Returns how many bytes there are.
 async fn receive(snapshot: &mut Snapshot, part: &Part) -> Result<u64, Failure> {
     let bar = ProgressBar::new(snapshot.remaining());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
         bar.set_style(style);
     }
     let mut synced = 0;

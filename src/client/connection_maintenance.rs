@@ -11,7 +11,10 @@ use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmResponse, DefragmentRequest, SnapshotRequest};
 
 impl Connection {
-    pub(in crate::client) async fn alarms_within(mut self, limit: Duration) -> Result<Answer<Vec<Alarm>>, Error> {
+    pub(in crate::client) async fn alarms_within(
+        mut self,
+        limit: Duration,
+    ) -> Result<Answer<Vec<Alarm>>, Error> {
         let request = AlarmRequest { action: AlarmAction::Get as i32, ..AlarmRequest::default() };
         let call = self.maintenance.alarm(timed(request, limit));
         alarms(&attempt(Kind::Read, limit, &self.endpoint, call).await?)
@@ -39,7 +42,10 @@ impl Connection {
         Ok(wire::answer(response.header.as_ref(), ()))
     }
 
-    pub(in crate::client) async fn snapshot_within(mut self, limit: Duration) -> Result<Answer<Snapshot>, Error> {
+    pub(in crate::client) async fn snapshot_within(
+        mut self,
+        limit: Duration,
+    ) -> Result<Answer<Snapshot>, Error> {
         // It is made before the first piece comes.
         let limit = limit.max(limits::CALLER_LONG_TIMEOUT);
         let call = self.maintenance.snapshot(SnapshotRequest {});

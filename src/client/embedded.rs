@@ -192,7 +192,8 @@ impl Client for Embedded {
             let bytes = i64::try_from(disk.state).unwrap_or(i64::MAX);
             let in_use = i64::try_from(disk.state_in_use).unwrap_or(i64::MAX).min(bytes);
             let alarms = self.store.alarms();
-            let alarms = alarms.iter().map(|alarm| format!("alarm {} of {}", alarm.kind.name(), alarm.member));
+            let alarms =
+                alarms.iter().map(|alarm| format!("alarm {} of {}", alarm.kind.name(), alarm.member));
             let no_leader = position.leader.is_none().then(|| "no leader".to_owned());
             Ok(self.answer_now(Status {
                 version: env!("CARGO_PKG_VERSION").into(),

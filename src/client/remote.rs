@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::failure::{self, Kind};
 use super::{
-    Alarm, Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife, MemberInfo,
-    Options, Snapshot, Status, StoreHash, Watch, Watcher, retry, watch,
+    Alarm, Answer, Call, Client, Connection, Consistency, Endpoint, EventInfo, LeaseGranted, LeaseLife,
+    MemberInfo, Options, Snapshot, Status, StoreHash, Watch, Watcher, retry, watch,
 };
 use crate::env::Random;
 use crate::env::random::SystemRandom;

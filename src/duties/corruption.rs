@@ -122,7 +122,10 @@ async fn tell(consensus: &Consensus, verdict: &Verdict) {
         // As with etcd, the alarm is of nobody then.
         Verdict::Unclear => vec![NodeId::default()],
     };
-    tracing::error!(?verdict, "the members' stores differ; everything is refused until the alarm is disarmed");
+    tracing::error!(
+        ?verdict,
+        "the members' stores differ; everything is refused until the alarm is disarmed"
+    );
     for member in whose {
         let alarm = Alarm { kind: AlarmKind::Corrupt, member };
         let command = AlarmCommand { alarm, cause: Cause::Held, raised: true };

@@ -165,11 +165,7 @@ impl Alarms {
     }
 
     /// Those of volumes whose members are gone.
-    pub(super) fn forget_others(
-        &mut self,
-        is_member: impl Fn(NodeId) -> bool,
-        touched: &mut BTreeSet<Kept>,
-    ) {
+    pub(super) fn forget_others(&mut self, is_member: impl Fn(NodeId) -> bool, touched: &mut BTreeSet<Kept>) {
         let gone: Vec<Kept> = self
             .0
             .iter()

@@ -60,7 +60,10 @@ enum Source {
 
 impl std::fmt::Debug for Backup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backup").field("length", &self.length).field("sent", &self.sent).finish_non_exhaustive()
+        f.debug_struct("Backup")
+            .field("length", &self.length)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,9 +196,7 @@ impl Consensus {
 
 fn failed(error: &super::machine::MachineError) -> Error {
     match error {
-        super::machine::MachineError::Torn => {
-            Error::NotServing("a snapshot was installed meanwhile".into())
-        }
+        super::machine::MachineError::Torn => Error::NotServing("a snapshot was installed meanwhile".into()),
         error if snapshot::is_full(error) => Refusal::NoSpace.into(),
         error => Error::Storage(error.to_string()),
     }
@@ -235,7 +236,9 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_are_what_etcds_clients_accept() {
-        for length in [0, 1, 511, 512, 513, limits::SNAPSHOT_PIECE_BYTES, 3 * limits::SNAPSHOT_PIECE_BYTES + 77] {
+        for length in
+            [0, 1, 511, 512, 513, limits::SNAPSHOT_PIECE_BYTES, 3 * limits::SNAPSHOT_PIECE_BYTES + 77]
+        {
             let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             let pieces = pieces(bytes.clone().into()).await;
             let (digest, content) = pieces.split_last().unwrap();

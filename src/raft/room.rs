@@ -123,7 +123,9 @@ impl Consensus {
         let alarm = Alarm { kind: AlarmKind::NoSpace, member: self.inner.mine.node };
         // Also when the caller goes away.
         let _over = Raising(raising);
-        tracing::warn!("the store has reached its quota; the alarm NOSPACE is raised until somebody disarms it");
+        tracing::warn!(
+            "the store has reached its quota; the alarm NOSPACE is raised until somebody disarms it"
+        );
         let command = AlarmCommand { alarm, cause: Cause::Held, raised: true };
         if let Err(error) = self.set_alarm(command).await {
             tracing::debug!(%error, "the alarm was not raised; the next write raises it");
@@ -152,7 +154,9 @@ impl Consensus {
         self.inner.room.forget_size();
         done.map_err(|error| match error {
             EngineError::Closed => Error::Stopped,
-            EngineError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Refusal::NoSpace.into(),
+            EngineError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Refusal::NoSpace.into()
+            }
             error => Error::Storage(error.to_string()),
         })
     }

@@ -21,10 +21,9 @@ use crate::limits;
 use crate::proto::peer::raft_server::{Raft, RaftServer};
 use crate::proto::peer::{
     AppendRequest, AppendResponse, Envelope, ForwardRequest, ForwardResponse, ForwardedReply, HashRequest,
-    HashResponse,
-    InstallSnapshotResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk, SnapshotOffsetRequest,
-    SnapshotOffsetResponse, StoreHash, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
-    VoteResponse, hash_response,
+    HashResponse, InstallSnapshotResponse, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+    SnapshotOffsetRequest, SnapshotOffsetResponse, StoreHash, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse, hash_response,
 };
 
 /// The service. Consensus is put in when it starts, once.

@@ -159,7 +159,8 @@ async fn before_the_volume_is_full_writes_are_refused_and_they_go_on_by_themselv
         assert!(store.get_prefix("k").await.unwrap().len() > 1);
         // By hand it goes, and comes back, because nothing has changed.
         assert_eq!(store.set_alarm(full, false).await.unwrap().value, [full]);
-        until("the alarm again", async || (store.alarms().await.unwrap().value == [full]).then_some(())).await;
+        until("the alarm again", async || (store.alarms().await.unwrap().value == [full]).then_some(()))
+            .await;
         // One that somebody raised is not taken back with it.
         store.set_alarm(by_hand, true).await.unwrap();
         files.set_free(1 << 40);
@@ -192,7 +193,8 @@ async fn one_full_volume_stops_the_growth_of_all_members() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_defragmentation_gives_back_what_compaction_freed_while_writes_go_on() {
     let directory = tempfile::tempdir().unwrap();
-    let config = || Config { data: Data::Directory(directory.path().join("data")), ..Config::in_memory("alone") };
+    let config =
+        || Config { data: Data::Directory(directory.path().join("data")), ..Config::in_memory("alone") };
     let node = Node::start(config()).await.unwrap();
     let store = node.client();
     for round in 0..4 {
@@ -241,7 +243,8 @@ async fn bytes_of(mut snapshot: setstone::client::Snapshot) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_is_the_store_as_it_was_when_it_was_asked_for() {
     let directory = tempfile::tempdir().unwrap();
-    let config = Config { data: Data::Directory(directory.path().join("data")), ..Config::in_memory("alone") };
+    let config =
+        Config { data: Data::Directory(directory.path().join("data")), ..Config::in_memory("alone") };
     let node = Node::start(config).await.unwrap();
     let store = node.client();
     for number in 0..300 {

@@ -182,12 +182,8 @@ fn one_that_comes_and_goes_in_one_entry_leaves_no_trace() {
     let mut store = Store::default();
     let full = alarm(AlarmKind::NoSpace, ONE);
     let before = store.engine.clone();
-    let commands = [
-        command(full, Cause::Held, true),
-        put("a", "v"),
-        command(full, Cause::Held, false),
-        put("b", "v"),
-    ];
+    let commands =
+        [command(full, Cause::Held, true), put("a", "v"), command(full, Cause::Held, false), put("b", "v")];
     let replies = store.apply(commands).replies;
     assert_eq!(replies[1], Err(Refusal::NoSpace), "commands of one entry see each other");
     assert_eq!(replies[3].as_ref().unwrap().revision, 2);

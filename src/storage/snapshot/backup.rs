@@ -24,7 +24,8 @@ pub fn open_backup(files: &dyn Files, path: &Path) -> Result<(SnapshotReader, [u
     let file = files.open(path, Open::Read).map_err(&io)?;
     let length = file.length().map_err(&io)?;
     let content = length.checked_sub(DIGEST).filter(|content| content.is_multiple_of(SECTOR) && *content > 0);
-    let content = content.ok_or_else(|| Damage::new(path, length, "not a whole backup: its digest is missing"))?;
+    let content =
+        content.ok_or_else(|| Damage::new(path, length, "not a whole backup: its digest is missing"))?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; limits::SNAPSHOT_CHUNK_BYTES];
     let mut offset = 0;
