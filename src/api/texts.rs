@@ -209,8 +209,7 @@ pub fn refusal(refusal: Refusal) -> Failure {
         Refusal::LeaseExists => LEASE_EXISTS,
         Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
         // What etcd says when there is no room for a lease; of users it has no bound.
-        Refusal::TooManyLeases | Refusal::TooManyUsers => NO_SPACE,
-        Refusal::NoSpace => NO_SPACE,
+        Refusal::TooManyLeases | Refusal::TooManyUsers | Refusal::NoSpace => NO_SPACE,
         Refusal::Corrupt => CORRUPT,
         Refusal::TooManyAlarms => TOO_MANY_REQUESTS,
         Refusal::UserEmpty => USER_EMPTY,

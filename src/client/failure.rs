@@ -30,6 +30,9 @@ const NOTHING_PROPOSED: [&str; 4] = [
 /// The phrase that ends our own texts for requests that were not proposed.
 const NOTHING_PROPOSED_PHRASE: &str = "nothing was proposed";
 
+/// etcd's text for what an alarm refuses when it is applied. Its code is that of a loss of data.
+const CORRUPT: &str = "etcdserver: corrupt cluster";
+
 /// The error that a failed call means.
 pub(super) fn from_status(status: &Status, kind: Kind, endpoint: &str) -> Error {
     if has_cause::<TimeoutExpired>(status) {
@@ -42,7 +45,8 @@ pub(super) fn from_status(status: &Status, kind: Kind, endpoint: &str) -> Error 
         message if sent => message.to_owned(),
         _ => format!("{endpoint}: {}", last_cause(status)),
     };
-    let outcome_unknown = kind == Kind::Write && sent && !is_refusal(code) && !says_nothing_proposed(&text);
+    let refused = is_refusal(code) || text == CORRUPT;
+    let outcome_unknown = kind == Kind::Write && sent && !refused && !says_nothing_proposed(&text);
     Error::Remote { code: code as i32, text, outcome_unknown }
 }
 
@@ -137,6 +141,7 @@ mod tests {
             (Code::Internal, "x", true),
             (Code::DataLoss, "x", true),
             (Code::Aborted, "x", true),
+            (Code::DataLoss, "etcdserver: corrupt cluster", false),
             (Code::Unavailable, "etcdserver: no leader", false),
             (Code::Unavailable, "there is no connection available", false),
             (Code::Unavailable, "the member is stopping; nothing was proposed", false),

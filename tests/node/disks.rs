@@ -320,7 +320,7 @@ async fn a_directory_on_a_volume_that_cannot_be_written() {
 
 /// Runs a shell script with the directory and the binary as its arguments where its mounts are nobody else's; `None` where
 /// that is not allowed.
-pub fn in_own_mounts(script: &str, directory: &Path) -> Option<(i32, String)> {
+fn in_own_mounts(script: &str, directory: &Path) -> Option<(i32, String)> {
     let may = std::process::Command::new("unshare").args(["-m", "true"]).output();
     if !may.is_ok_and(|output| output.status.success()) {
         return None;

@@ -190,51 +190,6 @@ async fn one_full_volume_stops_the_growth_of_all_members() {
     cluster.shutdown().await;
 }
 
-/// A volume of 96 MiB that is really full afterwards, in mounts of its own. The member is a process, so that it sees them.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_real_volume_is_refused_before_it_is_full_and_nothing_is_lost() {
-    let directory = tempfile::tempdir().unwrap();
-    let script = r#"
-        set -e
-        mkdir "$1/volume"
-        mount -t tmpfs -o size=96m none "$1/volume"
-        "$2" serve --data-dir "$1/volume/data" --listen-client 127.0.0.1:0 --listen-admin none --log-segment 8MiB \
-            --log-before-snapshot 8MiB --disk-reserve 16MiB > "$1/address" 2> "$1/log" &
-        member=$!
-        trap 'kill $member 2>/dev/null || true' EXIT
-        for try in $(seq 200); do
-            endpoint=$(sed -n 's/.*client[^0-9]*\(127\.0\.0\.1:[0-9]*\).*/\1/p' "$1/log" "$1/address" | head -1)
-            [ -n "$endpoint" ] && "$2" --endpoints "$endpoint" put first 1 > /dev/null 2>&1 && break
-            sleep 0.1
-        done
-        head -c 1000000 /dev/zero | tr '\0' v > "$1/value"
-        written=0
-        while "$2" --endpoints "$endpoint" put "k$written" - < "$1/value" > /dev/null 2> "$1/refused"; do
-            written=$((written + 1))
-            [ $written -lt 200 ] || { echo "never refused" >&2; exit 21; }
-        done
-        grep -q "database space exceeded" "$1/refused" || { cat "$1/refused" >&2; exit 22; }
-        kill -0 $member || { cat "$1/log" >&2; exit 23; }
-        df -k "$1/volume" | tail -1 | awk '{ if ($4 < 4096) exit 1 }' || { df -k "$1/volume" >&2; exit 24; }
-        found=$("$2" --endpoints "$endpoint" get --prefix k --count-only)
-        [ "$found" = "$written" ] || { echo "$found of $written" >&2; exit 25; }
-        # Room is made: what was refused goes on by itself.
-        mount -o remount,size=1g "$1/volume"
-        for try in $(seq 100); do
-            "$2" --endpoints "$endpoint" put again 1 > /dev/null 2>&1 && { echo "went on" >&2; exit 0; }
-            sleep 0.1
-        done
-        exit 26
-    "#;
-    let output = super::disks::in_own_mounts(script, directory.path());
-    let Some((code, text)) = output else {
-        println!("no private mounts here: the test with a simulated volume stands for it");
-        return;
-    };
-    assert_eq!(code, 0, "{text}");
-    assert!(text.contains("went on"), "{text}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_defragmentation_gives_back_what_compaction_freed_while_writes_go_on() {
     let directory = tempfile::tempdir().unwrap();

@@ -3,11 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use setstone::client::Kv;
+use setstone::Error;
+use setstone::client::{Client, Kv};
+use setstone::env::Files;
+use setstone::env::real_files::RealFiles;
 
 use crate::disks::{DISK, kept, tree};
-use crate::process::{Process, refused_under};
+use crate::process::{Looks, Process, refused_under};
 
 /// A small file system, mounted in a mount namespace that a process holds open.
 struct Volume {
@@ -83,6 +87,12 @@ impl Volume {
     fn spawn(&self, log: Stdio) -> Process {
         Process::spawn(&self.under(), &self.inside(), ARGUMENTS, log)
     }
+
+    /// A member that does not watch how full the volume is.
+    fn spawn_careless(&self, log: Stdio) -> Process {
+        let arguments = [ARGUMENTS, &["--disk-reserve", "0"]].concat();
+        Process::spawn(&self.under(), &self.inside(), &arguments, log)
+    }
 }
 
 impl Drop for Volume {
@@ -141,7 +151,7 @@ async fn a_volume_that_fills_up_under_load_loses_nothing_that_was_acknowledged()
     let Some(volume) = Volume::new(64) else { return };
     volume.fill(24 << 20);
     let log = tempfile::NamedTempFile::new().unwrap();
-    let mut member = volume.spawn(log.reopen().unwrap().into());
+    let mut member = volume.spawn_careless(log.reopen().unwrap().into());
     member.serves().await;
     let store = member.remote();
     let value = |number: usize| format!("{number:06}").repeat(16_000);
@@ -182,5 +192,54 @@ async fn a_volume_that_fills_up_under_load_loses_nothing_that_was_acknowledged()
         assert!(pair.is_some_and(|pair| pair.value == value(number)), "{number} of {acknowledged} is lost");
     }
     Kv::put(&store, "more", "1").await.unwrap();
+    assert_eq!(member.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_watched_is_refused_before_it_is_full_and_goes_on_by_itself() {
+    let Some(volume) = Volume::new(128) else { return };
+    volume.fill(32 << 20);
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    let store = member.remote();
+    let value = |number: usize| format!("{number:06}").repeat(40_000);
+    let mut acknowledged = 0;
+    let refused = loop {
+        match Kv::put(&store, format!("k{acknowledged}"), value(acknowledged)).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 1_000, "it is larger than it should be");
+    };
+    let no_space = |error: &Error| {
+        let text = "etcdserver: mvcc: database space exceeded".to_owned();
+        *error == Error::Remote { code: 8, text, outcome_unknown: false }
+    };
+    assert!(no_space(&refused), "{refused:?} after {acknowledged}");
+    assert!(acknowledged > 20, "{acknowledged}");
+    assert!(RealFiles.space(&volume.root()).unwrap().free > 8 << 20, "the log finds room");
+    // Reads and deletes go on, and nothing is lost.
+    for number in 0..acknowledged {
+        let pair = Kv::get(&store, format!("k{number}")).await.unwrap();
+        assert!(pair.is_some_and(|pair| pair.value == value(number)), "{number} of {acknowledged} is lost");
+    }
+    assert!(Kv::delete(&store, "k0").await.unwrap());
+    assert!(no_space(&Kv::put(&store, "small", "1").await.unwrap_err()));
+    assert_eq!(store.alarms().await.unwrap().value.len(), 1);
+
+    volume.free();
+    let mut looks = Looks::within(Duration::from_secs(30));
+    while let Err(error) = Kv::put(&store, "again", "1").await {
+        assert!(no_space(&error), "{error:?}");
+        looks.next("there is room again").await;
+    }
+    while !store.alarms().await.unwrap().value.is_empty() {
+        looks.next("the alarm goes").await;
+    }
+    assert_eq!(member.terminate().await, 0);
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    let pairs = member.remote().get_prefix("k").await.unwrap();
+    assert_eq!(pairs.len(), acknowledged - 1);
     assert_eq!(member.terminate().await, 0);
 }

@@ -1,12 +1,22 @@
 //! What maintenance needs of the applied state: alarms at a glance, all of it as it is at one moment, how long commits take.
 
-use std::sync::OnceLock;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::*;
-use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
-use crate::mvcc::command::Command;
+use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
+
+use super::{
+    LogId, MEMBERSHIP_KEY, Machine, MachineError, StoredMembership, Visit, applied_item, read_applied,
+    read_membership,
+};
+use crate::error::Error;
+use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
+use crate::mvcc::command::{Command, Refusal};
+use crate::mvcc::{State, layout};
+use crate::raft::codec;
+use crate::storage;
 
 const NO_SPACE: u8 = 1;
 const CORRUPT: u8 = 2;
