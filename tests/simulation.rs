@@ -115,8 +115,8 @@ const FOUND: [(Bug, u64, &str); 39] = [
     (Bug::ShortLeases, 7, "EARLY"),
     (Bug::RevokeLeavesKey, 0, "is lost"),
     (Bug::NeverExpire, 0, "LATE"),
-    (Bug::LockAfterAnyEnd, 0, "TWICE"),
-    (Bug::LockNeverLost, 0, "TWICE"),
+    (Bug::LockAfterAnyEnd, 12, "TWICE"),
+    (Bug::LockNeverLost, 3, "TWICE"),
 ];
 
 #[test]

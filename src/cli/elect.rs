@@ -4,7 +4,6 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
 
 use super::Global;
 use super::exit::{Exit, Failure};
