@@ -273,6 +273,15 @@ async fn an_election_passes_leadership_on_and_everybody_sees_who_leads() {
     let status = on.proclaim(value).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unknown, "election: not leader"));
 
+    // One that waits hears that its lease has ended.
+    let ended = lease(&client, 60).await;
+    let mut by = ElectionClient::new(channel(&cluster, 1).await);
+    let waits = tokio::spawn(async move { by.campaign(campaign("e", ended, "x")).await });
+    queued(&client, "e", 2).await;
+    client.revoke(ended).await.unwrap();
+    let status = soon(waits).await.unwrap().unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unknown, "etcdserver: requested lease not found"));
+
     // Its lease ends, the next one comes, and the observer sees it without having looked away.
     client.revoke(two).await.unwrap();
     let three = lease(&client, 60).await;

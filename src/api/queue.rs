@@ -171,6 +171,12 @@ impl Stander {
         value: Option<Bytes>,
     ) -> Result<Held, Failure> {
         let Joined { created, is_first, found } = joined;
+        // An election has no text of its own for that.
+        let gone = if value.is_some() {
+            without_code(texts::LEASE_NOT_FOUND.into())
+        } else {
+            texts::LOCK_SESSION_EXPIRED.into()
+        };
         if let (Some(value), Some(found)) = (value, found)
             && value != found
         {
@@ -187,7 +193,7 @@ impl Stander {
         loop {
             let (standing, revision) = self.look(created).await?;
             match standing {
-                Standing::Gone => return Err(texts::LOCK_SESSION_EXPIRED.into()),
+                Standing::Gone => return Err(gone),
                 // The one before may have left the middle of the queue.
                 Standing::Behind(_) if has_waited && simulated::planted(Bug::LockAfterAnyEnd) => {
                     return Ok(held);

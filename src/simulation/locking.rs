@@ -147,7 +147,8 @@ impl Locker {
         let from = self.shared.now.millis();
         self.shared.trace.add(&format!("{} holds {lock} with token {token}", self.name));
         self.shared.count("locks held");
-        let time = *self.dice.pick(&[0, 50, 300, 1_000, 5_000]).unwrap_or(&0);
+        // Some for longer than a lease lives.
+        let time = *self.dice.pick(&[0, 50, 300, 2_000, 15_000]).unwrap_or(&0);
         let writes = when(held.is_held()).then(put(register(lock), token.to_string()));
         let work = Box::pin(async {
             tokio::time::sleep(Duration::from_millis(self.dice.within(0, time))).await;
