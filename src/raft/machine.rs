@@ -120,7 +120,7 @@ pub struct Machine {
     to_compact: Notify,
     /// Told when a lease was granted.
     leases_granted: Notify,
-    access: AccessState,
+    pub(super) access: AccessState,
 }
 
 impl Machine {
@@ -131,7 +131,7 @@ impl Machine {
         let applied = read_applied(&history.0, &state)?;
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
-        let access = AccessState::new(state.auth());
+        let access = AccessState::loaded(state.auth());
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -212,11 +212,6 @@ impl Machine {
         look(&self.state.read())
     }
 
-    /// Whether calls must say who they are, and whose the tokens are.
-    pub fn access(&self) -> &AccessState {
-        &self.access
-    }
-
     /// The engine.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.history.0
@@ -279,7 +274,7 @@ impl Machine {
             self.to_compact.notify_one();
         }
         let revision = state.revision();
-        self.access.follow(state.auth(), &applied.auth);
+        self.access.follow(state.auth(), &applied.auth, id.index);
         if state.leases().newest() != granted {
             self.leases_granted.notify_one();
         }
