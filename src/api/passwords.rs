@@ -33,7 +33,7 @@ pub(super) struct Passwords {
 
 impl Passwords {
     pub(super) fn new(tasks: Arc<dyn Tasks>, random: Arc<dyn Random>, cost: u32) -> Self {
-        let decoy = format!("$2b${cost:02}${}", "a".repeat(22 + 31));
+        let decoy = format!("$2b${cost:02}${}", ".".repeat(22 + 31));
         Self {
             tasks,
             random,

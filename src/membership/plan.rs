@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::by_hand::{self, Rules};
 use super::scale;
 use super::start::Desired;
-use crate::env::simulated::{self, Bug};
 use crate::identity::{Member, NodeId, Ordinal};
 use crate::mvcc::cluster::{Admission, ByHand};
 
@@ -116,7 +115,7 @@ impl Leading {
 
     /// It answers, and lacks next to nothing.
     pub(super) fn is_fit(&self, id: NodeId) -> bool {
-        self.answering.contains(&id) && self.caught_up.contains(&id) || simulated::planted(Bug::ChangeBlindly)
+        self.answering.contains(&id) && self.caught_up.contains(&id)
     }
 
     /// A change that its new voters cannot commit is not begun.

@@ -14,9 +14,9 @@
 //! | `sl` lease id (8) | a lease, without its keys |
 //! | `sm` node id (8) | the mark of one member |
 //! | `sp` | how far physical compaction has got |
-//! | `sr` name | a role, with its permissions |
+//! | `sr` part (2) name | a role, with its permissions, cut into parts |
 //! | `st` | whether authentication is enabled, and the auth revision |
-//! | `su` name | a user |
+//! | `su` part (2) name | a user, with the names of its roles, cut into parts |
 //!
 //! Numbers are big-endian, so the order of keys is the order of revisions, and the parts of a large entry follow its head. A
 //! large entry is alone in its record; so the record that holds a revision is always the greatest one that is not above it.
@@ -122,20 +122,15 @@ pub(super) fn lease_id(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.strip_prefix(LEASE)?.try_into().ok()?))
 }
 
-pub(super) fn user_key(name: &str) -> Vec<u8> {
-    [USER, name.as_bytes()].concat()
+/// Key of one part of a user or role, by [`USER`] or [`ROLE`].
+pub(super) fn part_of(begin: &[u8], part: u16, name: &str) -> Vec<u8> {
+    [begin, &part.to_be_bytes(), name.as_bytes()].concat()
 }
 
-pub(super) fn user_name(key: &[u8]) -> Option<&[u8]> {
-    key.strip_prefix(USER)
-}
-
-pub(super) fn role_key(name: &str) -> Vec<u8> {
-    [ROLE, name.as_bytes()].concat()
-}
-
-pub(super) fn role_name(key: &[u8]) -> Option<&[u8]> {
-    key.strip_prefix(ROLE)
+/// Part and name in such a key.
+pub(super) fn parse_part_of<'a>(begin: &[u8], key: &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let (part, name) = key.strip_prefix(begin)?.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*part), name))
 }
 
 pub(super) fn admission_key(ordinal: Ordinal) -> Vec<u8> {

@@ -14,7 +14,7 @@ use super::record::{self, Damage, Entry, Kind, Raw, Walk};
 use super::small::{self, Item};
 use super::state::NEVER;
 use super::versions::Versions;
-use super::{Revision, State, layout};
+use super::{Revision, State, auth, layout};
 
 /// The engine does not hold a sound state. It is a cache: throw it away and rebuild it from snapshot and log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +81,12 @@ impl State {
     pub fn load(history: &dyn History) -> Result<Self, LoadError> {
         let mut state = Self::new();
         let (from, to) = layout::small_span();
-        scan(history, &from, &to, &mut |key, value| state.load_small(key, value).map_err(Reason::from))?;
+        let mut pieces = auth::Pieces::default();
+        scan(history, &from, &to, &mut |key, value| {
+            state.load_small(key, value, &mut pieces).map_err(Reason::from)
+        })?;
+        state.auth =
+            pieces.finish().map_err(|(key, damage)| LoadError::Damaged { key, reason: damage.into() })?;
         let named = Named::default();
         let mut loader = Loader { state, last: Revision::default(), large: None, named };
         scan(history, &[layout::HISTORY], &[layout::HISTORY + 1], &mut |key, value| loader.load(key, value))?;
@@ -94,12 +99,11 @@ impl State {
             key: layout::lease_key(lease).into(),
             reason: Reason::LeaseMissing,
         })?;
-        state.auth.finish_load();
         state.revision = last.main.max(state.compacted).max(Revision::EMPTY_STORE);
         Ok(state)
     }
 
-    fn load_small(&mut self, key: &Bytes, value: &Bytes) -> Result<(), Damage> {
+    fn load_small(&mut self, key: &Bytes, value: &Bytes, pieces: &mut auth::Pieces) -> Result<(), Damage> {
         match small::read(key, value)? {
             Item::Compacted(revision) if revision > NEVER => self.compacted = revision,
             Item::Compacted(_) => return Err(Damage::Number),
@@ -112,7 +116,7 @@ impl State {
             }
             Item::Lease(id, lease) => self.leases.load(id, lease),
             Item::Alarm(kept) => self.cluster.alarms.load(kept),
-            Item::Auth(item) => self.auth.load(item),
+            Item::Auth(item) => pieces.add(item),
             Item::ByHand(ordinal, by_hand) => {
                 self.cluster.by_hand.insert(ordinal, by_hand);
             }

@@ -2,8 +2,8 @@
 //! follows it: apply tells it of every change, while it holds the state.
 //!
 //! As in etcd a simple token is made by a command in the log, so all members know it, and is kept in memory only: a member that
-//! restarts, or takes a snapshot, knows none, and its clients authenticate anew. Each member ends a token by its own clock, when it was
-//! not used there for some time.
+//! restarts, or takes a snapshot, knows none, and its clients authenticate anew. What a member finds in its log when it starts makes no token
+//! either: its time may be over long since. Each member ends a token by its own clock, when it was not used there for some time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::machine::Machine;
 use crate::limits;
 use crate::mvcc::auth::{Auth, AuthEvent};
 
@@ -25,6 +26,8 @@ pub struct AccessState {
     enabled: AtomicBool,
     revision: AtomicU64,
     tokens: Mutex<Tokens>,
+    /// Index of the last entry that was in the log when the member started: up to it no token is made.
+    replayed: AtomicU64,
     /// The auth revision, or another number whenever something has changed.
     changes: watch::Sender<u64>,
 }
@@ -49,8 +52,21 @@ impl AccessState {
             enabled: AtomicBool::new(auth.is_enabled()),
             revision: AtomicU64::new(auth.revision()),
             tokens: Mutex::new(Tokens { known: BTreeMap::new(), ttl: limits::TOKEN_TTL, swept: None }),
+            replayed: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         }
+    }
+
+    /// Of a state that is loaded; entries follow that are not new, until [`AccessState::replays_up_to`] says up to which.
+    pub(crate) fn loaded(auth: &Auth) -> Self {
+        let access = Self::new(auth);
+        access.replays_up_to(u64::MAX);
+        access
+    }
+
+    /// Entries up to the index are not new.
+    pub(crate) fn replays_up_to(&self, index: u64) {
+        self.replayed.store(index, Ordering::Release);
     }
 
     /// Calls must say who they are.
@@ -87,12 +103,14 @@ impl AccessState {
         Some(known.user.clone())
     }
 
-    /// Follows the state: an entry was applied, and these are its events.
-    pub fn follow(&self, auth: &Auth, events: &[AuthEvent]) {
+    /// Follows the state: the entry of this index was applied, and these are its events.
+    pub fn follow(&self, auth: &Auth, events: &[AuthEvent], index: u64) {
+        let is_new = index > self.replayed.load(Ordering::Acquire);
         for event in events {
             let mut tokens = self.tokens.lock();
             match event {
-                AuthEvent::Issued { token, user } => tokens.add(token, user),
+                AuthEvent::Issued { token, user } if is_new => tokens.add(token, user),
+                AuthEvent::Issued { .. } => {}
                 AuthEvent::Forget(user) => tokens.known.retain(|_, token| token.user != *user),
                 AuthEvent::ForgetAll => tokens.known.clear(),
             }
@@ -106,7 +124,14 @@ impl AccessState {
 
     /// Another state has taken the place of the one that was followed: who has changed passwords meanwhile is not known.
     pub(crate) fn jump(&self, auth: &Auth) {
-        self.follow(auth, &[AuthEvent::ForgetAll]);
+        self.follow(auth, &[AuthEvent::ForgetAll], 0);
+    }
+}
+
+impl Machine {
+    /// Whether calls must say who they are, and whose the tokens are.
+    pub fn access(&self) -> &AccessState {
+        &self.access
     }
 }
 
@@ -142,7 +167,7 @@ mod tests {
         let (auth, ttl) = (Auth::default(), Duration::from_secs(10));
         let access = AccessState::new(&auth);
         access.set_token_ttl(ttl);
-        access.follow(&auth, &[issued("a.1", "alice"), issued("b.1", "bob")]);
+        access.follow(&auth, &[issued("a.1", "alice"), issued("b.1", "bob")], 1);
         for _ in 0..5 {
             tokio::time::advance(Duration::from_millis(9_999)).await;
             assert_eq!(access.user_of("a.1").as_deref(), Some("alice"));
@@ -157,17 +182,29 @@ mod tests {
     async fn tokens_that_are_void_are_forgotten_and_those_whose_time_is_over_make_room() {
         let auth = Auth::default();
         let access = AccessState::new(&auth);
-        access.follow(&auth, &[issued("a.1", "alice"), issued("a.2", "alice"), issued("b.1", "bob")]);
-        access.follow(&auth, &[AuthEvent::Forget("alice".into())]);
+        access.follow(&auth, &[issued("a.1", "alice"), issued("a.2", "alice"), issued("b.1", "bob")], 1);
+        access.follow(&auth, &[AuthEvent::Forget("alice".into())], 1);
         assert_eq!((access.user_of("a.1"), access.user_of("a.2")), (None, None));
         assert!(access.user_of("b.1").is_some());
         access.jump(&auth);
         assert_eq!(access.user_of("b.1"), None);
 
-        access.follow(&auth, &[issued("a.3", "alice")]);
+        access.follow(&auth, &[issued("a.3", "alice")], 1);
         tokio::time::advance(limits::TOKEN_TTL).await;
-        access.follow(&auth, &[issued("b.2", "bob")]);
+        access.follow(&auth, &[issued("b.2", "bob")], 1);
         assert_eq!(access.tokens.lock().known.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_in_the_log_already_makes_no_token() {
+        let auth = Auth::default();
+        let access = AccessState::loaded(&auth);
+        access.follow(&auth, &[issued("a.1", "alice")], 1);
+        access.replays_up_to(2);
+        access.follow(&auth, &[issued("a.2", "alice")], 2);
+        access.follow(&auth, &[issued("a.3", "alice")], 3);
+        assert_eq!((access.user_of("a.1"), access.user_of("a.2")), (None, None));
+        assert!(access.user_of("a.3").is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -175,11 +212,11 @@ mod tests {
         let auth = Auth::default();
         let access = AccessState::new(&auth);
         let mut events: Vec<_> = (0..limits::TOKENS).map(|n| issued(&format!("a.{n}"), "alice")).collect();
-        access.follow(&auth, &events);
+        access.follow(&auth, &events, 1);
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(access.user_of("a.0").is_some(), "used last");
         events = vec![issued("b.0", "bob")];
-        access.follow(&auth, &events);
+        access.follow(&auth, &events, 1);
         assert_eq!(access.tokens.lock().known.len(), limits::TOKENS);
         assert!(access.user_of("b.0").is_some() && access.user_of("a.0").is_some());
     }

@@ -144,6 +144,7 @@ impl Consensus {
     /// state holds a membership; else it waits to be initialised or to hear of one.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
+        parts.machine.access().replays_up_to(parts.log.last().map_or(0, |last| last.index));
         let store = LogStore::new(parts.log.clone(), parts.committed).of(parts.mine.node);
         let machine = StateMachine::new(
             parts.mine.node,

@@ -124,7 +124,7 @@ pub struct Machine {
     leases_granted: Notify,
     /// What is kept beside for maintenance.
     kept: maintenance::Kept,
-    access: AccessState,
+    pub(super) access: AccessState,
 }
 
 pub(crate) use maintenance::Whole;
@@ -138,7 +138,7 @@ impl Machine {
         let membership = read_membership(&history.0)?;
         let compacted_on_disk = watch::Sender::new(state.physically_compacted());
         let kept = maintenance::Kept::of(&state);
-        let access = AccessState::new(state.auth());
+        let access = AccessState::loaded(state.auth());
         Ok(Self {
             state: RwLock::new(state),
             history,
@@ -215,11 +215,6 @@ impl Machine {
         look(&self.state.read())
     }
 
-    /// Whether calls must say who they are, and whose the tokens are.
-    pub fn access(&self) -> &AccessState {
-        &self.access
-    }
-
     /// The engine.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.history.0
@@ -284,7 +279,7 @@ impl Machine {
             self.to_compact.notify_one();
         }
         let revision = state.revision();
-        self.access.follow(state.auth(), &applied.auth);
+        self.access.follow(state.auth(), &applied.auth, id.index);
         if state.leases().newest() != granted {
             self.leases_granted.notify_one();
         }

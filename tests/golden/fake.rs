@@ -127,7 +127,7 @@ impl Store for FakeStore {
             for key in &applied.changes.deletes {
                 map.0.remove(key);
             }
-            self.access.follow(state.auth(), &applied.auth);
+            self.access.follow(state.auth(), &applied.auth, *index);
             let reply = applied.replies.into_iter().next().unwrap()?;
             Ok((reply, self.position.lock().term))
         })

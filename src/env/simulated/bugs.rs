@@ -30,8 +30,6 @@ bugs! {
     KeepAllInMemory,
     /// What waits for a stream of watchers is never too much.
     WatchQueueEndless,
-    /// Members that do not answer count as if they did when voters are changed.
-    ChangeBlindly,
     /// What a stream of watchers lost is not read from the history.
     WatchForgetLost,
     /// Watchers that fall behind read the last revision again that they were told of.

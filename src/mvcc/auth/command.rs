@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::command::{Outcome, Refusal};
-use super::{Auth, Permission, ROOT, Roles, User};
+use super::{Auth, Permission, ROOT, Roles, User, stored};
 use crate::limits;
 
 /// What a command does to users, roles and permissions.
@@ -106,18 +106,20 @@ pub enum AuthEvent {
 pub(in super::super) struct TouchedAuth {
     /// Enabled, or the revision.
     pub(super) status: bool,
-    /// Each with whether it was there before.
-    pub(super) users: BTreeMap<String, bool>,
-    pub(super) roles: BTreeMap<String, bool>,
+    /// Each with the items that it took before; 0: it was not there.
+    pub(super) users: BTreeMap<String, u16>,
+    pub(super) roles: BTreeMap<String, u16>,
 }
 
 impl TouchedAuth {
-    fn user(&mut self, name: &str, was_there: bool) {
-        self.users.entry(name.to_owned()).or_insert(was_there);
+    /// Before a user changes: this one, `None` if it is not there.
+    fn user(&mut self, name: &str, user: Option<&User>) {
+        self.users.entry(name.to_owned()).or_insert_with(|| user.map_or(0, stored::items_of_user));
     }
 
-    fn role(&mut self, name: &str, was_there: bool) {
-        self.roles.entry(name.to_owned()).or_insert(was_there);
+    /// As [`TouchedAuth::user`].
+    fn role(&mut self, name: &str, role: Option<&[Permission]>) {
+        self.roles.entry(name.to_owned()).or_insert_with(|| role.map_or(0, stored::items_of_role));
     }
 }
 
@@ -232,15 +234,14 @@ impl Auth {
         }
         // Copied: what came is a slice of its request.
         let password = password.map(|hash| Bytes::copy_from_slice(hash));
+        touched.user(name, None);
         self.users.insert(name.to_owned(), User { password, roles: Roles::new() });
-        touched.user(name, false);
         self.user_changed(name, touched);
         Ok(None)
     }
 
     fn user_changed(&mut self, name: &str, touched: &mut TouchedAuth) {
         self.changed(touched);
-        touched.user(name, true);
         self.work_out(|user, _| user == name);
     }
 
@@ -248,7 +249,8 @@ impl Auth {
         if self.enabled && name == ROOT {
             return Err(Refusal::InvalidAuthManagement);
         }
-        self.users.remove(name).ok_or(Refusal::UserNotFound)?;
+        let user = self.users.remove(name).ok_or(Refusal::UserNotFound)?;
+        touched.user(name, Some(&user));
         self.user_changed(name, touched);
         Ok(Some(AuthEvent::Forget(name.to_owned())))
     }
@@ -263,11 +265,11 @@ impl Auth {
         if password.len() > limits::AUTH_NAME_BYTES {
             return Err(Refusal::TooManyUsers);
         }
+        touched.user(name, Some(user));
         if let Some(known) = &mut user.password {
             *known = Bytes::copy_from_slice(password);
         }
         self.changed(touched);
-        touched.user(name, true);
         Ok(Some(AuthEvent::Forget(name.to_owned())))
     }
 
@@ -288,6 +290,7 @@ impl Auth {
         if user.roles.len() >= limits::ROLES_OF_USER || bytes > limits::ROLE_BYTES {
             return Err(Refusal::TooManyUsers);
         }
+        touched.user(name, Some(user));
         user.roles.insert(role.to_owned());
         self.user_changed(name, touched);
         Ok(None)
@@ -303,9 +306,11 @@ impl Auth {
             return Err(Refusal::InvalidAuthManagement);
         }
         let user = self.users.get_mut(name).ok_or(Refusal::UserNotFound)?;
-        if !user.roles.remove(role) {
+        if !user.roles.contains(role) {
             return Err(Refusal::RoleNotGranted);
         }
+        touched.user(name, Some(user));
+        user.roles.remove(role);
         self.user_changed(name, touched);
         Ok(None)
     }
@@ -322,7 +327,7 @@ impl Auth {
         }
         self.roles.insert(name.to_owned(), Vec::new());
         self.changed(touched);
-        touched.role(name, false);
+        touched.role(name, None);
         Ok(None)
     }
 
@@ -330,19 +335,18 @@ impl Auth {
         if self.enabled && name == ROOT {
             return Err(Refusal::InvalidAuthManagement);
         }
-        self.roles.remove(name).ok_or(Refusal::RoleNotFound)?;
-        touched.role(name, true);
+        let role = self.roles.remove(name).ok_or(Refusal::RoleNotFound)?;
+        touched.role(name, Some(&role));
         let mut had = BTreeSet::new();
         for (user, known) in &mut self.users {
-            if known.roles.remove(name) {
+            if known.roles.contains(name) {
+                touched.user(user, Some(known));
+                known.roles.remove(name);
                 had.insert(user.clone());
             }
         }
         self.changed(touched);
         self.work_out(|user, _| had.contains(user));
-        for user in had {
-            touched.user(&user, true);
-        }
         Ok(None)
     }
 
@@ -357,14 +361,18 @@ impl Auth {
         }
         let permissions = self.roles.get_mut(name).ok_or(Refusal::RoleNotFound)?;
         let Permission { access, key, range_end } = permission;
-        if let Some(known) = permissions.iter_mut().find(|known| known.is_of(key, range_end)) {
-            known.access = *access;
+        if let Some(place) = permissions.iter().position(|known| known.is_of(key, range_end)) {
+            touched.role(name, Some(permissions));
+            if let Some(known) = permissions.get_mut(place) {
+                known.access = *access;
+            }
         } else {
             let bytes = |one: &Permission| one.key.len() + one.range_end.len();
             let all = permissions.iter().map(bytes).sum::<usize>() + bytes(permission);
             if permissions.len() >= limits::PERMISSIONS_OF_ROLE || all > limits::ROLE_BYTES {
                 return Err(Refusal::TooManyUsers);
             }
+            touched.role(name, Some(permissions));
             let place = permissions.partition_point(|known| known.key <= *key);
             let (key, range_end) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(range_end));
             permissions.insert(place, Permission { access: *access, key, range_end });
@@ -381,11 +389,11 @@ impl Auth {
         touched: &mut TouchedAuth,
     ) -> Result<Option<AuthEvent>, Refusal> {
         let permissions = self.roles.get_mut(name).ok_or(Refusal::RoleNotFound)?;
-        let before = permissions.len();
-        permissions.retain(|known| !known.is_of(key, range_end));
-        if permissions.len() == before {
+        if !permissions.iter().any(|known| known.is_of(key, range_end)) {
             return Err(Refusal::PermissionNotGranted);
         }
+        touched.role(name, Some(permissions));
+        permissions.retain(|known| !known.is_of(key, range_end));
         self.role_changed(name, touched);
         Ok(None)
     }
@@ -393,7 +401,6 @@ impl Auth {
     /// What a role may do has changed.
     fn role_changed(&mut self, name: &str, touched: &mut TouchedAuth) {
         self.changed(touched);
-        touched.role(name, true);
         self.work_out(|_, user| user.roles.contains(name));
     }
 }

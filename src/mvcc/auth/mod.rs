@@ -29,7 +29,7 @@ use bytes::Bytes;
 pub(super) use self::command::TouchedAuth;
 pub use self::command::{AuthCommand, AuthEvent};
 use self::ranges::KeySet;
-pub(super) use self::stored::{Item, read as read_item};
+pub(super) use self::stored::{Item, Pieces, read as read_item};
 pub use self::values::{Access, By, Identity, Permission, ROOT, User};
 
 /// Auth revision of a store in which nothing was changed: etcd's.
@@ -118,11 +118,6 @@ impl Auth {
         }
         let users = &self.users;
         self.allowed.retain(|name, _| users.contains_key(name));
-    }
-
-    /// Works out everything, after all items were loaded.
-    pub(super) fn finish_load(&mut self) {
-        self.work_out(|_, _| true);
     }
 }
 
