@@ -33,6 +33,8 @@ pub struct Config {
     pub dns_server: Option<SocketAddr>,
     /// Knobs that have good defaults.
     pub tuning: Tuning,
+    /// How large requests may be.
+    pub requests: RequestLimits,
     /// Where the desired number of pods comes from.
     pub size_from: SizeFrom,
     /// URL of an API server that wants no credentials, instead of the one that every pod is told of.
@@ -59,6 +61,7 @@ impl Config {
             advertise_client: Vec::new(),
             dns_server: None,
             tuning: Tuning::default(),
+            requests: RequestLimits::default(),
             size_from: SizeFrom::Fixed,
             api_server: None,
             max_voters: limits::MAX_VOTERS,
@@ -121,6 +124,21 @@ pub enum SizeFrom {
     Setting,
     /// From the pod's own `StatefulSet`, as the Kubernetes API server tells it (feature `kubernetes`).
     StatefulSet,
+}
+
+/// How large requests of clients may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Operations (compares, or operations of one branch) in a transaction; at most [`limits::TXN_OPERATIONS_MAX`].
+    pub txn_operations: usize,
+    /// Bytes of a write; at most [`limits::REQUEST_BYTES`].
+    pub request_bytes: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { txn_operations: limits::TXN_OPERATIONS, request_bytes: limits::REQUEST_BYTES }
+    }
 }
 
 /// Knobs that have good defaults.
@@ -195,6 +213,16 @@ impl Config {
         }
         self.cluster.validate()?;
         self.tuning.validate()?;
+        let RequestLimits { txn_operations, request_bytes } = self.requests;
+        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
+            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
+        {
+            return Err(format!(
+                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
+                limits::TXN_OPERATIONS_MAX,
+                limits::REQUEST_BYTES
+            ));
+        }
         if self.max_voters == 0 {
             return Err("0 members may vote; at least 1 is needed".into());
         }
@@ -367,6 +395,10 @@ mod tests {
             (tuned(Tuning { election_min: limits::HEARTBEAT, ..default() }), "at least three heartbeats"),
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
             (tuned(Tuning { lease_checkpoint: Some(Duration::ZERO), ..default() }), "too many writes"),
+            (
+                Config { requests: RequestLimits { txn_operations: 0, ..RequestLimits::default() }, ..good() },
+                "transactions of 0 operations",
+            ),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
         ] {
             let said = config.validate().unwrap_err();

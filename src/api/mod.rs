@@ -40,6 +40,7 @@ use self::http::PortKind;
 use self::methods::Methods;
 pub use self::probe::{Clause, Probe, Report};
 pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
+use crate::config::RequestLimits;
 use crate::env::Listener;
 use crate::limits;
 use crate::membership::Operate;
@@ -73,6 +74,7 @@ struct Shared {
     /// Services that stream.
     streams: tonic::service::Routes,
     quota_bytes: i64,
+    requests: RequestLimits,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -110,9 +112,19 @@ impl Api {
             probe,
             metrics,
             quota_bytes,
+            requests: RequestLimits::default(),
             unread: AllAnswers::default(),
             stopping,
         }))
+    }
+
+    /// With other limits on requests. Before anything is served.
+    #[must_use]
+    pub fn limited(mut self, requests: RequestLimits) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.requests = requests;
+        }
+        self
     }
 
     /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are

@@ -113,6 +113,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
         tuning: tuning(&texts)?,
+        requests: crate::config::RequestLimits::default(),
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),

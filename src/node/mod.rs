@@ -245,7 +245,8 @@ impl Node {
             self.metrics.clone(),
             limits::QUOTA_BYTES,
             self.refusing.clone(),
-        );
+        )
+        .limited(self.config.requests);
         let (tasks, closing) = (&self.tasks, &self.closing);
         for listener in ports.peer {
             let (service, membership) = (service.clone(), membership.clone());

@@ -29,7 +29,15 @@ use parse::{Asked, Values};
 
 /// Runs a member behind etcd's command line: `setstone etcd --help` lists etcd's flags and what is done with each
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+Examples:
+  setstone etcd --name a --data-dir /var/lib/a
+  setstone etcd --name a --initial-advertise-peer-urls http://10.0.0.1:2380 \\
+    --initial-cluster a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,c=http://10.0.0.3:2380
+  setstone etcd --version"
+)]
 pub(super) struct Arguments {
     /// etcd's flags
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]

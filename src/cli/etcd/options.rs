@@ -49,8 +49,6 @@ pub(super) struct Options {
     pub max_txn_ops: u64,
     /// `--max-request-bytes`.
     pub max_request_bytes: u64,
-    /// `--max-concurrent-streams`.
-    pub max_concurrent_streams: u64,
     /// `--quota-backend-bytes`: 0 for the default, negative for none.
     pub quota_backend_bytes: i64,
     /// `--auto-compaction-mode` and `-retention`.
@@ -159,7 +157,6 @@ impl Options {
             lease_checkpoint: on("LeaseCheckpoint", "enable-lease-checkpoint"),
             max_txn_ops: number("max-txn-ops")?,
             max_request_bytes: number("max-request-bytes")?,
-            max_concurrent_streams: number("max-concurrent-streams")?,
             quota_backend_bytes: values::integer(values.text("quota-backend-bytes"))
                 .map_err(|error| format!("--quota-backend-bytes: {error}"))?,
             compaction: compaction(values)?,
