@@ -396,7 +396,10 @@ mod tests {
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
             (tuned(Tuning { lease_checkpoint: Some(Duration::ZERO), ..default() }), "too many writes"),
             (
-                Config { requests: RequestLimits { txn_operations: 0, ..RequestLimits::default() }, ..good() },
+                Config {
+                    requests: RequestLimits { txn_operations: 0, ..RequestLimits::default() },
+                    ..good()
+                },
                 "transactions of 0 operations",
             ),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),

@@ -105,13 +105,20 @@ impl Member {
         self.kill();
         let _ = std::fs::remove_file(&self.log);
         let (client, peer) = (self.client_url(), self.peer_url());
-        let child = etcd(&["--name", &self.name, "--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["-listen-peer-urls", &peer, &format!("--initial-advertise-peer-urls={peer}")])
-            .args(["--data-dir", self.data.to_str().unwrap(), "--log-outputs", self.log.to_str().unwrap()])
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let child = etcd(&[
+            "--name",
+            &self.name,
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args(["-listen-peer-urls", &peer, &format!("--initial-advertise-peer-urls={peer}")])
+        .args(["--data-dir", self.data.to_str().unwrap(), "--log-outputs", self.log.to_str().unwrap()])
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
         self.process = Some(child.unwrap());
     }
 
@@ -228,7 +235,11 @@ fn wrong_words_are_refused_by_name() {
     let (code, _, said) = output(&["--no-such-flag=1"]);
     assert_eq!((code, said.contains("flag provided but not defined: -no-such-flag")), (2, true), "{said}");
     let (code, _, said) = output(&["--name", "a", "--peer-cert-file", "a.pem"]);
-    assert_eq!((code, said.contains("-peer-cert-file is set to \"a.pem\", which cannot be had: TLS")), (1, true), "{said}");
+    assert_eq!(
+        (code, said.contains("-peer-cert-file is set to \"a.pem\", which cannot be had: TLS")),
+        (1, true),
+        "{said}"
+    );
     let (code, said, _) = output(&["-version"]);
     assert_eq!((code, said.starts_with("etcd Version: 3.7.")), (0, true), "{said}");
     let (code, said, _) = output(&["--help"]);
@@ -256,7 +267,10 @@ async fn three_founders_serve_restart_and_one_that_lost_its_disk_is_replaced_by_
     let listed = members[1].members().await;
     for member in &members {
         let found = listed.iter().find(|found| found.name == member.name).unwrap();
-        assert_eq!((&found.peer_ur_ls, &found.client_ur_ls), (&vec![member.peer_url()], &vec![member.client_url()]));
+        assert_eq!(
+            (&found.peer_ur_ls, &found.client_ur_ls),
+            (&vec![member.peer_url()], &vec![member.client_url()])
+        );
         assert!(!found.is_learner);
     }
     members[2].put("k", "v").await.unwrap();
@@ -272,7 +286,8 @@ async fn three_founders_serve_restart_and_one_that_lost_its_disk_is_replaced_by_
     }
     assert_eq!(members[0].get("k", false).await.unwrap().as_deref(), Some("v"));
     members[0].terminate().await;
-    members[0].spawn(&["--experimental-initial-corrupt-check=true", "--advertise-client-urls=http://elsewhere:1"]);
+    members[0]
+        .spawn(&["--experimental-initial-corrupt-check=true", "--advertise-client-urls=http://elsewhere:1"]);
     members[0].says(READY).await;
     until("its client URL is published", async || {
         let listed = members[1].members().await;
@@ -311,9 +326,15 @@ async fn one_becomes_three_and_two_by_hand_whoever_is_killed_meanwhile() {
     members[0].start(&[&alone]).await;
     members[0].put("k", "v").await.unwrap();
     let taken = members[0].add(&members[0].peer_url(), false).await.unwrap_err();
-    assert_eq!((taken.code(), taken.message()), (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"));
+    assert_eq!(
+        (taken.code(), taken.message()),
+        (Code::FailedPrecondition, "etcdserver: Peer URLs already exists")
+    );
     let bad = members[0].add("nonsense", false).await.unwrap_err();
-    assert_eq!((bad.code(), bad.message()), (Code::InvalidArgument, "etcdserver: given member URLs are invalid"));
+    assert_eq!(
+        (bad.code(), bad.message()),
+        (Code::InvalidArgument, "etcdserver: given member URLs are invalid")
+    );
     let unknown = members[0].remove(1234).await.unwrap_err();
     assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, "etcdserver: member not found"));
     let promoted = members[0].cluster().member_promote(MemberPromoteRequest { id: 1234 }).await.unwrap_err();
@@ -329,7 +350,8 @@ async fn one_becomes_three_and_two_by_hand_whoever_is_killed_meanwhile() {
         // Killed in the middle of the join, again and again.
         for _ in 0..3 {
             members[at].spawn(&[&cluster, "--initial-cluster-state=existing"]);
-            until("it has an identity", async || members[at].data.join("identity").exists().then_some(())).await;
+            until("it has an identity", async || members[at].data.join("identity").exists().then_some(()))
+                .await;
             members[at].kill();
         }
         members[at].start(&[&cluster, "--initial-cluster-state=existing"]).await;
@@ -368,7 +390,10 @@ async fn a_learner_serves_little_until_it_is_promoted() {
     let early = promote(&members).await.unwrap_err();
     assert_eq!(
         (early.code(), early.message()),
-        (Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader")
+        (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader"
+        )
     );
     let second = members[0].add(&members[2].peer_url(), true).await.unwrap_err();
     assert_eq!(

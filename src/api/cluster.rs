@@ -45,7 +45,7 @@ pub(super) async fn member_promote(
 /// names of their pods.
 pub(super) async fn member_update(api: &Shared, request: pb::MemberUpdateRequest) -> Result<Bytes, Failure> {
     // etcd takes whatever it is given here; what nobody could dial helps nobody.
-    let peer_urls = peer_urls(request.peer_ur_ls)?;
+    let peer_urls = peer_urls(&request.peer_ur_ls)?;
     api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     let (_, members) = listed(api);
     let member = members.iter().find(|member| member.id == request.id).ok_or(texts::MEMBER_NOT_FOUND)?;
@@ -59,7 +59,7 @@ pub(super) async fn member_update(api: &Shared, request: pb::MemberUpdateRequest
 
 /// Lets somebody join, outside a `StatefulSet`. In one it is refused: pods become members by themselves, when there should be more of them.
 pub(super) async fn member_add(api: &Shared, request: pb::MemberAddRequest) -> Result<Bytes, Failure> {
-    let peer_urls = peer_urls(request.peer_ur_ls)?;
+    let peer_urls = peer_urls(&request.peer_ur_ls)?;
     let is_taken = |url: &String| peer_urls.contains(url);
     if api.store.members().iter().any(|member| member.peer_urls.iter().any(is_taken)) {
         return Err(texts::PEER_URL_EXISTS.into());
@@ -77,7 +77,7 @@ pub(super) async fn member_add(api: &Shared, request: pb::MemberAddRequest) -> R
 }
 
 /// URLs that a member can have, sorted as etcd sorts them.
-fn peer_urls(urls: Vec<String>) -> Result<Vec<String>, Failure> {
+fn peer_urls(urls: &[String]) -> Result<Vec<String>, Failure> {
     let mut urls: Vec<String> = urls.iter().map(|url| url.trim().to_owned()).collect();
     urls.sort();
     let few = (1..=limits::MEMBER_URLS).contains(&urls.len());
@@ -90,7 +90,10 @@ fn is_peer_url(url: &str) -> bool {
     let Some((host, port)) = place.rsplit_once(':') else { return false };
     let is_host = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok()),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
     };
     matches!(scheme, "http" | "https")
         && is_host
@@ -155,14 +158,22 @@ mod tests {
 
     #[test]
     fn peer_urls_are_those_that_etcd_takes() {
-        let taken = |urls: &[&str]| peer_urls(urls.iter().map(|url| (*url).to_owned()).collect());
+        let taken = |urls: &[&str]| peer_urls(&urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>());
         for good in ["http://10.0.0.1:2380", "https://a-b.example:1", " http://[::1]:2380 "] {
             assert_eq!(taken(&[good]), Ok(vec![good.trim().to_owned()]));
         }
         assert_eq!(taken(&["http://b:1", "http://a:1"]), Ok(vec!["http://a:1".into(), "http://b:1".into()]));
-        for bad in
-            ["", "a:1", "http://a", "http://a:1/", "http://a:1/x", "http://:1", "ftp://a:1", "http://a:0", "http://[a]:1"]
-        {
+        for bad in [
+            "",
+            "a:1",
+            "http://a",
+            "http://a:1/",
+            "http://a:1/x",
+            "http://:1",
+            "ftp://a:1",
+            "http://a:0",
+            "http://[a]:1",
+        ] {
             assert_eq!(taken(&[bad]), Err(texts::MEMBER_BAD_URLS.into()), "{bad}");
         }
         assert!(taken(&[]).is_err());

@@ -5,6 +5,7 @@
 use tonic::Code;
 
 use super::texts;
+#[cfg(any(test, fuzzing, feature = "simulation"))]
 use crate::limits;
 use crate::mvcc::check::{self, Invalid};
 use crate::mvcc::{KeyValue, command};
@@ -77,6 +78,7 @@ pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<command::D
 }
 
 /// A transaction, with everything that etcd checks before it proposes one.
+#[cfg(any(test, fuzzing, feature = "simulation"))]
 pub(crate) fn txn(request: pb::TxnRequest) -> Result<command::Txn, Failure> {
     txn_within(request, limits::TXN_OPERATIONS)
 }

@@ -86,7 +86,12 @@ pub(super) fn recover(
     }
     let gone: BTreeSet<String> = arguments.gone.into_iter().collect();
     let what = format!("{} of cluster {} goes on alone", identity.node_id, identity.cluster);
-    let request = Request::Recover(Recovery { cluster: identity.cluster, node: identity.node_id, gone, everyone: false });
+    let request = Request::Recover(Recovery {
+        cluster: identity.cluster,
+        node: identity.node_id,
+        gone,
+        everyone: false,
+    });
     ask(root, &request, arguments.yes, &what, global, out)
 }
 
@@ -178,7 +183,12 @@ mod tests {
         assert_eq!((result, asked(root)), (Ok(Exit::Failed), None));
         assert_eq!(said, "nothing was done. With --yes: 1#1 of cluster 0000000000000abc goes on alone\n");
         let (result, _) = run(&[&recover[..], &["--yes"]].concat());
-        let recovery = Recovery { cluster: X, node: NodeId::new(1, 1), gone: ["s-2".to_owned()].into(), everyone: false };
+        let recovery = Recovery {
+            cluster: X,
+            node: NodeId::new(1, 1),
+            gone: ["s-2".to_owned()].into(),
+            everyone: false,
+        };
         assert_eq!((result, asked(root)), (Ok(Exit::Ok), Some(Request::Recover(recovery))));
         let (result, _) = run(&["bootstrap", "--data-dir", at, "--yes"]);
         assert!(result.unwrap_err().contains("there is nothing to found"));

@@ -56,7 +56,9 @@ pub(super) fn etcd(mut config: Config) -> Result<Exit, Failure> {
     const READY: &str = "ready to serve client requests";
     run_in_runtime(async {
         let forced = match &mut config.cluster {
-            Cluster::Initial(initial) => std::mem::replace(&mut initial.force_new, false).then(|| initial.clone()),
+            Cluster::Initial(initial) => {
+                std::mem::replace(&mut initial.force_new, false).then(|| initial.clone())
+            }
             _ => None,
         };
         let Some(initial) = forced else { return serve(config, false, READY).await };

@@ -38,12 +38,18 @@ impl InitialCluster {
 
     pub(super) fn validate(&self) -> Result<(), String> {
         if self.members.len() > limits::PEERS {
-            return Err(format!("an initial cluster of {} members; {} is the most", self.members.len(), limits::PEERS));
+            return Err(format!(
+                "an initial cluster of {} members; {} is the most",
+                self.members.len(),
+                limits::PEERS
+            ));
         }
         let members = self.by_ordinal();
         for ((one, at), (other, also)) in members.iter().zip(members.iter().skip(1)) {
             if one == other {
-                return Err(format!("the initial cluster has {one} at {at} and at {also}; a member has one peer URL"));
+                return Err(format!(
+                    "the initial cluster has {one} at {at} and at {also}; a member has one peer URL"
+                ));
             }
         }
         let mut addresses: Vec<&String> = members.iter().map(|(_, address)| address).collect();
@@ -77,7 +83,10 @@ mod tests {
     fn the_order_of_names_is_that_of_ordinals() {
         let cluster = initial(&[("c", "z:1"), ("a", "y:1"), ("b", "x:1")]);
         assert_eq!(cluster.validate(), Ok(()));
-        assert_eq!(["a", "b", "c", "d"].map(|name| cluster.ordinal_of(name)), [Some(0), Some(1), Some(2), None]);
+        assert_eq!(
+            ["a", "b", "c", "d"].map(|name| cluster.ordinal_of(name)),
+            [Some(0), Some(1), Some(2), None]
+        );
     }
 
     #[test]

@@ -87,7 +87,9 @@ impl Asking {
         }
         if directory.follows_members() {
             peers.extend(told(&disk.membership, &answers));
-            peers.iter().for_each(|peer| channels.book().moved(peer));
+            for peer in &peers {
+                channels.book().moved(peer);
+            }
         }
         peers.extend(self.found.iter().cloned());
         let mut names = BTreeSet::new();
@@ -218,9 +220,7 @@ fn told(known: &crate::identity::Membership, answers: &Answers) -> Vec<Peer> {
         return Vec::new();
     }
     let members = answers.described().flat_map(|(_, _, described)| described.disk.membership.members.iter());
-    members
-        .filter_map(|member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok())
-        .collect()
+    members.filter_map(|member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok()).collect()
 }
 
 fn is_described(answer: &Answer) -> bool {

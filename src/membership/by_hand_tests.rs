@@ -131,10 +131,13 @@ impl World {
     /// A disk asks to be admitted; it becomes a learner that answers.
     fn join(&mut self, ordinal: u16, nonce: u64, at: &str) -> Option<NodeId> {
         let view = self.view()?;
-        if !is_listed(&view, ordinal, address(at)) || view.answering.iter().any(|id| id.ordinal() == ordinal) {
+        if !is_listed(&view, ordinal, address(at)) || view.answering.iter().any(|id| id.ordinal() == ordinal)
+        {
             return None;
         }
-        let Outcome::Admitted(Some(id)) = self.commit(&ClusterCommand::Admit { ordinal, nonce }) else { return None };
+        let Outcome::Admitted(Some(id)) = self.commit(&ClusterCommand::Admit { ordinal, nonce }) else {
+            return None;
+        };
         self.members.insert(id);
         self.answering.insert(id);
         self.note();
@@ -169,7 +172,11 @@ fn one_becomes_three_and_two_by_hand() {
     let mut world = World::of(1);
     for number in [1, 2] {
         let id = world.add(number, false).unwrap();
-        assert_eq!(world.join(id.ordinal(), number, "http://elsewhere:1"), None, "it is not the one that was added");
+        assert_eq!(
+            world.join(id.ordinal(), number, "http://elsewhere:1"),
+            None,
+            "it is not the one that was added"
+        );
         assert_eq!(world.join(id.ordinal(), number, &url(number)), Some(id));
         world.settle();
         assert!(!world.voters.contains(&id), "it has not caught up");
@@ -197,7 +204,10 @@ fn a_learner_votes_only_once_it_is_promoted() {
     world.settle();
     assert!(!world.voters.contains(&id));
     let view = world.view().unwrap();
-    assert_eq!(grant(&view, &Wish::Promote(id)), Ok(Granted::Next(Change::Demote(&world.voters | &[id].into()))));
+    assert_eq!(
+        grant(&view, &Wish::Promote(id)),
+        Ok(Granted::Next(Change::Demote(&world.voters | &[id].into())))
+    );
     world.change(Change::Demote(&world.voters | &[id].into()));
     let view = world.view().unwrap();
     assert_eq!(grant(&view, &Wish::Promote(id)), Err(WishRefusal::NotLearner));
@@ -211,7 +221,11 @@ fn what_etcd_refuses_for_the_sake_of_the_quorum_is_refused_with_its_reason() {
     assert_eq!(world.add(1, false), Err(WishRefusal::Unhealthy), "the fourth would not answer either");
     assert_eq!(world.wish(&Wish::Remove(founder(1))), Err(WishRefusal::Unhealthy));
     world.rules = Some(Rules { strict: false, ..RULES });
-    assert_eq!(world.wish(&Wish::Remove(founder(1))), Err(WishRefusal::TooFew), "and never below a live majority");
+    assert_eq!(
+        world.wish(&Wish::Remove(founder(1))),
+        Err(WishRefusal::TooFew),
+        "and never below a live majority"
+    );
     assert!(world.add(1, false).is_ok());
     let mut alone = World::of(1);
     assert_eq!(alone.wish(&Wish::Remove(founder(0))), Err(WishRefusal::TooFew));
@@ -221,7 +235,10 @@ fn what_etcd_refuses_for_the_sake_of_the_quorum_is_refused_with_its_reason() {
     three.add(1, false).unwrap();
     three.add(2, false).unwrap();
     assert_eq!(three.add(3, false), Err(WishRefusal::Unhealthy), "three of six would be no majority");
-    assert_eq!(three.view().map(|view| may_add(&view, &["http://founder1:1".into()], true)), Some(Err(WishRefusal::Unhealthy)));
+    assert_eq!(
+        three.view().map(|view| may_add(&view, &["http://founder1:1".into()], true)),
+        Some(Err(WishRefusal::Unhealthy))
+    );
     let three = World::of(3);
     let taken = three.view().map(|view| may_add(&view, &["http://founder1:1".into()], false));
     assert_eq!(taken, Some(Err(WishRefusal::UrlTaken)));
@@ -239,7 +256,8 @@ fn in_a_stateful_set_nobody_is_added_by_hand_and_everybody_is_listed() {
 fn one_that_never_joined_can_be_moved_and_removed() {
     let mut world = World::of(1);
     let id = world.add(1, false).unwrap();
-    let update = |peer_urls: &[String]| Wish::Update(Update { id, peer_urls: peer_urls.to_vec(), published: None });
+    let update =
+        |peer_urls: &[String]| Wish::Update(Update { id, peer_urls: peer_urls.to_vec(), published: None });
     world.wish(&update(&[url(7)])).unwrap();
     assert_eq!(world.wish(&update(&["http://founder0:1".into()])), Err(WishRefusal::UrlTaken));
     assert_eq!(world.join(id.ordinal(), 1, &url(1)), None);
@@ -331,7 +349,10 @@ impl World {
         let fit = |id: &&NodeId| before.answering.contains(id) && before.caught_up.contains(id);
         if self.voters != before.voters {
             let able = self.voters.iter().filter(fit).count();
-            assert!(2 * able > self.voters.len(), "new voters that cannot commit: {before:?} became {self:?}");
+            assert!(
+                2 * able > self.voters.len(),
+                "new voters that cannot commit: {before:?} became {self:?}"
+            );
         }
         // One disk at most of each ordinal votes.
         let ordinals: BTreeSet<Ordinal> = self.voters.iter().map(|id| id.ordinal()).collect();

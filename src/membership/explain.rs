@@ -87,7 +87,9 @@ pub(super) fn view(view: &Leading, planned: Option<&Change>) -> Vec<String> {
         Some(Change::Remove(ids)) => format!("next: these are no members any more: {}", list(ids)),
         Some(Change::HandOver(to)) => format!("next: one of these leads: {}", list(to)),
         // These are asked for, and not planned.
-        Some(Change::Dismiss(_) | Change::Describe(_) | Change::Expect(..)) => "next: as somebody asked".into(),
+        Some(Change::Dismiss(_) | Change::Describe(_) | Change::Expect(..)) => {
+            "next: as somebody asked".into()
+        }
         None => "nothing to change".into(),
     });
     lines

@@ -40,7 +40,11 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Asks; returns what this disk is now.
-    pub(super) async fn join(self, local: &dyn Local, channels: &PeerChannels) -> Result<NodeId, NotAdmitted> {
+    pub(super) async fn join(
+        self,
+        local: &dyn Local,
+        channels: &PeerChannels,
+    ) -> Result<NodeId, NotAdmitted> {
         let nonce = local.begin_joining(self.cluster).await?;
         let node_id = self.ask(nonce, channels).await?;
         let supersedes = self
@@ -72,7 +76,9 @@ impl Attempt<'_> {
                 Err(format!("{name} gave the id {} to ordinal {}", NodeId(id), self.own.ordinal).into())
             }
             Some(admit_response::Outcome::Refused(reason)) => Err(format!("{name}: {reason}").into()),
-            Some(admit_response::Outcome::Never(reason)) => Err(NotAdmitted::Ever(format!("{name}: {reason}"))),
+            Some(admit_response::Outcome::Never(reason)) => {
+                Err(NotAdmitted::Ever(format!("{name}: {reason}")))
+            }
             None => Err(format!("the answer of {name} says nothing").into()),
         }
     }

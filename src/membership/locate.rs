@@ -79,7 +79,9 @@ pub struct Located {
 pub async fn locate(env: &Env, named: &[String], own: &str) -> Result<Located, String> {
     let mut addresses: BTreeSet<String> = named.iter().filter(|address| *address != own).cloned().collect();
     if addresses.is_empty() {
-        return Err("which member this is, only another member could say, and the initial cluster names none".into());
+        return Err(
+            "which member this is, only another member could say, and the initial cluster names none".into(),
+        );
     }
     let here = Peer::parse(0, own).map_err(|error| error.to_string())?;
     let directory = Directory::Members { own: here, peers: Vec::new() };
@@ -132,9 +134,8 @@ async fn ask(
         .into_inner();
     let membership = wire::from_membership(answer.membership.unwrap_or_default())
         .map_err(|error| format!("its answer makes no sense: {error}"))?;
-    let parse = |member: &crate::identity::Member| {
-        Peer::parse(member.node_id.ordinal(), &member.peer_address).ok()
-    };
+    let parse =
+        |member: &crate::identity::Member| Peer::parse(member.node_id.ordinal(), &member.peer_address).ok();
     let members: Vec<Peer> = membership.members.iter().filter_map(parse).collect();
     let outcome = match answer.outcome {
         Some(locate_response::Outcome::Ordinal(ordinal)) => {

@@ -59,13 +59,13 @@ mod wait;
 mod wire;
 
 pub use admission::{AdmitRefusal, Applicant, may_join};
+pub use by_hand::Rules;
 pub use disk::{Answer, Answers, Asked, ConsensusView, Described, Disk, Held, LogId, Service, Vote, What};
 pub use journal::{Journal, JournalKeeper};
 pub use leave::leave;
 pub use local::{Admitted, Gate, Lead, Local, PrepareRefusal, Prepared};
-pub use marks::below_mark;
-pub use by_hand::Rules;
 pub use locate::{Located, locate, publish};
+pub use marks::below_mark;
 pub use operator::{Operate, Operator, Update, Wish, WishRefusal};
 pub use plan::{Change, Leading, plan};
 pub use ready::{Readiness, readiness};

@@ -17,8 +17,8 @@ use super::plan::{Change, Leading};
 use super::scale;
 use crate::discovery::PeerChannels;
 use crate::identity::NodeId;
-use crate::mvcc::cluster::ByHand;
 use crate::limits;
+use crate::mvcc::cluster::ByHand;
 use crate::proto::peer::{ChangeRequest, change_request, change_response};
 
 /// What a client asks for.
@@ -362,9 +362,9 @@ impl Operator {
 
 impl Operate for Operator {
     fn fulfil(&self, wish: Wish) -> BoxFuture<'_, Result<(), WishRefusal>> {
-        Box::pin(async move {
-            self.fulfil_until(&wish, Instant::now() + limits::REQUEST_TIMEOUT).await.map(drop)
-        })
+        Box::pin(
+            async move { self.fulfil_until(&wish, Instant::now() + limits::REQUEST_TIMEOUT).await.map(drop) },
+        )
     }
 
     fn add(&self, peer_urls: Vec<String>, learner: bool) -> BoxFuture<'_, Result<NodeId, WishRefusal>> {
@@ -404,9 +404,7 @@ fn wish_to(wish: &Wish) -> change_request::Wish {
         Wish::Update(Update { id, peer_urls, published }) => change_request::Wish::Update(UpdateWish {
             node_id: id.0,
             peer_urls: peer_urls.clone(),
-            published: published
-                .clone()
-                .map(|(name, client_urls)| Published { name, client_urls }),
+            published: published.clone().map(|(name, client_urls)| Published { name, client_urls }),
         }),
     }
 }
@@ -423,9 +421,7 @@ pub(super) fn wish_from(wish: change_request::Wish) -> Result<Wish, &'static str
     Ok(match wish {
         change_request::Wish::Remove(id) => Wish::Remove(NodeId(id)),
         change_request::Wish::Promote(id) => Wish::Promote(NodeId(id)),
-        change_request::Wish::Add(add) => {
-            Wish::Add { peer_urls: few(add.peer_urls)?, learner: add.learner }
-        }
+        change_request::Wish::Add(add) => Wish::Add { peer_urls: few(add.peer_urls)?, learner: add.learner },
         change_request::Wish::Update(update) => {
             let published = match update.published {
                 Some(said) if said.name.len() > limits::URL_BYTES => return Err("too long a name"),
@@ -459,10 +455,9 @@ pub(super) fn to_wire(stepped: Result<Granted, WishRefusal>) -> change_response:
         Err(text @ WishRefusal::UrlTaken) => refused(Refused::UrlTaken, &text),
         Err(text @ WishRefusal::TooManyLearners) => refused(Refused::TooManyLearners, &text),
         Err(text @ WishRefusal::Unhealthy) => refused(Refused::Unhealthy, &text),
-        Err(WishRefusal::Unknown(reason)) => Outcome::Refused(change_response::Refusal {
-            code: Refused::Unknown.into(),
-            text: reason,
-        }),
+        Err(WishRefusal::Unknown(reason)) => {
+            Outcome::Refused(change_response::Refusal { code: Refused::Unknown.into(), text: reason })
+        }
     }
 }
 

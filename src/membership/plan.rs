@@ -75,9 +75,7 @@ pub fn plan(view: &Leading) -> Option<Change> {
     if view.rules.is_some() {
         return by_hand::dismissed(view, last).or(change).or_else(|| by_hand::promotion(view, last));
     }
-    change
-        .or_else(|| scale::voters(view, last))
-        .or_else(|| scale::removal(view, last))
+    change.or_else(|| scale::voters(view, last)).or_else(|| scale::removal(view, last))
 }
 
 /// A voter gives its place to the disk that was admitted after it, once that has caught up; until then to a spare.

@@ -265,8 +265,7 @@ impl Membership for MembershipService {
         self.addressed(&asked).map_err(Status::failed_precondition)?;
         self.same_cluster(cluster_id)?;
         let wish = wish.ok_or_else(|| Status::invalid_argument("it wants nothing"))?;
-        let wish =
-            operator::wish_from(wish).map_err(|reason| Status::invalid_argument(reason.to_owned()))?;
+        let wish = operator::wish_from(wish).map_err(|reason| Status::invalid_argument(reason.to_owned()))?;
         let outcome = match self.outlook.of(self.lead.as_ref()) {
             Some(view) => {
                 operator::to_wire(operator::step(self.lead.as_ref(), &self.journal, view, &wish).await)

@@ -320,7 +320,8 @@ impl Starter {
                 self.broke_off = None;
             }
             Err(joining::NotAdmitted::Ever(reason)) => {
-                self.removed = Some(format!("the member has been permanently removed from the cluster: {reason}"));
+                self.removed =
+                    Some(format!("the member has been permanently removed from the cluster: {reason}"));
             }
             Err(joining::NotAdmitted::Yet(reason)) => {
                 if self.broke_off.as_ref() != Some(&reason) {

@@ -45,7 +45,8 @@ impl Cluster {
         let added = || self.added().map(|(_, added)| added);
         let taken = added().any(|other| other.peer_urls.iter().any(|url| adding.peer_urls.contains(url)));
         let learners = added().filter(|other| other.learner).count();
-        let crowded = adding.learner && learners >= usize::try_from(adding.most_learners).unwrap_or(usize::MAX);
+        let crowded =
+            adding.learner && learners >= usize::try_from(adding.most_learners).unwrap_or(usize::MAX);
         if taken || crowded || added().count() >= PEERS {
             return None;
         }
@@ -75,15 +76,16 @@ impl Cluster {
     /// Nobody has it, and no entry but a later one gave it an id.
     fn is_free(&self, ordinal: Ordinal, index: u64) -> bool {
         !matches!(self.by_hand.get(&ordinal), Some(ByHand::Added(_)))
-            && self.admissions.get(&ordinal).is_none_or(|newest| {
-                newest.standing == Standing::Removed && newest.id.incarnation() < index
-            })
+            && self
+                .admissions
+                .get(&ordinal)
+                .is_none_or(|newest| newest.standing == Standing::Removed && newest.id.incarnation() < index)
     }
 
     /// Whether an added member waits for its first disk.
     pub fn is_unclaimed(&self, ordinal: Ordinal) -> bool {
         matches!(self.by_hand.get(&ordinal), Some(ByHand::Added(_)))
-            && self.admissions.get(&ordinal).is_some_and(|newest| is_unclaimed(newest))
+            && self.admissions.get(&ordinal).is_some_and(is_unclaimed)
     }
 
     /// The first disk of an added member gets the id that the member was given.

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::command::Outcome;
 pub use super::by_hand::{Added, Adding, ByHand};
+use super::command::Outcome;
 pub use super::event_log::{ClusterEvent, EventLog};
 use crate::env::simulated::{self, Bug};
 use crate::identity::{NodeId, Ordinal, OrdinalRange};

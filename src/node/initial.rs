@@ -18,7 +18,9 @@ use crate::storage::{DataDirectory, replace_file};
 /// The rules by which members come and go; `None` in a `StatefulSet`.
 pub(super) fn rules(config: &Config) -> Option<Rules> {
     match &config.cluster {
-        Cluster::Initial(initial) => Some(Rules { strict: initial.strict, max_learners: initial.max_learners }),
+        Cluster::Initial(initial) => {
+            Some(Rules { strict: initial.strict, max_learners: initial.max_learners })
+        }
         _ => None,
     }
 }
@@ -41,9 +43,10 @@ fn who(name: &str, initial: &InitialCluster, identity: Option<&Identity>) -> Res
         Some((ordinal, DiskState::Lost { .. })) if initial.force_new => Ok(Who::Disk(ordinal)),
         Some((ordinal, DiskState::Joining { .. } | DiskState::Lost { .. })) => Ok(Who::Ask(Some(ordinal))),
         None if initial.existing => Ok(Who::Ask(None)),
-        None => initial.ordinal_of(name).map(Who::Founder).ok_or_else(|| {
-            format!("couldn't find local name {name:?} in the initial cluster configuration")
-        }),
+        None => initial
+            .ordinal_of(name)
+            .map(Who::Founder)
+            .ok_or_else(|| format!("couldn't find local name {name:?} in the initial cluster configuration")),
     }
 }
 
@@ -66,7 +69,9 @@ pub(super) async fn place(
         .map(|(ordinal, (_, address))| Peer::parse(ordinal, &address))
         .collect::<Result<_, _>>()
         .map_err(|error| Error::Start(error.to_string()))?;
-    let (ordinal, expected, peers) = match who(&config.name, initial, identity.as_ref()).map_err(Error::Start)? {
+    let (ordinal, expected, peers) = match who(&config.name, initial, identity.as_ref())
+        .map_err(Error::Start)?
+    {
         Who::Founder(ordinal) => (ordinal, founders.len() as u16, founders),
         Who::Disk(ordinal) => (ordinal, 0, Vec::new()),
         Who::Ask(own) => {
@@ -113,12 +118,8 @@ fn ask_to_go_on_alone(
         tracing::warn!("the disk holds no data to go on with alone");
         return Ok(());
     }
-    let recovery = Recovery {
-        cluster: identity.cluster,
-        node: identity.node_id,
-        gone: BTreeSet::new(),
-        everyone: true,
-    };
+    let recovery =
+        Recovery { cluster: identity.cluster, node: identity.node_id, gone: BTreeSet::new(), everyone: true };
     let path = directory.root().join(REQUEST_FILE);
     replace_file(&*env.files, &path, &Request::Recover(recovery).encode())
         .map_err(|error| Error::Disk(format!("{}: {error}", path.display())))

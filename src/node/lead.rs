@@ -92,10 +92,8 @@ impl Lead for Leader {
         Box::pin(async move {
             let Some(consensus) = self.0.consensus() else { return Err("consensus does not run".into()) };
             let command = Command::Cluster(ClusterCommand::Add(adding));
-            let (reply, _) = consensus
-                .propose(Request::anonymous(command))
-                .await
-                .map_err(|error| error.to_string())?;
+            let (reply, _) =
+                consensus.propose(Request::anonymous(command)).await.map_err(|error| error.to_string())?;
             match reply.outcome {
                 Outcome::Admitted(id) => Ok(id),
                 other => Err(format!("the answer is {other:?}")),

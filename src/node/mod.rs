@@ -125,7 +125,9 @@ impl Node {
         let ports = Ports::bind(&config, &env).await?;
         let addresses = ports.addresses()?;
         let place = match &config.cluster {
-            Cluster::Initial(cluster) => initial::place(&config, cluster, &env, &directory, addresses).await?,
+            Cluster::Initial(cluster) => {
+                initial::place(&config, cluster, &env, &directory, addresses).await?
+            }
             _ => place(&config, &env, addresses.client)?,
         };
         let gate = Gate::new("the disk is being opened");
@@ -196,7 +198,7 @@ impl Node {
             channels: node.channels.clone(),
         };
         let operator = Arc::new(operator);
-        node.serve(ports, starter.service(), runner.service.clone(), operator.clone());
+        node.serve(ports, &starter.service(), &runner.service, operator.clone());
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
@@ -233,8 +235,8 @@ impl Node {
     fn serve(
         &self,
         ports: Ports,
-        membership: MembershipServer<MembershipService>,
-        service: Service,
+        membership: &MembershipServer<MembershipService>,
+        service: &Service,
         operator: Arc<Operator>,
     ) {
         let api = Api::new(

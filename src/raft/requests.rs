@@ -260,15 +260,13 @@ impl Store for Consensus {
     fn members(&self) -> Vec<MemberInfo> {
         let membership = self.inner.machine.membership();
         let membership = membership.membership();
-        let started = membership
-            .nodes()
-            .map(|(id, node)| MemberInfo {
-                id: *id,
-                name: node.name.clone(),
-                peer_urls: vec![format!("http://{}", node.peer_address)],
-                client_urls: node.client_urls.clone(),
-                is_learner: !membership.voter_ids().any(|voter| voter == *id),
-            });
+        let started = membership.nodes().map(|(id, node)| MemberInfo {
+            id: *id,
+            name: node.name.clone(),
+            peer_urls: vec![format!("http://{}", node.peer_address)],
+            client_urls: node.client_urls.clone(),
+            is_learner: !membership.voter_ids().any(|voter| voter == *id),
+        });
         let mut members: Vec<MemberInfo> = started.collect();
         // Those that were added and have not joined have no name yet, as in etcd.
         let waiting = self.inner.machine.with_state(|state| {

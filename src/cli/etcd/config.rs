@@ -80,7 +80,8 @@ fn tuning(options: &Options) -> Tuning {
 }
 
 fn initial(options: &Options, said: &mut Vec<String>) -> Result<InitialCluster, String> {
-    let own = options.advertise_peer.first().ok_or("--initial-advertise-peer-urls: at least one URL is needed")?;
+    let own =
+        options.advertise_peer.first().ok_or("--initial-advertise-peer-urls: at least one URL is needed")?;
     if let Some(more) = options.advertise_peer.get(1) {
         said.push(format!("members find this one at {own} only, not at {more}"));
     }
@@ -135,7 +136,8 @@ fn addresses(urls: &[Url]) -> Result<Vec<SocketAddr>, String> {
     for url in urls {
         let ip = ip(&url.host).ok_or_else(|| format!("expected IP in URL for binding ({url})"))?;
         let address = SocketAddr::new(ip, url.port);
-        let covered = |by: &SocketAddr| by.port() == address.port() && (by.ip().is_unspecified() || *by == address);
+        let covered =
+            |by: &SocketAddr| by.port() == address.port() && (by.ip().is_unspecified() || *by == address);
         if address.port() == 0 || !addresses.iter().any(covered) {
             addresses.push(address);
         }

@@ -47,7 +47,10 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("socket-options", &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")]),
-    ("discovery-config", &[("discovery-endpoints", "discovery-endpoints"), ("discovery-token", "discovery-token")]),
+    (
+        "discovery-config",
+        &[("discovery-endpoints", "discovery-endpoints"), ("discovery-token", "discovery-token")],
+    ),
 ];
 
 /// The values in a file, and the keys that mean nothing: etcd passes over those, and so it is enough to name them.
@@ -73,7 +76,9 @@ pub(super) fn read(text: &str) -> Result<(Values, Vec<String>), FileError> {
             }
             (Some(_), Value::Null) => {}
             (Some(_), _) => return Err(FileError::Form(format!("invalid {key}"))),
-            (None, _) if flags::find(key).is_some_and(|flag| !["version", "config-file"].contains(&flag.name)) => {
+            (None, _)
+                if flags::find(key).is_some_and(|flag| !["version", "config-file"].contains(&flag.name)) =>
+            {
                 set(&mut values, key, value, key)?;
             }
             (None, _) => unknown.push(key.clone()),

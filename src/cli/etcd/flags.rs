@@ -50,7 +50,8 @@ const ANY: Kind = Number(u64::MAX);
 const SMALL: Kind = Number(u32::MAX as u64);
 const FLAG: &str = "false";
 
-const LOG: &str = "the log is cut by its size in bytes, and replaced by a snapshot, whatever the number of entries";
+const LOG: &str =
+    "the log is cut by its size in bytes, and replaced by a snapshot, whatever the number of entries";
 const BBOLT: &str = "there is no bbolt here";
 const TLS: &str = "TLS is not served yet; leave it to a proxy, or listen on http";
 const DISCOVERY: &str = "there is no discovery service; name the members with --initial-cluster";
@@ -69,18 +70,55 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, does: Does)
 /// The flags of etcd's newest version in the order of its `--help`, then older ones that scripts still pass.
 pub(super) const FLAGS: &[Flag] = &[
     flag("version", Bool, FLAG, Used("prints the version of the etcd whose API this is, and our own")),
-    flag("config-file", Text, "", Used("YAML with etcd's keys; all other flags and variables are ignored then, as by etcd")),
+    flag(
+        "config-file",
+        Text,
+        "",
+        Used("YAML with etcd's keys; all other flags and variables are ignored then, as by etcd"),
+    ),
     flag("name", Text, "default", Used("")),
-    flag("data-dir", Text, "", Used("default ${name}.etcd; what is in it is Setstone's, and an etcd's directory is refused")),
-    flag("wal-dir", Text, "", Nothing("the log lives in the data directory: a member's disk is one thing that is replaced as a whole")),
+    flag(
+        "data-dir",
+        Text,
+        "",
+        Used("default ${name}.etcd; what is in it is Setstone's, and an etcd's directory is refused"),
+    ),
+    flag(
+        "wal-dir",
+        Text,
+        "",
+        Nothing(
+            "the log lives in the data directory: a member's disk is one thing that is replaced as a whole",
+        ),
+    ),
     flag("snapshot-count", ANY, "10000", Nothing(LOG)),
     flag("heartbeat-interval", Number(60_000), "100", Used("milliseconds")),
-    flag("election-timeout", Number(50_000), "1000", Used("milliseconds; elections begin after once to twice this, and sooner if it is not set")),
-    flag("initial-election-tick-advance", Bool, "true", Nothing("a member that starts campaigns only after it has heard of the others")),
+    flag(
+        "election-timeout",
+        Number(50_000),
+        "1000",
+        Used("milliseconds; elections begin after once to twice this, and sooner if it is not set"),
+    ),
+    flag(
+        "initial-election-tick-advance",
+        Bool,
+        "true",
+        Nothing("a member that starts campaigns only after it has heard of the others"),
+    ),
     flag("listen-peer-urls", Urls, "http://localhost:2380", Used("")),
     flag("listen-client-urls", Urls, "http://localhost:2379", Used("")),
-    flag("listen-client-http-urls", Urls, "", Used("as more of --listen-client-urls: every client port serves gRPC and HTTP")),
-    flag("max-snapshots", SMALL, "5", Nothing("two are kept: the newest, and the one before it until the new one is proven")),
+    flag(
+        "listen-client-http-urls",
+        Urls,
+        "",
+        Used("as more of --listen-client-urls: every client port serves gRPC and HTTP"),
+    ),
+    flag(
+        "max-snapshots",
+        SMALL,
+        "5",
+        Nothing("two are kept: the newest, and the one before it until the new one is proven"),
+    ),
     flag("max-wals", SMALL, "5", Nothing(LOG)),
     flag("memory-mlock", Bool, FLAG, Nothing(BBOLT)),
     flag("quota-backend-bytes", Integer, "0", Used(QUOTA)),
@@ -95,14 +133,41 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("grpc-keepalive-timeout", Duration, "20s", Nothing("connections have keep-alives of their own")),
     flag("socket-reuse-port", Bool, FLAG, Nothing(SOCKETS)),
     flag("socket-reuse-address", Bool, FLAG, Nothing(SOCKETS)),
-    flag("enable-grpc-gateway", Bool, "true", Nothing("JSON is served on the client ports, or not, by this build")),
+    flag(
+        "enable-grpc-gateway",
+        Bool,
+        "true",
+        Nothing("JSON is served on the client ports, or not, by this build"),
+    ),
     flag("raft-read-timeout", Duration, "5s", Nothing(PEERS)),
     flag("raft-write-timeout", Duration, "5s", Nothing(PEERS)),
-    flag("feature-gates", Text, "", Used("LeaseCheckpoint and InitialCorruptCheck; the others change nothing, and unknown ones are refused")),
+    flag(
+        "feature-gates",
+        Text,
+        "",
+        Used(
+            "LeaseCheckpoint and InitialCorruptCheck; the others change nothing, and unknown ones are refused",
+        ),
+    ),
     flag("initial-advertise-peer-urls", Urls, "http://localhost:2380", Used("the first of several counts")),
-    flag("initial-cluster", Text, "", Used("default ${name}=${initial-advertise-peer-urls}; counts for a blank data directory only")),
-    flag("initial-cluster-state", Choice(&["new", "existing"]), "new", Used("counts for a blank data directory only")),
-    flag("initial-cluster-token", Text, "etcd-cluster", Used("members of a first bootstrap with different tokens do not find each other")),
+    flag(
+        "initial-cluster",
+        Text,
+        "",
+        Used("default ${name}=${initial-advertise-peer-urls}; counts for a blank data directory only"),
+    ),
+    flag(
+        "initial-cluster-state",
+        Choice(&["new", "existing"]),
+        "new",
+        Used("counts for a blank data directory only"),
+    ),
+    flag(
+        "initial-cluster-token",
+        Text,
+        "etcd-cluster",
+        Used("members of a first bootstrap with different tokens do not find each other"),
+    ),
     flag("advertise-client-urls", Urls, "http://localhost:2379", Used("")),
     flag("discovery", Text, "", Refused(DISCOVERY)),
     flag("discovery-token", Text, "", Refused(DISCOVERY)),
@@ -122,7 +187,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("discovery-proxy", Text, "", Nothing(DISCOVERY)),
     flag("discovery-srv", Text, "", Refused(DISCOVERY)),
     flag("discovery-srv-name", Text, "", Nothing(DISCOVERY)),
-    flag("strict-reconfig-check", Bool, "true", Used("what would leave the voters without a fit majority is refused in any case")),
+    flag(
+        "strict-reconfig-check",
+        Bool,
+        "true",
+        Used("what would leave the voters without a fit majority is refused in any case"),
+    ),
     flag("pre-vote", Bool, "true", Refused("there are no elections without a vote before them")),
     flag("auto-compaction-retention", Text, "0", Used("")),
     flag("auto-compaction-mode", Choice(&["periodic", "revision"]), "periodic", Used("")),
@@ -160,7 +230,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("listen-metrics-urls", Urls, "", Used("probes, metrics and status in plain HTTP")),
     flag("logger", Choice(&["zap"]), "zap", Nothing("the log has the same fields in another order")),
     flag("log-outputs", Text, "default", Used("stderr, stdout and files; default is stderr")),
-    flag("log-level", Choice(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Used("")),
+    flag(
+        "log-level",
+        Choice(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]),
+        "info",
+        Used(""),
+    ),
     flag("log-format", Choice(&["json", "console"]), "json", Used("")),
     flag("enable-log-rotation", Bool, FLAG, Refused("leave rotation to whoever keeps the log")),
     flag("log-rotation-config-json", Text, "", Nothing("there is no rotation")),
@@ -180,18 +255,38 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-learners", Number(256), "1", Used("")),
     flag("compaction-sleep-interval", Duration, "10ms", Nothing(COMPACTION)),
     flag("downgrade-check-time", Duration, "5s", Nothing("there is nothing to downgrade to")),
-    flag("snapshot-catchup-entries", ANY, "5000", Used("entries kept behind a snapshot, for members that lag")),
-    flag("force-new-cluster", Bool, FLAG, Used("as `setstone recover`: refused while a member that answers leads, or holds more")),
+    flag(
+        "snapshot-catchup-entries",
+        ANY,
+        "5000",
+        Used("entries kept behind a snapshot, for members that lag"),
+    ),
+    flag(
+        "force-new-cluster",
+        Bool,
+        FLAG,
+        Used("as `setstone recover`: refused while a member that answers leads, or holds more"),
+    ),
     flag("unsafe-no-fsync", Bool, FLAG, Refused("what is acknowledged is on the disk, always")),
     // Of older versions.
     flag("initial-corrupt-check", Bool, FLAG, Used(CORRUPT)),
-    flag("enable-lease-checkpoint", Bool, FLAG, Used("what is left of long leases is written down every five minutes")),
+    flag(
+        "enable-lease-checkpoint",
+        Bool,
+        FLAG,
+        Used("what is left of long leases is written down every five minutes"),
+    ),
     flag("enable-lease-checkpoint-persist", Bool, FLAG, Nothing("what is written down is always kept")),
     flag("enable-v2", Bool, FLAG, Refused("there is no v2 store")),
     flag("compact-hash-check-enabled", Bool, FLAG, Used(CORRUPT)),
     flag("stop-grpc-service-on-defrag", Bool, FLAG, Nothing("nothing stops for a defragmentation")),
     flag("txn-mode-write-with-shared-buffer", Bool, "true", Nothing(BBOLT)),
-    flag("set-member-localaddr", Bool, FLAG, Nothing("the system chooses the address that a member speaks from")),
+    flag(
+        "set-member-localaddr",
+        Bool,
+        FLAG,
+        Nothing("the system chooses the address that a member speaks from"),
+    ),
     flag("enable-distributed-tracing-sampling", Bool, FLAG, Nothing(TRACING)),
 ];
 

@@ -27,7 +27,8 @@ impl Outputs {
                 "stdout" => opened.stdout = true,
                 path => {
                     let file = File::options().append(true).create(true).open(path);
-                    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+                    let file =
+                        file.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
                     opened.files.push(Arc::new(Mutex::new(file)));
                 }
             }

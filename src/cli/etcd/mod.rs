@@ -16,6 +16,7 @@ mod parse;
 mod tests;
 mod values;
 
+use std::fmt::Write as _;
 use std::io::Write;
 
 use clap::Args;
@@ -100,7 +101,8 @@ fn all_values(values: Values) -> Result<(Values, Vec<String>), Failure> {
         path => path.to_owned(),
     };
     if path.is_empty() {
-        let values = parse::variables(values, &lookup).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let values = parse::variables(values, &lookup)
+            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
         let said = parse::unrecognized(names).into_iter();
         return Ok((values, said.map(|name| format!("unrecognized environment variable {name}")).collect()));
@@ -137,22 +139,25 @@ fn help() -> String {
          of the etcd whose API this is.\n\nEach flag is also a variable: --some-flag is ETCD_SOME_FLAG. What was experimental is known by both \
          names.\n",
     );
-    let kinds: [(&str, fn(&Does) -> bool); 3] = [
-        ("Flags", |does| matches!(does, Does::Used(_))),
-        ("Taken, and without effect", |does| matches!(does, Does::Nothing(_))),
-        ("Refused, unless they have this value", |does| matches!(does, Does::Refused(_))),
+    let kinds = [
+        ("Flags", Does::Used("")),
+        ("Taken, and without effect", Does::Nothing("")),
+        ("Refused, unless they have this value", Does::Refused("")),
     ];
-    for (title, belongs) in kinds {
-        text.push_str(&format!("\n{title}:\n"));
-        for flag in FLAGS.iter().filter(|flag| belongs(&flag.does)) {
+    // Writing into a String cannot fail.
+    for (title, kind) in kinds {
+        let _ = writeln!(text, "\n{title}:");
+        let belongs =
+            |flag: &&flags::Flag| std::mem::discriminant(&flag.does) == std::mem::discriminant(&kind);
+        for flag in FLAGS.iter().filter(belongs) {
             let choices = match flag.kind {
                 Kind::Choice(choices) => format!(" ({})", choices.join(", ")),
                 _ => String::new(),
             };
-            text.push_str(&format!("  --{} '{}'{choices}\n", flag.name, flag.default));
+            let _ = writeln!(text, "  --{} '{}'{choices}", flag.name, flag.default);
             let (Does::Used(why) | Does::Nothing(why) | Does::Refused(why)) = flag.does;
             if !why.is_empty() {
-                text.push_str(&format!("    {why}\n"));
+                let _ = writeln!(text, "    {why}");
             }
         }
     }

@@ -114,7 +114,8 @@ impl Options {
             gates.iter().any(|(name, on)| name == gate && *on) || values.text(flag) == "true"
         };
         let urls = |name: &str| values::urls(values.text(name)).map_err(|error| format!("--{name}: {error}"));
-        let time = |name: &str| values::duration(values.text(name)).map_err(|error| format!("--{name}: {error}"));
+        let time =
+            |name: &str| values::duration(values.text(name)).map_err(|error| format!("--{name}: {error}"));
         let number = |name: &str| {
             values::number(values.text(name), u64::MAX).map_err(|error| format!("--{name}: {error}"))
         };
@@ -122,12 +123,12 @@ impl Options {
         let name = values.text("name").to_owned();
         let mut listen_client = urls("listen-client-urls")?;
         listen_client.extend(urls("listen-client-http-urls")?);
-        let advertise_client = match values.is_set("advertise-client-urls") {
-            false if values.is_set("listen-client-urls") => {
-                return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
-            }
-            _ => urls("advertise-client-urls")?,
-        };
+        if values.is_set("listen-client-urls") && !values.is_set("advertise-client-urls") {
+            return Err(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly".into()
+            );
+        }
+        let advertise_client = urls("advertise-client-urls")?;
         let advertise_peer = urls("initial-advertise-peer-urls")?;
         let initial_cluster = initial_cluster(values.text("initial-cluster"), &name, &advertise_peer)?;
         let data_dir = match values.text("data-dir") {
@@ -228,7 +229,10 @@ impl Options {
         ];
         for (name, urls) in advertised {
             if let Some(url) = urls.iter().find(|url| url.host.is_empty()) {
-                return Err(format!("--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))", url.to_string()));
+                return Err(format!(
+                    "--{name} {:?} must be \"host:port\" (unexpected empty host ({url}))",
+                    url.to_string()
+                ));
             }
         }
         let peers = self.initial_cluster.iter().map(|(_, url)| url).chain(&self.advertise_peer);
@@ -243,7 +247,8 @@ impl Options {
 fn refused(values: &Values) -> Result<(), String> {
     for (flag, text, by) in values.all() {
         let Does::Refused(why) = flag.does else { continue };
-        let same = text == flag.default || values::truth(text).is_ok_and(|truth| Ok(truth) == values::truth(flag.default));
+        let same = text == flag.default
+            || values::truth(text).is_ok_and(|truth| Ok(truth) == values::truth(flag.default));
         // Everything, said otherwise.
         let all = flag.default == "*" && text.is_empty();
         if !same && !all {
@@ -309,7 +314,8 @@ fn gates(text: &str) -> Result<Vec<(String, bool)>, String> {
         if !GATES.contains(&name) {
             return Err(format!("--feature-gates: unrecognized feature gate: {name}"));
         }
-        let on = values::truth(value).map_err(|_| format!("--feature-gates: invalid value of {name}: {value}"))?;
+        let on =
+            values::truth(value).map_err(|_| format!("--feature-gates: invalid value of {name}: {value}"))?;
         gates.push((name.to_owned(), on));
     }
     Ok(gates)

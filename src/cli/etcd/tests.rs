@@ -174,22 +174,23 @@ fn each_flag_stands_there_once_with_a_default_of_its_kind_and_a_reason() {
 
 #[test]
 fn words_are_read_as_go_reads_them() {
-    for of in [
-        &["--name", "a"][..],
-        &["-name", "a"],
-        &["--name=a"],
-        &["-name=a"],
-        &["--name=b", "--name", "a"],
-    ] {
+    for of in
+        [&["--name", "a"][..], &["-name", "a"], &["--name=a"], &["-name=a"], &["--name=b", "--name", "a"]]
+    {
         assert_eq!(values(of).text("name"), "a", "{of:?}");
     }
     for (word, value) in [("--pre-vote", "true"), ("--pre-vote=0", "0"), ("-pre-vote=F", "F")] {
         assert_eq!(values(&[word]).text("pre-vote"), value);
     }
-    assert_eq!(values(&["--experimental-watch-progress-notify-interval=5s"]).text("watch-progress-notify-interval"), "5s");
+    assert_eq!(
+        values(&["--experimental-watch-progress-notify-interval=5s"]).text("watch-progress-notify-interval"),
+        "5s"
+    );
     assert!(matches!(parse::words(&words(&["--version"])), Ok(Asked::Version)));
     assert!(matches!(parse::words(&words(&["-h"])), Ok(Asked::Help)));
-    assert!(matches!(parse::words(&words(&["--no-such", "x"])), Err(ParseError::Unknown(name)) if name == "no-such"));
+    assert!(
+        matches!(parse::words(&words(&["--no-such", "x"])), Err(ParseError::Unknown(name)) if name == "no-such")
+    );
     for (of, said) in [
         (&["serve"][..], "\"serve\" is not a valid flag"),
         (&["--pre-vote", "false"], "\"false\" is not a valid flag"),
@@ -254,7 +255,10 @@ fn a_file_has_the_names_of_flags_as_keys() {
     assert_eq!(options.log_outputs, ["stderr", "/tmp/m1.log"]);
     let (config, _) = config::config(&options).unwrap();
     assert_eq!(config.tuning.heartbeat, Duration::from_millis(50));
-    assert_eq!((config.tuning.election_min, config.tuning.election_max), (Duration::from_millis(500), Duration::from_secs(1)));
+    assert_eq!(
+        (config.tuning.election_min, config.tuning.election_max),
+        (Duration::from_millis(500), Duration::from_secs(1))
+    );
     assert_eq!(config.listen_client, "10.0.0.1:2379".parse().unwrap());
     assert_eq!(config.also_listen.client, ["127.0.0.1:2379".parse().unwrap()]);
     let initial = initial(&config);
@@ -323,11 +327,20 @@ fn what_cannot_be_had_is_refused_by_name() {
         (&["--pre-vote=false"], "flag -pre-vote"),
         (&["--unsafe-no-fsync"], "flag -unsafe-no-fsync"),
         (&["--discovery-srv=example.com"], "flag -discovery-srv"),
-        (&["--experimental-peer-skip-client-san-verification"], "flag -experimental-peer-skip-client-san-verification"),
-        (&["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"], "--listen-client-urls https://127.0.0.1:1: TLS"),
+        (
+            &["--experimental-peer-skip-client-san-verification"],
+            "flag -experimental-peer-skip-client-san-verification",
+        ),
+        (
+            &["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"],
+            "--listen-client-urls https://127.0.0.1:1: TLS",
+        ),
         (&["--initial-advertise-peer-urls=https://a:1"], "the peer URL https://a:1: TLS"),
         (&["--listen-peer-urls=http://example.com:1"], "expected IP in URL for binding"),
-        (&["--listen-client-urls=http://127.0.0.1:1"], "--advertise-client-urls is required when --listen-client-urls is set explicitly"),
+        (
+            &["--listen-client-urls=http://127.0.0.1:1"],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
         (&["--heartbeat-interval=300"], "--election-timeout[1000ms] should be at least as 5 times"),
         (&["--heartbeat-interval=0"], "--heartbeat-interval must be >0"),
         (&["--initial-cluster=a"], "not name=URL"),
@@ -351,7 +364,8 @@ fn an_initial_cluster_must_have_this_member_where_it_says_it_is() {
     let with = |cluster: &str| options(&["--name=a", own, &format!("--initial-cluster={cluster}")]).unwrap();
     let missing = config::config(&with("a=http://10.0.0.9:1")).unwrap_err();
     assert!(missing.contains("--initial-cluster has a=http://10.0.0.9:1 but missing from"), "{missing}");
-    let (config, said) = config::config(&with("a=http://localhost:1,b=http://10.0.0.2:1,a=http://x:1")).unwrap();
+    let (config, said) =
+        config::config(&with("a=http://localhost:1,b=http://10.0.0.2:1,a=http://x:1")).unwrap();
     assert_eq!(initial(&config).own, "localhost:1", "as the others know it");
     assert!(said.is_empty(), "{said:?}");
     let twice = config::config(&with("a=http://127.0.0.1:1,b=http://127.0.0.1:1")).unwrap_err();
@@ -404,7 +418,9 @@ fn the_version_is_told_in_etcds_lines() {
     let version = super::version();
     let lines: Vec<&str> = version.lines().collect();
     assert!(lines[0].starts_with("etcd Version: 3.7."), "{version}");
-    for (line, begin) in lines[1..].iter().zip(["Git SHA: ", "Go Version: ", "Go OS/Arch: ", "Setstone Version: "]) {
+    for (line, begin) in
+        lines[1..].iter().zip(["Git SHA: ", "Go Version: ", "Go OS/Arch: ", "Setstone Version: "])
+    {
         assert!(line.starts_with(begin), "{version}");
     }
 }

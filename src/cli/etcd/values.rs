@@ -140,9 +140,14 @@ mod tests {
 
     #[test]
     fn times_are_read_as_go_reads_them() {
-        for (text, millis) in
-            [("0", 0), ("100ms", 100), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2h0m0s", 7_200_000), ("600000000000ns", 600_000)]
-        {
+        for (text, millis) in [
+            ("0", 0),
+            ("100ms", 100),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("2h0m0s", 7_200_000),
+            ("600000000000ns", 600_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "5", "1x", "s", "-1s", "1m 2s", "1..5s"] {
@@ -154,7 +159,10 @@ mod tests {
     fn urls_are_read_as_etcd_reads_them() {
         let read = |text| urls(text).map(|urls| urls.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(read(""), Ok(vec![]));
-        assert_eq!(read("http://B:1,http://a:2,http://b:1"), Ok(vec!["http://b:1".into(), "http://a:2".into()]));
+        assert_eq!(
+            read("http://B:1,http://a:2,http://b:1"),
+            Ok(vec!["http://b:1".into(), "http://a:2".into()])
+        );
         assert_eq!(read("https://[::1]:2379"), Ok(vec!["https://[::1]:2379".into()]));
         for (text, words) in [
             ("127.0.0.1:2379", "scheme must be"),

@@ -8,7 +8,7 @@ use prost::Message as _;
 use crate::error::Error;
 use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::*;
 use crate::proto::{log, peer};
 use crate::raft::codec::{self, CodecError};
@@ -131,6 +131,15 @@ fn a_request() -> impl Strategy<Value = Request> {
             Command::Cluster(ClusterCommand::Note(ClusterEvent { id, at_millis, source, text }))
         }),
         any::<u32>().prop_map(|by| Command::Cluster(ClusterCommand::RaiseRevision(by))),
+        (vec(".{0,20}", 0..3), any::<bool>(), any::<u32>()).prop_map(
+            |(peer_urls, learner, most_learners)| {
+                Command::Cluster(ClusterCommand::Add(Adding { peer_urls, learner, most_learners }))
+            }
+        ),
+        any::<u16>().prop_map(|ordinal| Command::Cluster(ClusterCommand::Dismiss(ordinal))),
+        (any::<u16>(), vec(".{0,20}", 0..3)).prop_map(|(ordinal, peer_urls)| {
+            Command::Cluster(ClusterCommand::Expect { ordinal, peer_urls })
+        }),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,
