@@ -1,4 +1,7 @@
-//! From etcd's options to one [`Config`]. Pure. What a later part brings is one line here.
+//! From etcd's options to one [`Config`]. Pure.
+//!
+//! Read and checked, and waiting for the part that uses it, which then takes one line in [`config`]: `quota_backend_bytes`, `compaction`,
+//! `initial_corrupt_check`, `corrupt_check`, `compact_hash_check`, `auth_token`, `auth_token_ttl`, `bcrypt_cost`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
