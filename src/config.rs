@@ -41,6 +41,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Knobs that have good defaults.
     pub tuning: Tuning,
+    /// How large requests may be.
+    pub requests: RequestLimits,
     /// Where the desired number of pods comes from.
     pub size_from: SizeFrom,
     /// URL of an API server that wants no credentials, instead of the one that every pod is told of.
@@ -69,6 +71,7 @@ impl Config {
             dns_server: None,
             auth: AuthConfig::default(),
             tuning: Tuning::default(),
+            requests: RequestLimits::default(),
             size_from: SizeFrom::Fixed,
             api_server: None,
             max_voters: limits::MAX_VOTERS,
@@ -131,6 +134,21 @@ pub enum SizeFrom {
     Setting,
     /// From the pod's own `StatefulSet`, as the Kubernetes API server tells it (feature `kubernetes`).
     StatefulSet,
+}
+
+/// How large requests of clients may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Operations (compares, or operations of one branch) in a transaction; at most [`limits::TXN_OPERATIONS_MAX`].
+    pub txn_operations: usize,
+    /// Bytes of a write; at most [`limits::REQUEST_BYTES`].
+    pub request_bytes: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { txn_operations: limits::TXN_OPERATIONS, request_bytes: limits::REQUEST_BYTES }
+    }
 }
 
 /// Knobs that have good defaults.
@@ -274,6 +292,16 @@ impl Config {
         self.cluster.validate()?;
         self.tuning.validate()?;
         self.auth.validate()?;
+        let RequestLimits { txn_operations, request_bytes } = self.requests;
+        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
+            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
+        {
+            return Err(format!(
+                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
+                limits::TXN_OPERATIONS_MAX,
+                limits::REQUEST_BYTES
+            ));
+        }
         if self.max_voters == 0 {
             return Err("0 members may vote; at least 1 is needed".into());
         }
@@ -453,6 +481,13 @@ mod tests {
             (tuned(Tuning { election_min: limits::HEARTBEAT, ..default() }), "at least three heartbeats"),
             (tuned(Tuning { election_max: limits::ELECTION_MIN, ..default() }), "must be longer"),
             (tuned(Tuning { lease_checkpoint: Some(Duration::ZERO), ..default() }), "too many writes"),
+            (
+                Config {
+                    requests: RequestLimits { txn_operations: 0, ..RequestLimits::default() },
+                    ..good()
+                },
+                "transactions of 0 operations",
+            ),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
             (compacting(AutoCompaction::Revision(0)), "the newest 0 revisions cannot be kept"),
             (compacting(AutoCompaction::Periodic(Duration::ZERO)), "of the last 0ns cannot be kept"),

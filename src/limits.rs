@@ -8,6 +8,8 @@ pub const REQUEST_BYTES: usize = 1_572_864;
 pub const RECEIVED_MESSAGE_BYTES: usize = REQUEST_BYTES + 524_288;
 /// Operations (compares, or operations of one branch) in a transaction: etcd's `--max-txn-ops`.
 pub const TXN_OPERATIONS: usize = 128;
+/// Most that may be configured instead: an entry of so many operations is applied in some milliseconds.
+pub const TXN_OPERATIONS_MAX: usize = 16_384;
 /// Entries between commit and apply before new requests are refused: etcd's `maxGapBetweenApplyAndCommitIndex`.
 pub const APPLY_GAP_ENTRIES: u64 = 5_000;
 /// Time for one client request: etcd's 5 s plus two election time-outs.

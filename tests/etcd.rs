@@ -253,6 +253,69 @@ fn wrong_words_are_refused_by_name() {
     assert_eq!((code, said.contains("it is not empty: member")), (12, true), "an etcd's directory: {said}");
 }
 
+/// Answer of a port to a plain request.
+fn http(address: SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return String::new() };
+    let mut answer = String::new();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+    answer
+}
+
+#[tokio::test]
+async fn variables_and_a_file_start_a_member_that_listens_in_several_places() {
+    let root = tempfile::tempdir().unwrap();
+    let [first, second, peer, metrics] = [(); 4].map(|()| free_address());
+    let mut member = Member::new(root.path(), "from-variables");
+    member.client = first;
+    let urls = format!("http://{first},http://{second}");
+    let child = etcd(&[])
+        .env("ETCD_NAME", &member.name)
+        .env("ETCD_DATA_DIR", &member.data)
+        .env("ETCD_LISTEN_CLIENT_URLS", &urls)
+        .env("ETCD_ADVERTISE_CLIENT_URLS", &urls)
+        .env("ETCD_LISTEN_PEER_URLS", format!("http://{peer}"))
+        .env("ETCD_LISTEN_METRICS_URLS", format!("http://{metrics}"))
+        .env("ETCD_LOG_OUTPUTS", &member.log)
+        .env("ETCD_NO_SUCH_THING", "1")
+        .stderr(Stdio::null())
+        .spawn();
+    member.process = Some(child.unwrap());
+    member.says(READY).await;
+    assert!(member.said().contains("unrecognized environment variable ETCD_NO_SUCH_THING"));
+    assert_eq!(
+        member.members().await[0].client_ur_ls,
+        [format!("http://{first}"), format!("http://{second}")]
+    );
+    member.put("k", "v").await.unwrap();
+    member.client = second;
+    assert_eq!(member.get("k", false).await.unwrap().as_deref(), Some("v"));
+    assert!(http(metrics, "/metrics").contains("etcd_server_has_leader 1"));
+    assert!(http(metrics, "/health").contains("{\"health\":\"true\""));
+    member.terminate().await;
+
+    let file = root.path().join("etcd.yaml");
+    let text = format!(
+        "name: from-file\ndata-dir: {}\nlisten-client-urls: http://{second}\nadvertise-client-urls: http://{second}\n\
+         listen-peer-urls: http://{peer}\nlog-outputs: [{}]\nwatch-progress-notify-interval: 600000000\n",
+        member.data.display(),
+        member.log.display(),
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::remove_file(&member.log).unwrap();
+    // All else is ignored then.
+    let child = etcd(&["--config-file", file.to_str().unwrap(), "--name=ignored"])
+        .env("ETCD_NAME", "ignored")
+        .stderr(Stdio::null())
+        .spawn();
+    member.process = Some(child.unwrap());
+    member.says(READY).await;
+    until("its name is published", async || (member.members().await[0].name == "from-file").then_some(()))
+        .await;
+    assert_eq!(member.get("k", false).await.unwrap().as_deref(), Some("v"));
+}
+
 #[tokio::test]
 async fn three_founders_serve_restart_and_one_that_lost_its_disk_is_replaced_by_the_runbook() {
     let root = tempfile::tempdir().unwrap();

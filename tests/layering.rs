@@ -34,7 +34,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("duties", vec!["raft", "mvcc", "config"]),
         ("membership", vec!["raft", "discovery", "mvcc", "proto"]),
         ("watch", vec!["mvcc"]),
-        ("api", vec!["raft", "membership", "mvcc", "proto", "transport", "watch"]),
+        // Of the configuration, the limits on requests.
+        ("api", vec!["raft", "membership", "mvcc", "proto", "transport", "watch", "config"]),
         ("client", vec!["mvcc", "proto", "transport", "raft", "watch"]),
         (
             "node",

@@ -46,7 +46,7 @@ pub(super) async fn member_promote(
 /// names of their pods.
 pub(super) async fn member_update(api: &Shared, request: pb::MemberUpdateRequest) -> Result<Bytes, Failure> {
     // etcd takes whatever it is given here; what nobody could dial helps nobody.
-    let peer_urls = peer_urls(request.peer_ur_ls)?;
+    let peer_urls = peer_urls(&request.peer_ur_ls)?;
     api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     let (_, members) = listed(api);
     let member = members.iter().find(|member| member.id == request.id).ok_or(texts::MEMBER_NOT_FOUND)?;
@@ -60,7 +60,7 @@ pub(super) async fn member_update(api: &Shared, request: pb::MemberUpdateRequest
 
 /// Lets somebody join, outside a `StatefulSet`. In one it is refused: pods become members by themselves, when there should be more of them.
 pub(super) async fn member_add(api: &Shared, request: pb::MemberAddRequest) -> Result<Bytes, Failure> {
-    let peer_urls = peer_urls(request.peer_ur_ls)?;
+    let peer_urls = peer_urls(&request.peer_ur_ls)?;
     let is_taken = |url: &String| peer_urls.contains(url);
     if api.store.members().iter().any(|member| member.peer_urls.iter().any(is_taken)) {
         return Err(texts::PEER_URL_EXISTS.into());
@@ -78,7 +78,7 @@ pub(super) async fn member_add(api: &Shared, request: pb::MemberAddRequest) -> R
 }
 
 /// URLs that a member can have, sorted as etcd sorts them.
-fn peer_urls(urls: Vec<String>) -> Result<Vec<String>, Failure> {
+fn peer_urls(urls: &[String]) -> Result<Vec<String>, Failure> {
     let mut urls: Vec<String> = urls.iter().map(|url| url.trim().to_owned()).collect();
     urls.sort();
     let few = (1..=limits::MEMBER_URLS).contains(&urls.len());
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn peer_urls_are_those_that_etcd_takes() {
-        let taken = |urls: &[&str]| peer_urls(urls.iter().map(|url| (*url).to_owned()).collect());
+        let taken = |urls: &[&str]| peer_urls(&urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>());
         for good in ["http://10.0.0.1:2380", "https://a-b.example:1", " http://[::1]:2380 "] {
             assert_eq!(taken(&[good]), Ok(vec![good.trim().to_owned()]));
         }

@@ -5,6 +5,7 @@
 use tonic::Code;
 
 use super::texts;
+#[cfg(any(test, fuzzing, feature = "simulation"))]
 use crate::limits;
 use crate::mvcc::check::{self, Invalid};
 use crate::mvcc::{KeyValue, command};
@@ -17,9 +18,9 @@ use pb::range_request::{SortOrder, SortTarget};
 use pb::request_op::Request as OpRequest;
 use pb::response_op::Response as OpResponse;
 
-/// A write whose message has this size.
-pub(super) fn check_size(size: usize) -> Result<(), Failure> {
-    if size > limits::REQUEST_BYTES { Err(texts::REQUEST_TOO_LARGE.into()) } else { Ok(()) }
+/// A write whose message has this size, where so many bytes are the most.
+pub(super) fn check_size(size: usize, most: usize) -> Result<(), Failure> {
+    if size > most { Err(texts::REQUEST_TOO_LARGE.into()) } else { Ok(()) }
 }
 
 /// A range; its `serializable` is the caller's to look at.
@@ -77,8 +78,14 @@ pub(crate) fn delete_range(request: pb::DeleteRangeRequest) -> Result<command::D
 }
 
 /// A transaction, with everything that etcd checks before it proposes one.
+#[cfg(any(test, fuzzing, feature = "simulation"))]
 pub(crate) fn txn(request: pb::TxnRequest) -> Result<command::Txn, Failure> {
-    let txn = txn_form(request, limits::TXN_OPERATIONS)?;
+    txn_within(request, limits::TXN_OPERATIONS)
+}
+
+/// As [`txn`], with at most so many operations.
+pub(crate) fn txn_within(request: pb::TxnRequest, most: usize) -> Result<command::Txn, Failure> {
+    let txn = txn_form(request, most)?;
     check::overlaps(&txn).map_err(texts::invalid)?;
     Ok(txn)
 }

@@ -152,8 +152,11 @@ fn compares_are_read() {
 
 #[test]
 fn the_largest_request_passes_and_one_byte_more_does_not() {
-    assert_eq!(told(check_size(limits::REQUEST_BYTES)), "");
-    assert_eq!(told(check_size(limits::REQUEST_BYTES + 1)), texts::REQUEST_TOO_LARGE.text);
+    assert_eq!(told(check_size(limits::REQUEST_BYTES, limits::REQUEST_BYTES)), "");
+    assert_eq!(
+        told(check_size(limits::REQUEST_BYTES + 1, limits::REQUEST_BYTES)),
+        texts::REQUEST_TOO_LARGE.text
+    );
 }
 
 #[test]

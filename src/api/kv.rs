@@ -49,7 +49,7 @@ pub(super) async fn put(
     size: usize,
 ) -> Result<Bytes, Failure> {
     let put = convert::put(request)?;
-    convert::check_size(size)?;
+    convert::check_size(size, api.requests.request_bytes)?;
     let _turn = if put.prev_kv { turn(api, answers, 1).await? } else { None };
     let (header, outcome) = propose(api, caller, Command::Put(put)).await?;
     let Outcome::Put(previous) = outcome else { return Err(convert::unexpected()) };
@@ -66,7 +66,7 @@ pub(super) async fn delete_range(
     size: usize,
 ) -> Result<Bytes, Failure> {
     let delete = convert::delete_range(request)?;
-    convert::check_size(size)?;
+    convert::check_size(size, api.requests.request_bytes)?;
     let _turn = turn(api, answers, delete_share(&delete)).await?;
     let (header, outcome) = propose(api, caller, Command::DeleteRange(delete)).await?;
     let Outcome::DeleteRange(deleted) = outcome else { return Err(convert::unexpected()) };
@@ -82,11 +82,11 @@ pub(super) async fn txn(
     size: usize,
 ) -> Result<Bytes, Failure> {
     let serializable = convert::is_serializable(&request);
-    let txn = convert::txn(request)?;
+    let txn = convert::txn_within(request, api.requests.txn_operations)?;
     if txn.is_read_only() {
         return read_txn(api, caller, answers, txn, serializable).await;
     }
-    convert::check_size(size)?;
+    convert::check_size(size, api.requests.request_bytes)?;
     let share = txn_share(&txn).min(limits::LARGE_ANSWER_SHARE);
     let _turn = turn(api, answers, share).await?;
     let (header, outcome) = propose(api, caller, Command::Txn(txn)).await?;

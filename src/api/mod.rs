@@ -63,6 +63,7 @@ pub use self::probe::{Clause, Probe, Report};
 use self::queue::Queues;
 use self::sending::SendingMethods;
 pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
+use crate::config::RequestLimits;
 use crate::env::Listener;
 use crate::limits;
 use crate::membership::Operate;
@@ -106,6 +107,7 @@ struct Shared {
     gateway: Gateway,
     quota_bytes: i64,
     auth: OnceLock<Authenticator>,
+    requests: RequestLimits,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -148,6 +150,7 @@ impl Api {
             metrics,
             quota_bytes,
             auth: OnceLock::new(),
+            requests: RequestLimits::default(),
             unread: AllAnswers::default(),
             stopping,
         }))
@@ -162,6 +165,15 @@ impl Api {
     pub fn bind_authenticator(&self, authenticator: Authenticator) {
         // A member has one.
         let _ = self.0.auth.set(authenticator);
+    }
+
+    /// With other limits on requests. Before anything is served.
+    #[must_use]
+    pub fn limited(mut self, requests: RequestLimits) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.requests = requests;
+        }
+        self
     }
 
     /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are

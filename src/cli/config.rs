@@ -77,11 +77,10 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
     };
     let any = source.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let ordinal = match &cluster {
-        Cluster::Single => 0,
+        // An initial cluster is `setstone etcd`'s.
+        Cluster::Single | Cluster::Initial(_) => 0,
         Cluster::StatefulSet { pod, .. } => pod.ordinal,
         Cluster::Fixed { ordinal, .. } => *ordinal,
-        // Only `setstone etcd` makes those.
-        Cluster::Initial(_) => 0,
     };
     let name = match texts.get("name", name)? {
         Some(name) => name,
@@ -118,6 +117,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         dns_server: texts.get("dns-server", address)?,
         auth: auth(&texts)?,
         tuning: tuning(&texts)?,
+        requests: crate::config::RequestLimits::default(),
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),

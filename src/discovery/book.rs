@@ -374,9 +374,7 @@ impl AddressBook {
 
     /// Why no name may be asked yet, if so.
     fn own_reason(&self) -> Option<String> {
-        if self.directory.service().is_none() {
-            return None;
-        }
+        self.directory.service()?;
         let state = self.state.lock();
         match state.own.next(Instant::now(), Duration::MAX) {
             OwnNext::Confirmed => None,

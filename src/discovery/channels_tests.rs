@@ -65,6 +65,13 @@ impl Membership for Mirror {
         Err(Status::unimplemented(""))
     }
 
+    async fn locate(
+        &self,
+        _: Request<peer::LocateRequest>,
+    ) -> Result<Response<peer::LocateResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn admit(&self, _: Request<peer::AdmitRequest>) -> Result<Response<peer::AdmitResponse>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -87,7 +87,9 @@ impl Asking {
         }
         if directory.follows_members() {
             peers.extend(told(&disk.membership, &answers));
-            peers.iter().for_each(|peer| channels.book().moved(peer));
+            for peer in &peers {
+                channels.book().moved(peer);
+            }
         }
         peers.extend(self.found.iter().cloned());
         let mut names = BTreeSet::new();

@@ -22,6 +22,8 @@ struct World {
     answering: BTreeSet<NodeId>,
     caught_up: BTreeSet<NodeId>,
     rules: Option<Rules>,
+    /// It handed leadership over.
+    handed_over: Option<NodeId>,
 }
 
 fn founder(ordinal: u16) -> NodeId {
@@ -51,7 +53,8 @@ impl World {
     fn leader(&self) -> Option<NodeId> {
         let fit = |id: &&NodeId| self.answering.contains(id) && self.caught_up.contains(id);
         let quorum = 2 * self.voters.iter().filter(fit).count() > self.voters.len();
-        self.voters.iter().find(fit).copied().filter(|_| quorum)
+        let others = self.voters.iter().filter(|id| Some(**id) != self.handed_over).find(fit);
+        others.or_else(|| self.voters.iter().find(fit)).copied().filter(|_| quorum)
     }
 
     fn view(&self) -> Option<Leading> {
@@ -105,8 +108,7 @@ impl World {
             Change::HandOver(to) => {
                 let leader = self.leader().unwrap();
                 assert!(!to.is_empty() && !to.contains(&leader) && to.is_subset(&self.voters));
-                // It leads again only when it answers again.
-                self.answering.remove(&leader);
+                self.handed_over = Some(leader);
             }
             Change::Dismiss(ordinal) => drop(self.commit(&ClusterCommand::Dismiss(ordinal))),
             Change::Expect(ordinal, peer_urls) => {

@@ -35,62 +35,62 @@ fn leading<const V: usize, const L: usize>(voters: [u16; V], learners: [u16; L])
     }
 }
 
-fn granted(view: &Leading, wish: Wish) -> Change {
-    match grant(view, &wish) {
+fn granted(view: &Leading, wish: &Wish) -> Change {
+    match grant(view, wish) {
         Ok(Granted::Next(change)) => change,
         other => panic!("{wish:?}: {other:?}"),
     }
 }
 
-fn refused(view: &Leading, wish: Wish) -> WishRefusal {
-    grant(view, &wish).unwrap_err()
+fn refused(view: &Leading, wish: &Wish) -> WishRefusal {
+    grant(view, wish).unwrap_err()
 }
 
 #[test]
 fn a_voter_that_goes_gives_its_place_to_a_spare() {
     let view = leading([0, 1, 2], [3]);
-    assert_eq!(granted(&view, Wish::Remove(id(2))), Change::Voters(ids([0, 1, 3])));
+    assert_eq!(granted(&view, &Wish::Remove(id(2))), Change::Voters(ids([0, 1, 3])));
     let view = leading([0, 1, 2], []);
-    assert_eq!(granted(&view, Wish::Remove(id(2))), Change::Voters(ids([0, 1])));
+    assert_eq!(granted(&view, &Wish::Remove(id(2))), Change::Voters(ids([0, 1])));
     let view = leading([0, 1, 2], [3]);
-    assert_eq!(granted(&view, Wish::Remove(id(3))), Change::Remove(ids([3])));
+    assert_eq!(granted(&view, &Wish::Remove(id(3))), Change::Remove(ids([3])));
 }
 
 #[test]
 fn a_leader_hands_over_before_it_goes_and_the_last_voter_stays() {
     let mut view = leading([0, 1, 2, 3], []);
     view.caught_up.remove(&id(2));
-    assert_eq!(granted(&view, Wish::Remove(id(0))), Change::HandOver(ids([1, 3])));
-    assert_eq!(refused(&leading([0], []), Wish::Remove(id(0))), WishRefusal::TooFew);
+    assert_eq!(granted(&view, &Wish::Remove(id(0))), Change::HandOver(ids([1, 3])));
+    assert_eq!(refused(&leading([0], []), &Wish::Remove(id(0))), WishRefusal::TooFew);
 }
 
 #[test]
 fn nothing_is_granted_that_those_who_are_left_could_not_commit() {
     let mut view = leading([0, 1, 2], []);
     view.answering.remove(&id(1));
-    assert_eq!(refused(&view, Wish::Remove(id(2))), WishRefusal::TooFew);
+    assert_eq!(refused(&view, &Wish::Remove(id(2))), WishRefusal::TooFew);
     assert_eq!(
-        granted(&view, Wish::Remove(id(1))),
+        granted(&view, &Wish::Remove(id(1))),
         Change::Voters(ids([0, 2])),
         "the one that is away may go"
     );
     view.committed = false;
-    assert!(matches!(refused(&view, Wish::Remove(id(1))), WishRefusal::NotCommitted(_)));
+    assert!(matches!(refused(&view, &Wish::Remove(id(1))), WishRefusal::NotCommitted(_)));
     let mut joint = leading([0, 1], []);
     joint.configs.push(ids([0]));
-    assert!(matches!(refused(&joint, Wish::Remove(id(1))), WishRefusal::NotCommitted(_)));
+    assert!(matches!(refused(&joint, &Wish::Remove(id(1))), WishRefusal::NotCommitted(_)));
 }
 
 #[test]
 fn whoever_has_caught_up_may_vote_within_the_rules_of_the_size() {
     let view = leading([0, 1, 2], [3]);
-    assert_eq!(granted(&view, Wish::Promote(id(3))), Change::Demote(ids([0, 1, 2, 3])));
-    assert_eq!(refused(&view, Wish::Promote(id(2))), WishRefusal::NotLearner);
-    assert_eq!(refused(&view, Wish::Promote(id(9))), WishRefusal::NotMember);
+    assert_eq!(granted(&view, &Wish::Promote(id(3))), Change::Demote(ids([0, 1, 2, 3])));
+    assert_eq!(refused(&view, &Wish::Promote(id(2))), WishRefusal::NotLearner);
+    assert_eq!(refused(&view, &Wish::Promote(id(9))), WishRefusal::NotMember);
     let mut lags = view.clone();
     lags.caught_up.remove(&id(3));
-    assert_eq!(refused(&lags, Wish::Promote(id(3))), WishRefusal::NotCaughtUp);
-    let against = |view: &Leading, id| match refused(view, Wish::Promote(id)) {
+    assert_eq!(refused(&lags, &Wish::Promote(id(3))), WishRefusal::NotCaughtUp);
+    let against = |view: &Leading, id| match refused(view, &Wish::Promote(id)) {
         WishRefusal::Against(text) => text,
         other => panic!("{other:?}"),
     };

@@ -107,6 +107,7 @@ fn a_view() -> impl Strategy<Value = Leading> {
                 desired: Desired::Unknown("no answer".into()),
                 max_voters: 5,
                 leaving: BTreeSet::new(),
+                ..Leading::default()
             }
         },
     )

@@ -34,6 +34,7 @@ fn view(members: Range<u16>, voters: u16, desired: Desired) -> Leading {
         desired,
         max_voters: 5,
         leaving: BTreeSet::new(),
+        ..Leading::default()
     }
 }
 
@@ -53,6 +54,7 @@ fn settle(view: &mut Leading) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
             Some(Change::Demote(voters)) => view.configs = vec![voters],
             Some(Change::Remove(going)) => view.members = &view.members - &going,
             Some(Change::HandOver(to)) => view.id = *to.first().unwrap(),
+            Some(other) => panic!("not in a StatefulSet: {other:?}"),
         }
     }
     panic!("it goes on for ever: {view:?}");
@@ -197,6 +199,7 @@ proptest! {
                 prop_assert!(view.desired.excludes(view.id.ordinal()), "{change:?}");
                 prop_assert!(to.iter().all(|id| before.contains(id) && view.is_fit(*id)), "{change:?}");
             }
+            other => prop_assert!(false, "not in a StatefulSet: {other:?}"),
         }
         if matches!(view.desired, Desired::Unknown(_)) || view.desired.range().is_some_and(|range| range.size == 0) {
             prop_assert!(false, "nothing is known that asks for {change:?}");

@@ -327,6 +327,7 @@ prop_compose! {
             ordinal, name: name(ordinal), expected,
             desired: range.map_or(Desired::NotUsed, |(start, size)| Desired::Known(OrdinalRange { start, size })),
             may_found_alone: alone, recovery: None, takes_part, ready_for: ready.map(Duration::from_secs),
+            ..Facts::default()
         }
     }
 }

@@ -267,7 +267,14 @@ impl Starter {
             Action::Bootstrap { .. } if still.is_closed() => Step::Stop,
             Action::Recover { .. } => {
                 still.close();
-                Step::Recover(self.own.member())
+                let mut own = self.own.member();
+                // Outside a StatefulSet a member may have moved since its flags were written.
+                if let (Some(_), Some(known)) =
+                    (self.config.outlook.rules, disk.membership.member(disk.node_id))
+                {
+                    own.peer_address.clone_from(&known.peer_address);
+                }
+                Step::Recover(own)
             }
             Action::Rejoin { .. } | Action::Join { .. } | Action::Bootstrap { .. } | Action::Wait { .. } => {
                 Step::Wait

@@ -46,6 +46,7 @@ fn response(of: &Described) -> peer::DescribeResponse {
         member_name: of.member_name.clone(),
         client_urls: of.client_urls.clone(),
         connected: Vec::new(),
+        token: String::new(),
     }
 }
 

@@ -85,7 +85,7 @@ impl Cluster {
     /// Whether an added member waits for its first disk.
     pub fn is_unclaimed(&self, ordinal: Ordinal) -> bool {
         matches!(self.by_hand.get(&ordinal), Some(ByHand::Added(_)))
-            && self.admissions.get(&ordinal).is_some_and(|newest| is_unclaimed(newest))
+            && self.admissions.get(&ordinal).is_some_and(is_unclaimed)
     }
 
     /// The first disk of an added member gets the id that the member was given.

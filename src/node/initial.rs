@@ -63,6 +63,8 @@ pub(super) async fn place(
         .map_err(|error| Error::Disk(error.to_string()))?;
     if initial.force_new {
         ask_to_go_on_alone(env, directory, identity.as_ref())?;
+    } else {
+        drop_stale_request(directory)?;
     }
     let founders: Vec<Peer> = (0..)
         .zip(initial.by_ordinal())
@@ -123,6 +125,17 @@ fn ask_to_go_on_alone(
     let path = directory.root().join(REQUEST_FILE);
     replace_file(&*env.files, &path, &Request::Recover(recovery).encode())
         .map_err(|error| Error::Disk(format!("{}: {error}", path.display())))
+}
+
+/// A start that was to go on alone and was killed before that was decided must not make a later one do so.
+fn drop_stale_request(directory: &DataDirectory) -> Result<(), Error> {
+    let disk = |error: crate::storage::directory::DirectoryError| Error::Disk(error.to_string());
+    let request = directory.request().map_err(disk)?.and_then(|bytes| Request::decode(&bytes).ok());
+    if matches!(request, Some(Request::Recover(Recovery { everyone: true, .. }))) {
+        tracing::warn!("an earlier start was to go on alone, and this one is not: that is forgotten");
+        directory.remove_request().map_err(disk)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

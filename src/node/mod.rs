@@ -201,7 +201,7 @@ impl Node {
             channels: node.channels.clone(),
         };
         let operator = Arc::new(operator);
-        node.serve(ports, authenticator, starter.service(), runner.service.clone(), operator.clone());
+        node.serve(ports, authenticator, &starter.service(), &runner.service, operator.clone());
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
@@ -239,8 +239,8 @@ impl Node {
         &self,
         ports: Ports,
         authenticator: Authenticator,
-        membership: MembershipServer<MembershipService>,
-        service: Service,
+        membership: &MembershipServer<MembershipService>,
+        service: &Service,
         operator: Arc<Operator>,
     ) {
         let api = Api::new(
@@ -251,7 +251,8 @@ impl Node {
             self.metrics.clone(),
             self.config.tuning.maintenance.quota(),
             self.refusing.clone(),
-        );
+        )
+        .limited(self.config.requests);
         api.allow_origins(&self.config.cors);
         api.bind_authenticator(authenticator);
         let (tasks, closing) = (&self.tasks, &self.closing);

@@ -324,6 +324,7 @@ impl World {
             Change::Demote(voters) => (joint(voters), Some(true)),
             Change::Remove(ids) => (Members { learners: &members.learners - ids, ..members.clone() }, None),
             Change::HandOver(to) => return self.hand_over(leader, |id| to.contains(&id)),
+            other => panic!("not in a StatefulSet: {other:?}"),
         };
         if let Some(lead) = self.process_mut(leader).and_then(|process| process.lead.as_mut()) {
             lead.finishing = finishing;

@@ -36,6 +36,7 @@ impl World {
             desired,
             max_voters: limits::MAX_VOTERS,
             leaving,
+            ..Leading::default()
         })
     }
 
@@ -78,6 +79,7 @@ impl World {
             Change::Demote(voters) => (false, few(voters)),
             Change::Remove(ids) => (gone(&(&view.members - ids)), false),
             Change::HandOver(_) => (false, false),
+            other => panic!("not in a StatefulSet: {other:?}"),
         };
         // A demotion is of those outside the range, by what the StatefulSet wants at this moment.
         let demoted = matches!(change, Change::Demote(voters) if view.configs.len() == 1

@@ -103,6 +103,7 @@ impl World {
             recovery: None,
             takes_part: process.part,
             ready_for: (process.waited >= 3).then_some(limits::LONE_VOTER_PATIENCE),
+            ..Facts::default()
         }
     }
 

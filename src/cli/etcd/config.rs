@@ -1,4 +1,7 @@
-//! From etcd's options to one [`Config`]. Pure. What a later part brings is one line here.
+//! From etcd's options to one [`Config`]. Pure.
+//!
+//! Read and checked, and waiting for the part that uses it, which then takes one line in [`config`]: `quota_backend_bytes`, `compaction`,
+//! `initial_corrupt_check`, `corrupt_check`, `compact_hash_check`, `auth_token`, `auth_token_ttl`, `bcrypt_cost`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -6,8 +9,8 @@ use std::time::Duration;
 use super::options::{Compaction, Options};
 use super::values::Url;
 use crate::config::{
-    AlsoListen, AuthConfig, AutoCompaction, Cluster, Config, Data, InitialCluster, Maintenance, SizeFrom,
-    Tuning,
+    AlsoListen, AuthConfig, AutoCompaction, Cluster, Config, Data, InitialCluster, Maintenance,
+    RequestLimits, SizeFrom, Tuning,
 };
 use crate::limits;
 
@@ -34,6 +37,7 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         advertise_client: options.advertise_client.iter().map(ToString::to_string).collect(),
         dns_server: None,
         tuning: tuning(options),
+        requests: requests(options),
         size_from: SizeFrom::Fixed,
         api_server: None,
         max_voters: limits::PEERS,
@@ -47,22 +51,24 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         cors: options.cors.clone(),
     };
     config.validate()?;
-    let bounds = [
-        ("max-txn-ops", options.max_txn_ops, limits::TXN_OPERATIONS as u64, 128),
-        ("max-request-bytes", options.max_request_bytes, limits::REQUEST_BYTES as u64, 1_572_864),
-        (
-            "max-concurrent-streams",
-            options.max_concurrent_streams,
-            limits::STREAMS_PER_CONNECTION.into(),
-            u32::MAX.into(),
-        ),
+    let counts = [
+        ("max-txn-ops", options.max_txn_ops, config.requests.txn_operations),
+        ("max-request-bytes", options.max_request_bytes, config.requests.request_bytes),
     ];
-    for (name, asked, bound, default) in bounds {
-        if asked != bound && asked != default {
-            said.push(format!("--{name} is {asked}, and {bound} is what counts"));
+    for (name, asked, counts) in counts {
+        if asked != counts as u64 {
+            said.push(format!("--{name} is {asked}, and {counts} is what counts: more is not possible"));
         }
     }
     Ok((config, said))
+}
+
+fn requests(options: &Options) -> RequestLimits {
+    let most = |asked: u64, most: usize| usize::try_from(asked).map_or(most, |asked| asked.min(most));
+    RequestLimits {
+        txn_operations: most(options.max_txn_ops, limits::TXN_OPERATIONS_MAX),
+        request_bytes: most(options.max_request_bytes, limits::REQUEST_BYTES),
+    }
 }
 
 fn tuning(options: &Options) -> Tuning {

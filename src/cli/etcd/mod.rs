@@ -16,6 +16,7 @@ mod parse;
 mod tests;
 mod values;
 
+use std::fmt::Write as _;
 use std::io::Write;
 
 use clap::Args;
@@ -29,7 +30,15 @@ use parse::{Asked, Values};
 
 /// Runs a member behind etcd's command line: `setstone etcd --help` lists etcd's flags and what is done with each
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+Examples:
+  setstone etcd --name a --data-dir /var/lib/a
+  setstone etcd --name a --initial-advertise-peer-urls http://10.0.0.1:2380 \\
+    --initial-cluster a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,c=http://10.0.0.3:2380
+  setstone etcd --version"
+)]
 pub(super) struct Arguments {
     /// etcd's flags
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
@@ -130,22 +139,25 @@ fn help() -> String {
          of the etcd whose API this is.\n\nEach flag is also a variable: --some-flag is ETCD_SOME_FLAG. What was experimental is known by both \
          names.\n",
     );
-    let kinds: [(&str, fn(&Does) -> bool); 3] = [
-        ("Flags", |does| matches!(does, Does::Used(_))),
-        ("Taken, and without effect", |does| matches!(does, Does::Nothing(_))),
-        ("Refused, unless they have this value", |does| matches!(does, Does::Refused(_))),
+    let kinds = [
+        ("Flags", Does::Used("")),
+        ("Taken, and without effect", Does::Nothing("")),
+        ("Refused, unless they have this value", Does::Refused("")),
     ];
-    for (title, belongs) in kinds {
-        text.push_str(&format!("\n{title}:\n"));
-        for flag in FLAGS.iter().filter(|flag| belongs(&flag.does)) {
+    // Writing into a String cannot fail.
+    for (title, kind) in kinds {
+        let _ = writeln!(text, "\n{title}:");
+        let belongs =
+            |flag: &&flags::Flag| std::mem::discriminant(&flag.does) == std::mem::discriminant(&kind);
+        for flag in FLAGS.iter().filter(belongs) {
             let choices = match flag.kind {
                 Kind::Choice(choices) => format!(" ({})", choices.join(", ")),
                 _ => String::new(),
             };
-            text.push_str(&format!("  --{} '{}'{choices}\n", flag.name, flag.default));
+            let _ = writeln!(text, "  --{} '{}'{choices}", flag.name, flag.default);
             let (Does::Used(why) | Does::Nothing(why) | Does::Refused(why)) = flag.does;
             if !why.is_empty() {
-                text.push_str(&format!("    {why}\n"));
+                let _ = writeln!(text, "    {why}");
             }
         }
     }

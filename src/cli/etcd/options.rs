@@ -51,8 +51,6 @@ pub(super) struct Options {
     pub max_txn_ops: u64,
     /// `--max-request-bytes`.
     pub max_request_bytes: u64,
-    /// `--max-concurrent-streams`.
-    pub max_concurrent_streams: u64,
     /// `--quota-backend-bytes`: 0 for the default, negative for none.
     pub quota_backend_bytes: i64,
     /// `--auto-compaction-mode` and `-retention`.
@@ -113,67 +111,51 @@ impl Options {
     /// What cannot be, by the name of the flag.
     pub fn new(values: &Values) -> Result<Self, String> {
         refused(values)?;
-        let gates = gates(values.text("feature-gates"))?;
-        let on = |gate: &str, flag: &str| {
-            gates.iter().any(|(name, on)| name == gate && *on) || values.text(flag) == "true"
-        };
-        let urls = |name: &str| values::urls(values.text(name)).map_err(|error| format!("--{name}: {error}"));
-        let time =
-            |name: &str| go_time::parse(values.text(name)).map_err(|error| format!("--{name}: {error}"));
-        let number = |name: &str| {
-            values::number(values.text(name), u64::MAX).map_err(|error| format!("--{name}: {error}"))
-        };
-        let truth = |name: &str| values.text(name) == "true" || values::truth(values.text(name)) == Ok(true);
+        let read = Reader { values, gates: gates(values.text("feature-gates"))? };
         let name = values.text("name").to_owned();
-        let mut listen_client = urls("listen-client-urls")?;
-        listen_client.extend(urls("listen-client-http-urls")?);
-        let advertise_client = match values.is_set("advertise-client-urls") {
-            false if values.is_set("listen-client-urls") => {
-                return Err(
-                    "--advertise-client-urls is required when --listen-client-urls is set explicitly".into(),
-                );
-            }
-            _ => urls("advertise-client-urls")?,
-        };
-        let advertise_peer = urls("initial-advertise-peer-urls")?;
+        let mut listen_client = read.urls("listen-client-urls")?;
+        listen_client.extend(read.urls("listen-client-http-urls")?);
+        if values.is_set("listen-client-urls") && !values.is_set("advertise-client-urls") {
+            return Err(
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly".into()
+            );
+        }
+        let advertise_peer = read.urls("initial-advertise-peer-urls")?;
         let initial_cluster = initial_cluster(values.text("initial-cluster"), &name, &advertise_peer)?;
         let data_dir = match values.text("data-dir") {
             "" => format!("{name}.etcd"),
             path => path.to_owned(),
         };
+        let catch_up = "snapshot-catchup-entries";
         let options = Self {
             data_dir,
-            listen_peer: urls("listen-peer-urls")?,
+            listen_peer: read.urls("listen-peer-urls")?,
             listen_client,
-            listen_metrics: urls("listen-metrics-urls")?,
+            listen_metrics: read.urls("listen-metrics-urls")?,
             advertise_peer,
-            advertise_client,
+            advertise_client: read.urls("advertise-client-urls")?,
             initial_cluster,
             existing: values.text("initial-cluster-state") == "existing",
             token: values.text("initial-cluster-token").to_owned(),
-            force_new_cluster: truth("force-new-cluster"),
-            strict_reconfig_check: truth("strict-reconfig-check"),
-            max_learners: u32::try_from(number("max-learners")?).unwrap_or(u32::MAX),
-            heartbeat: millis(values, "heartbeat-interval")?,
-            election: millis(values, "election-timeout")?,
-            catch_up_entries: values
-                .is_set("snapshot-catchup-entries")
-                .then(|| number("snapshot-catchup-entries"))
-                .transpose()?,
-            watch_progress: time("watch-progress-notify-interval")?,
-            lease_checkpoint: on("LeaseCheckpoint", "enable-lease-checkpoint"),
-            max_txn_ops: number("max-txn-ops")?,
-            max_request_bytes: number("max-request-bytes")?,
-            max_concurrent_streams: number("max-concurrent-streams")?,
+            force_new_cluster: read.truth("force-new-cluster"),
+            strict_reconfig_check: read.truth("strict-reconfig-check"),
+            max_learners: u32::try_from(read.number("max-learners")?).unwrap_or(u32::MAX),
+            heartbeat: read.millis("heartbeat-interval")?,
+            election: read.millis("election-timeout")?,
+            catch_up_entries: values.is_set(catch_up).then(|| read.number(catch_up)).transpose()?,
+            watch_progress: read.time("watch-progress-notify-interval")?,
+            lease_checkpoint: read.gate("LeaseCheckpoint", "enable-lease-checkpoint"),
+            max_txn_ops: read.number("max-txn-ops")?,
+            max_request_bytes: read.number("max-request-bytes")?,
             quota_backend_bytes: values::integer(values.text("quota-backend-bytes"))
                 .map_err(|error| format!("--quota-backend-bytes: {error}"))?,
             compaction: compaction(values)?,
-            initial_corrupt_check: on("InitialCorruptCheck", "initial-corrupt-check"),
-            corrupt_check: time("corrupt-check-time")?,
-            tokens: values.text("auth-token").parse().map_err(|error| format!("--auth-token {error}"))?,
-            cors: origins(values.text("cors")).map_err(|error| format!("--cors: {error}"))?,
-            bcrypt_cost: u32::try_from(number("bcrypt-cost")?).unwrap_or(u32::MAX),
-            auth_token_ttl: Duration::from_secs(number("auth-token-ttl")?),
+            initial_corrupt_check: read.gate("InitialCorruptCheck", "initial-corrupt-check"),
+            corrupt_check: read.time("corrupt-check-time")?,
+            tokens: read.read("auth-token", str::parse)?,
+            cors: read.read("cors", origins)?,
+            bcrypt_cost: u32::try_from(read.number("bcrypt-cost")?).unwrap_or(u32::MAX),
+            auth_token_ttl: Duration::from_secs(read.number("auth-token-ttl")?),
             log_level: values.text("log-level").to_owned(),
             log_json: values.text("log-format") == "json",
             log_outputs: values.text("log-outputs").split(',').map(|part| part.trim().to_owned()).collect(),
@@ -259,12 +241,42 @@ fn refused(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
-fn millis(values: &Values, name: &str) -> Result<Option<Duration>, String> {
-    if !values.is_set(name) {
-        return Ok(None);
+/// Reads values; what is wrong is told by the name of the flag.
+struct Reader<'a> {
+    values: &'a Values,
+    gates: Vec<(String, bool)>,
+}
+
+impl Reader<'_> {
+    fn read<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+        read(self.values.text(name)).map_err(|error| format!("--{name}: {error}"))
     }
-    let millis = values::number(values.text(name), u64::MAX).map_err(|error| format!("--{name}: {error}"))?;
-    Ok(Some(Duration::from_millis(millis)))
+
+    fn urls(&self, name: &str) -> Result<Vec<Url>, String> {
+        self.read(name, values::urls)
+    }
+
+    fn time(&self, name: &str) -> Result<Duration, String> {
+        self.read(name, go_time::parse)
+    }
+
+    fn number(&self, name: &str) -> Result<u64, String> {
+        self.read(name, |text| values::number(text, u64::MAX))
+    }
+
+    /// Milliseconds, if they are set.
+    fn millis(&self, name: &str) -> Result<Option<Duration>, String> {
+        self.values.is_set(name).then(|| self.number(name).map(Duration::from_millis)).transpose()
+    }
+
+    fn truth(&self, name: &str) -> bool {
+        values::truth(self.values.text(name)) == Ok(true)
+    }
+
+    /// A feature that was once a flag.
+    fn gate(&self, gate: &str, flag: &str) -> bool {
+        self.gates.iter().any(|(name, on)| name == gate && *on) || self.truth(flag)
+    }
 }
 
 /// `name=URL,…`; a name may stand there with several URLs, of which the first counts.

@@ -398,8 +398,9 @@ fn values_for_later_parts_are_read() {
     ] {
         assert_eq!(options(&["--auto-compaction-retention", text]).unwrap().compaction, expected);
     }
-    let (_, said) = configured(&["--max-txn-ops=1024", "--max-request-bytes=1572864"]);
-    assert_eq!(said, ["--max-txn-ops is 1024, and 128 is what counts"]);
+    let (config, said) = configured(&["--max-txn-ops=1024", "--max-request-bytes=33554432"]);
+    assert_eq!(said, ["--max-request-bytes is 33554432, and 1572864 is what counts: more is not possible"]);
+    assert_eq!((config.requests.txn_operations, config.requests.request_bytes), (1024, 1_572_864));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Puts, deletes, compaction and marks: etcd's rules, one by one, and what is written for them.
 
 use super::*;
-use crate::identity::NodeId;
+use crate::identity::{FIRST_ADDED, NodeId};
 use crate::limits;
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::Txn;
 use crate::mvcc::command::TxnOp;
 use crate::mvcc::{EventKind, KeyValue, Revision, layout};
@@ -300,6 +300,29 @@ fn events_are_kept_up_to_their_number_and_written_as_they_change() {
     let before = store.state.cluster().clone();
     let kept: Vec<u64> = before.events.iter().map(|(number, _)| number).collect();
     assert_eq!(kept, (2..=most + 1).collect::<Vec<_>>());
+    store.reload();
+    assert_eq!(store.state.cluster(), &before);
+}
+
+#[test]
+fn members_by_hand_are_kept() {
+    let mut store = Store::default();
+    let add = |url: &str, learner| {
+        let adding = Adding { peer_urls: vec![url.into(), format!("{url}0")], learner, most_learners: 2 };
+        Command::Cluster(ClusterCommand::Add(adding))
+    };
+    store.apply([add("http://a:1", false), Command::Cluster(ClusterCommand::Dismiss(3))]);
+    store.apply([add("http://b:1", true)]);
+    let moved = vec!["http://c:1".to_owned()];
+    store.apply([Command::Cluster(ClusterCommand::Expect { ordinal: FIRST_ADDED, peer_urls: moved })]);
+    let before = store.state.cluster().clone();
+    assert_eq!(before.by_hand.len(), 3);
+    store.reload();
+    assert_eq!(store.state.cluster(), &before);
+    // A recovery expects nobody, and that is kept too.
+    store.apply([Command::Cluster(ClusterCommand::RaiseRevision(1))]);
+    let before = store.state.cluster().clone();
+    assert_eq!(before.added().count(), 0);
     store.reload();
     assert_eq!(store.state.cluster(), &before);
 }

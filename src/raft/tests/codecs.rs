@@ -10,7 +10,7 @@ use crate::identity::{NodeId, OrdinalRange};
 use crate::mvcc::KeyValue;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
 use crate::mvcc::auth::{Access, AuthCommand, Permission};
-use crate::mvcc::cluster::{ClusterCommand, ClusterEvent, Mark};
+use crate::mvcc::cluster::{Adding, ClusterCommand, ClusterEvent, Mark};
 use crate::mvcc::command::*;
 use crate::proto::{log, peer};
 use crate::raft::codec::{self, CodecError};
@@ -169,6 +169,15 @@ fn a_request() -> impl Strategy<Value = Request> {
             Command::Cluster(ClusterCommand::Alarm(AlarmCommand { alarm, cause, raised }))
         }),
         an_auth_command().prop_map(Command::Auth),
+        (vec(".{0,20}", 0..3), any::<bool>(), any::<u32>()).prop_map(
+            |(peer_urls, learner, most_learners)| {
+                Command::Cluster(ClusterCommand::Add(Adding { peer_urls, learner, most_learners }))
+            }
+        ),
+        any::<u16>().prop_map(|ordinal| Command::Cluster(ClusterCommand::Dismiss(ordinal))),
+        (any::<u16>(), vec(".{0,20}", 0..3)).prop_map(|(ordinal, peer_urls)| {
+            Command::Cluster(ClusterCommand::Expect { ordinal, peer_urls })
+        }),
     ];
     (".{0,10}", any::<u64>(), command).prop_map(|(user, auth_revision, command)| Request {
         user,
