@@ -30,7 +30,7 @@ pub(super) async fn campaign(
     request: pb::CampaignRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
-    queue::check_size(size, &request.name)?;
+    queue::check_size(api, size, &request.name)?;
     let lease = queue::lease(api, caller, request.lease).await?;
     let place = Place::new(&request.name, lease);
     let by = queue::may_run(api, caller, &place.join(Bytes::new())).await?;
@@ -52,7 +52,7 @@ pub(super) async fn proclaim(
     request: pb::ProclaimRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
-    convert::check_size(size).map_err(queue::without_code)?;
+    convert::check_size(size, api.requests.request_bytes).map_err(queue::without_code)?;
     let leader = given(request.leader)?;
     let lease = queue::lease(api, caller, leader.lease).await?;
     let write = keys::rewrite(&leader.key, leader.rev, request.value, lease);

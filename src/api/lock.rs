@@ -19,7 +19,7 @@ pub(super) async fn lock(
     request: pb::LockRequest,
     size: usize,
 ) -> Result<Bytes, Failure> {
-    queue::check_size(size, &request.name)?;
+    queue::check_size(api, size, &request.name)?;
     let place = Place::new(&request.name, queue::lease(api, caller, request.lease).await?);
     let by = queue::may_run(api, caller, &place.join(Bytes::new())).await?;
     // Not kept while it waits: it is part of a whole message.

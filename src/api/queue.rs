@@ -279,8 +279,8 @@ impl Stander {
 const NAMES: usize = 6;
 
 /// Whether a request of this size is not too large once it is the transaction that joins the queue of `name`.
-pub(super) fn check_size(size: usize, name: &[u8]) -> Result<(), Failure> {
-    convert::check_size(size + NAMES * name.len()).map_err(without_code)
+pub(super) fn check_size(api: &Shared, size: usize, name: &[u8]) -> Result<(), Failure> {
+    convert::check_size(size + NAMES * name.len(), api.requests.request_bytes).map_err(without_code)
 }
 
 /// The lease that a client names, or one of a minute that nobody keeps alive.
