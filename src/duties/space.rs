@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::env::files::Space;
 use crate::env::{Files, Tasks};
 use crate::limits;
+use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
 use crate::raft::Consensus;
 
@@ -36,6 +37,11 @@ fn needed(total: u64, reserve: u64, segment: u64, snapshot: u64) -> u64 {
 fn is_low(free: u64, needed: u64, low: bool) -> bool {
     let enough = if low { needed.saturating_add(needed / 8) } else { needed };
     free < enough
+}
+
+/// Whether a snapshot that takes `next` bytes in the place of one of `snapshot` frees more of a log of `log` bytes than it takes.
+fn gains(log: u64, segment: u64, snapshot: u64, next: u64) -> bool {
+    log > segment.saturating_mul(2).saturating_add(next.saturating_sub(snapshot))
 }
 
 /// When to look again.
@@ -131,11 +137,12 @@ impl Watch {
         }
     }
 
-    /// The log may hold more than is needed to start again: a snapshot lets go of it.
+    /// The log may hold more than is needed to start again: a snapshot lets go of that.
     async fn cut_log(&mut self) {
         let recent = self.cut.is_some_and(|cut| cut.elapsed() < limits::DISK_CUT_INTERVAL);
-        let gains = self.consensus.log().bytes() > self.segment.saturating_mul(2);
-        if !recent && gains && self.consensus.has_newer_than_snapshot() {
+        let (log, snapshot) = (self.consensus.log().bytes(), self.consensus.snapshots().bytes());
+        let next = self.consensus.machine().with_state(State::history_bytes);
+        if !recent && gains(log, self.segment, snapshot, next) && self.consensus.has_newer_than_snapshot() {
             self.cut = Some(Instant::now());
             self.consensus.make_snapshot().await;
         }
@@ -168,6 +175,14 @@ mod tests {
         ] {
             assert_eq!(is_low(free, 800, was_low), low, "{free} of 800, before: {was_low}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_that_takes_more_than_it_frees_is_not_made() {
+        assert!(gains(60, 8, 20, 40), "36 for 60");
+        assert!(!gains(36, 8, 20, 40));
+        assert!(!gains(26, 8, 0, 26), "the first one");
+        assert!(gains(17, 8, 40, 20), "the store has shrunk");
     }
 
     #[test]

@@ -184,7 +184,7 @@ async fn a_volume_that_fills_up_under_load_loses_nothing_that_was_acknowledged()
     }
 
     volume.free();
-    let mut member = volume.spawn(Stdio::inherit());
+    let mut member = volume.spawn_careless(Stdio::inherit());
     member.serves().await;
     let store = member.remote();
     for number in 0..acknowledged {
