@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const LOG: &str = "log";
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A process that is killed when this is dropped.
 pub struct Etcd {

@@ -31,8 +31,9 @@ pub async fn compare(seed: u64, count: usize, etcd: SocketAddr, ours: SocketAddr
     for number in 0..count {
         let (path, kind) = CALLS[dice.below(CALLS.len())];
         let kind = pool.get_message_by_name(&format!("etcdserverpb.{kind}")).unwrap();
-        let mut text = plain(&kind, &mut dice);
-        if dice.below(2) == 0 {
+        let is_whole = dice.below(2) == 0;
+        let mut text = plain(&kind, is_whole, &mut dice);
+        if !is_whole {
             text = broken_json(text, &mut dice);
         }
         let (theirs, ours) = (ask(etcd, path, &text).await, ask(ours, path, &text).await);
@@ -48,12 +49,12 @@ pub async fn compare(seed: u64, count: usize, etcd: SocketAddr, ours: SocketAddr
 }
 
 /// A message as JSON, without what is known to differ (`super::KNOWN`).
-fn plain(kind: &MessageDescriptor, dice: &mut Dice) -> String {
+fn plain(kind: &MessageDescriptor, is_whole: bool, dice: &mut Dice) -> String {
     let message = message(kind, dice, 0);
     let options = SerializeOptions::new()
         .use_proto_field_name(dice.below(2) == 0)
         .use_enum_numbers(dice.below(4) == 0)
-        .stringify_64_bit_integers(dice.below(2) == 0);
+        .stringify_64_bit_integers(is_whole && dice.below(2) == 0);
     let mut json = message.serialize_with_options(serde_json::value::Serializer, &options).unwrap();
     let is_txn = kind.name() == "TxnRequest";
     without_known(&mut json, is_txn);

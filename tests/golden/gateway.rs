@@ -64,7 +64,7 @@ impl Given {
     fn take(&mut self, answer: &Value) {
         for (path, into) in [("/token", &mut self.token), ("/members/0/peerURLs/0", &mut self.peer_url)] {
             if let Some(given) = answer.pointer(path) {
-                *into = given.as_str().unwrap().to_owned();
+                given.as_str().unwrap().clone_into(into);
             }
         }
     }
