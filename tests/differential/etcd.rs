@@ -8,19 +8,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-const START: Duration = Duration::from_secs(60);
+const LOG: &str = "log";
+const START: Duration = Duration::from_mins(1);
 
 /// A process that is killed when this is dropped.
 pub struct Etcd {
     pub address: SocketAddr,
     process: Child,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Drop for Etcd {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data.path().join(LOG)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("etcd said at last:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
     }
 }
 
@@ -32,6 +38,7 @@ impl Etcd {
         drop(listeners);
         let data = tempfile::tempdir().unwrap();
         let (client, peer) = (format!("http://{address}"), format!("http://{peer}"));
+        let log = std::fs::File::create(data.path().join(LOG)).unwrap();
         let process = tied_to_us(&directory.join("etcd"))
             .arg("--data-dir")
             .arg(data.path().join("data"))
@@ -43,14 +50,17 @@ impl Etcd {
             // It takes what begins like this for a setting.
             .env_remove("ETCD_BIN")
             .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let mut etcd = Self { address, process, _data: data };
+        let mut etcd = Self { address, process, data };
         etcd.wait().await;
         etcd
     }
 
     async fn wait(&mut self) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let deadline = Instant::now() + START;
         // A process tells nobody that it serves: it is asked again, up to the deadline.
         let mut looks = tokio::time::interval(Duration::from_millis(50));
@@ -64,7 +74,6 @@ impl Etcd {
                 Err(error) if Instant::now() > deadline => panic!("etcd takes no connection: {error}"),
                 Err(_) => continue,
             };
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let mut answer = Vec::new();
             let asked = stream.write_all(b"GET /health HTTP/1.0\r\nHost: x\r\n\r\n").await;
             if asked.is_ok()

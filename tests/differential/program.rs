@@ -107,7 +107,7 @@ pub fn everything_at(revision: i64) -> Call {
     Call::Range(pb::RangeRequest { key: all.clone(), range_end: all, revision, ..Default::default() })
 }
 
-/// SplitMix64: the same numbers everywhere.
+/// `SplitMix64`: the same numbers everywhere.
 struct Dice(u64);
 
 impl Dice {
@@ -365,7 +365,7 @@ impl Program {
             self.begun.push_back(Step::Watch { stream, create });
         }
         for key in ["d/1", "d/2", "d/3", "d/4"] {
-            let value = vec![b'a' + self.dice.below(20) as u8; 700_000].into();
+            let value = vec![b'a' + self.dice.below(20) as u8; 400_000].into();
             let put = pb::PutRequest { key: key.into(), value, ..Default::default() };
             self.begun.push_back(Step::Call(Call::Put(put)));
         }

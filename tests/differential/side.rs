@@ -81,8 +81,8 @@ impl Side {
     }
 
     /// Begins a stream anew.
-    pub async fn open(&mut self, stream: usize) {
-        self.streams[stream] = Some(Stream::open(self.channel.clone()).await);
+    pub fn open(&mut self, stream: usize) {
+        self.streams[stream] = Some(Stream::open(self.channel.clone()));
     }
 
     pub fn stream(&self, stream: usize) -> &Stream {

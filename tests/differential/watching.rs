@@ -58,7 +58,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    pub async fn open(channel: Channel) -> Self {
+    pub fn open(channel: Channel) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         let delivered = Arc::new(Mutex::new(Delivered::default()));
         let into = Arc::clone(&delivered);

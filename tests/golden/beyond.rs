@@ -213,3 +213,17 @@ async fn bodies_are_bounded() {
     let mut answer = post(server.client, "/v3/kv/range", long).await;
     assert_eq!((answer.status, &answer.json().await["code"]), (429, &json!(8)));
 }
+
+#[tokio::test]
+async fn a_connection_serves_one_call_after_the_other() {
+    let server = fake::serve().await;
+    let body = r#"{"key":"YQ=="} and what follows"#;
+    let request = |end: &str| {
+        format!("POST /v3/kv/range HTTP/1.1\r\nHost: x\r\n{end}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let both = request("") + &request("Connection: close\r\n");
+    let (status, kind, rest) = fake::http1(server.client, &both).await;
+    assert_eq!((status, kind.as_str()), (200, "application/json"));
+    assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 1, "{rest}");
+    assert_eq!(rest.matches("\"revision\":\"1\"").count(), 2, "{rest}");
+}

@@ -115,13 +115,11 @@ impl Answer {
                 let line = self.buffer.split_to(end + 1);
                 return Some(String::from_utf8(line[..end].to_vec()).unwrap());
             }
-            match self.piece().await {
-                Some(piece) => self.buffer.extend_from_slice(&piece),
-                None => {
-                    assert!(self.buffer.is_empty(), "the last line has no end: {:?}", self.buffer);
-                    return None;
-                }
-            }
+            let Some(piece) = self.piece().await else {
+                assert!(self.buffer.is_empty(), "the last line has no end: {:?}", self.buffer);
+                return None;
+            };
+            self.buffer.extend_from_slice(&piece);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Messages that nobody would send: made of the descriptors alone, with extreme values, and then broken.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+// Two test binaries have it, of which one needs all.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
-/// SplitMix64: the same numbers everywhere.
+/// `SplitMix64`: the same numbers everywhere.
 pub struct Dice(pub u64);
 
 impl Dice {

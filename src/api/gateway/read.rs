@@ -191,7 +191,7 @@ impl<'de> DeserializeSeed<'de> for Single<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Single<'_> {
+impl Visitor<'_> for Single<'_> {
     type Value = Option<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -90,7 +90,7 @@ mod tests {
         let bare: Value = serde_json::from_slice(&text(&failure, Form::Bare)).unwrap();
         assert_eq!(bare, serde_json::json!({"code": 2, "message": "\"leader\" field\nmust be provided"}));
         let line = text(&failure, Form::Line);
-        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(std::str::from_utf8(&line).unwrap().matches('\n').count(), 1);
         let line: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(line, serde_json::json!({ "error": bare }));
         assert_eq!(text(&Failure::new(Code::NotFound, ""), Form::Bare), r#"{"code":5}"#);

@@ -169,7 +169,8 @@ impl Room {
             return Ok(());
         }
         // Some at a time, so that the count is not touched for every piece.
-        let wanted = bytes.div_ceil(limits::GATEWAY_UNCOUNTED_BYTES) * limits::GATEWAY_UNCOUNTED_BYTES >> 10;
+        let wanted =
+            (bytes.div_ceil(limits::GATEWAY_UNCOUNTED_BYTES) * limits::GATEWAY_UNCOUNTED_BYTES) >> 10;
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let Some(missing) = wanted.checked_sub(held).filter(|missing| *missing > 0) else { return Ok(()) };
         let more = Arc::clone(&self.all)

@@ -63,8 +63,9 @@ mod tests {
             })
         );
         // What was chosen of several is there even if it is empty.
-        let nested =
-            pb::ResponseOp { response: Some(pb::response_op::Response::ResponseTxn(Default::default())) };
+        let nested = pb::ResponseOp {
+            response: Some(pb::response_op::Response::ResponseTxn(pb::TxnResponse::default())),
+        };
         assert_eq!(written("etcdserverpb.ResponseOp", &nested), json!({"response_txn": {}}));
         let hash = pb::HashKvResponse { hash: u32::MAX, compact_revision: -1, ..Default::default() };
         assert_eq!(
