@@ -235,7 +235,7 @@ async fn other(
         }
         OBSERVE => {
             let observe = |request: v3electionpb::LeaderRequest| {
-                election::observe(api.clone(), answers.clone(), budget.clone(), request.name)
+                election::observe(api.clone(), answers.clone(), budget.clone(), &request.name)
             };
             return sending::call(api, &api.sending_methods.observe, request, observe).await;
         }
