@@ -208,7 +208,7 @@ async fn a_member_that_stops_sends_away_who_waits_there() {
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: server stopped"));
     let status = soon(observer.message()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: server stopped"));
-    assert_eq!(queued(&client, "stop", 1).await, [held.clone()], "its key went with it");
+    assert_eq!(queued(&client, "stop", 1).await, std::slice::from_ref(&held), "its key went with it");
     // It asks another one.
     let again = ask(locks(&cluster, 1).await, "stop", mine);
     queued(&client, "stop", 2).await;
