@@ -123,9 +123,9 @@ pub(super) fn observe(
     caller: Caller,
     answers: Answers,
     budget: Budget,
-    name: Bytes,
-) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
-    let name = Bytes::copy_from_slice(&name);
+    name: &[u8],
+) -> impl Stream<Item = Result<Bytes, Failure>> + Send + use<> {
+    let name = Bytes::copy_from_slice(name);
     let room = api.queues.enter();
     let observer = Observer {
         api,

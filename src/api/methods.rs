@@ -334,7 +334,7 @@ async fn other(
         OBSERVE => {
             let caller = Caller::of(request.headers(), request.extensions());
             let observe = |request: v3electionpb::LeaderRequest| {
-                election::observe(api.clone(), caller, answers.clone(), budget.clone(), request.name)
+                election::observe(api.clone(), caller, answers.clone(), budget.clone(), &request.name)
             };
             return sending::call(api, &api.sending_methods.observe, request, observe).await;
         }

@@ -166,8 +166,8 @@ async fn all_parts_are_of_one_revision_and_a_compaction_of_it_ends_them() {
         let bytes: usize = message.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
         largest = largest.max(bytes);
         kvs.extend(message.kvs);
-        if message.header.is_some() {
-            break (message.header.unwrap(), message.count);
+        if let Some(header) = message.header {
+            break (header, message.count);
         }
     };
     assert!(soon(stream.message()).await.unwrap().is_none());
