@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::passwords::{self, Passwords};
@@ -105,7 +106,11 @@ pub(super) async fn authenticate(api: &Shared, request: pb::AuthenticateRequest)
     let pb::AuthenticateRequest { name, password } = request;
     let authenticator = authenticator(api)?;
     api.store.barrier().await.map_err(|error| texts::failure(&error))?;
+    let deadline = Instant::now() + limits::REQUEST_TIMEOUT;
     for _ in 0..limits::AUTHENTICATE_ATTEMPTS {
+        if Instant::now() >= deadline {
+            break;
+        }
         let (hash, revision) = look_here(api, |auth| auth.password_of(&name))?.map_err(texts::refusal)?;
         if !authenticator.passwords.is_of(password.clone(), hash).await? {
             tracing::debug!(user = name, "a user failed to authenticate");
