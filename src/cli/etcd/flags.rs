@@ -228,7 +228,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("enable-pprof", Bool, FLAG, Refused("there is no Go profile here")),
     flag("metrics", Choice(&["basic", "extensive"]), "basic", Nothing("all metrics are always there")),
     flag("listen-metrics-urls", Urls, "", Used("probes, metrics and status in plain HTTP")),
-    flag("logger", Choice(&["zap"]), "zap", Nothing("the log has fields of its own: timestamp, level, message and what belongs to it")),
+    flag(
+        "logger",
+        Choice(&["zap"]),
+        "zap",
+        Nothing("the log has fields of its own: timestamp, level, message and what belongs to it"),
+    ),
     flag("log-outputs", Text, "default", Used("stderr, stdout and files; default is stderr")),
     flag(
         "log-level",
