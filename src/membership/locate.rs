@@ -176,3 +176,45 @@ pub async fn publish(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::Rules;
+    use super::*;
+    use crate::identity::{FIRST_ADDED, Member, NodeId};
+    use crate::mvcc::cluster::{Added, Admission};
+
+    fn member(id: NodeId, at: &str) -> Member {
+        Member { node_id: id, peer_address: at.into(), ..Member::default() }
+    }
+
+    #[test]
+    fn the_leader_knows_who_is_where() {
+        let (old, kept, added) = (NodeId::new(1, 1), NodeId::new(0, 1), NodeId::new(FIRST_ADDED, 9));
+        let membership = Membership {
+            configs: vec![vec![kept, old]],
+            members: vec![member(kept, "a:1"), member(old, "b:1")],
+        };
+        let by_hand = |url: &str| ByHand::Added(Added { peer_urls: vec![url.into()], learner: false });
+        let mut view = Leading {
+            id: kept,
+            members: [kept, old].into(),
+            rules: Some(Rules { strict: true, max_learners: 1 }),
+            by_hand: [(FIRST_ADDED, by_hand("http://c:1"))].into(),
+            admissions: [(FIRST_ADDED, Admission { id: added, ..Admission::default() })].into(),
+            ..Leading::default()
+        };
+        let at = |view: &Leading, address| find(Some(view), &membership, address);
+        assert_eq!(at(&view, "a:1"), Found::Ordinal(0));
+        assert_eq!(at(&view, "c:1"), Found::Ordinal(FIRST_ADDED));
+        assert!(matches!(at(&view, "d:1"), Found::Nobody(_)));
+        assert_eq!(find(None, &membership, "a:1"), Found::Elsewhere, "a follower may lag");
+        // It was removed, and another member was added in its place.
+        view.by_hand.insert(1, ByHand::Dismissed);
+        assert!(matches!(at(&view, "b:1"), Found::Nobody(_)));
+        view.by_hand.insert(FIRST_ADDED, by_hand("http://b:1"));
+        assert_eq!(at(&view, "b:1"), Found::Ordinal(FIRST_ADDED));
+        view.rules = None;
+        assert!(matches!(at(&view, "a:1"), Found::Nobody(_)), "a StatefulSet");
+    }
+}

@@ -280,6 +280,9 @@ impl Membership for MembershipService {
         request: Request<peer::LocateRequest>,
     ) -> Result<Response<peer::LocateResponse>, Status> {
         self.loaded()?;
+        if request.get_ref().peer_address.len() > crate::limits::URL_BYTES {
+            return Err(Status::invalid_argument("too long an address"));
+        }
         let view = self.outlook.of(self.lead.as_ref());
         let membership = self.local.disk().membership;
         let found = locate::find(view.as_ref(), &membership, &request.get_ref().peer_address);
