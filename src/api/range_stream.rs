@@ -125,7 +125,8 @@ impl Reading {
             response.header = Some(self.api.headers.at(&self.api.store.position(), self.revision, 0));
         } else {
             response.more = false;
-            self.range.limit = next_limit(self.range.limit, response.encoded_len()).min(self.wanted);
+            self.range.limit =
+                mvcc::next_part_pairs(self.range.limit, response.encoded_len()).min(self.wanted);
         }
         Ok((self.encode(response), is_last))
     }
@@ -174,36 +175,9 @@ fn message(part: RangeResult) -> pb::RangeResponse {
     }
 }
 
-/// How many pairs the next part may have, after one of `limit` pairs that had `size` bytes: twice as many, half of them, or as many.
-fn next_limit(limit: i64, size: usize) -> i64 {
-    let next = if size < limits::REQUEST_BYTES / 2 {
-        limit.saturating_mul(2)
-    } else if size > limits::REQUEST_BYTES * 2 {
-        limit / 2
-    } else {
-        limit
-    };
-    next.clamp(1, limits::RANGE_PART_PAIRS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_grow_and_shrink_towards_the_size_of_a_request() {
-        let mib = 1 << 20;
-        for (limit, size, expected) in [
-            (10, 100, 20),
-            (10, mib, 10),
-            (10, 4 * mib, 5),
-            (1, 9 * mib, 1),
-            (limits::RANGE_PART_PAIRS, 1, limits::RANGE_PART_PAIRS),
-            (i64::MAX, 1, limits::RANGE_PART_PAIRS),
-        ] {
-            assert_eq!(next_limit(limit, size), expected, "{limit} {size}");
-        }
-    }
 
     #[test]
     fn what_etcd_does_not_read_in_parts_is_unimplemented() {

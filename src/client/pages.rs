@@ -18,6 +18,7 @@ use super::failure::{self, Kind};
 use super::{Client, Consistency, KeyValue, Remote, retry, wire};
 use crate::error::Error;
 use crate::limits;
+use crate::mvcc;
 use crate::mvcc::command::{Range, SortOrder, SortTarget};
 use crate::proto::etcdserverpb as pb;
 
@@ -133,18 +134,6 @@ impl Rest {
     }
 }
 
-/// How many pairs the page after one of `limit` pairs and `bytes` bytes may have: as `RangeStream` does it.
-pub(super) fn next_limit(limit: i64, bytes: usize) -> i64 {
-    let next = if bytes < limits::REQUEST_BYTES / 2 {
-        limit.saturating_mul(2)
-    } else if bytes > limits::REQUEST_BYTES * 2 {
-        limit / 2
-    } else {
-        limit
-    };
-    next.clamp(1, limits::RANGE_PART_PAIRS)
-}
-
 pub(super) fn bytes(kvs: &[KeyValue]) -> usize {
     kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum()
 }
@@ -198,7 +187,7 @@ impl Paging {
     async fn one(&mut self, limit: i64) -> Result<Option<Page>, Error> {
         let Some(range) = self.rest.next(limit) else { return Ok(None) };
         let found = self.remote.get(range, Consistency::Linearizable).await?.value;
-        self.one_by_one = Some(next_limit(limit, bytes(&found.kvs)));
+        self.one_by_one = Some(mvcc::next_part_pairs(limit, bytes(&found.kvs)));
         Ok(self.rest.take(found.kvs, found.more))
     }
 

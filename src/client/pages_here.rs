@@ -3,11 +3,11 @@
 use futures::StreamExt as _;
 
 use super::Embedded;
-use super::pages::{Page, Pages, Rest, bytes, next_limit};
+use super::pages::{Page, Pages, Rest, bytes};
 use crate::error::Error;
 use crate::limits;
-use crate::mvcc::check;
 use crate::mvcc::command::Range;
+use crate::mvcc::{self, check};
 
 /// Pages of a store in this process, which is waited for if it starts.
 pub(super) fn here(client: Embedded, range: Range) -> Pages {
@@ -42,7 +42,7 @@ impl Reading {
         if self.rest.look().is_some() {
             self.rest.pin(revision);
         }
-        self.limit = next_limit(self.limit, bytes(&part.kvs));
+        self.limit = mvcc::next_part_pairs(self.limit, bytes(&part.kvs));
         Ok(self.rest.take(part.kvs, part.more))
     }
 }

@@ -75,7 +75,7 @@ pub use hash::{HashPlan, KvHash};
 pub use history::{History, HistoryError};
 pub use interests::Interests;
 pub use load::{LoadError, Reason};
-pub use range::RangePlan;
+pub use range::{RangePlan, next_part_pairs};
 pub use record::Damage;
 pub use revision::Revision;
 pub use state::{Changes, State};

@@ -17,6 +17,7 @@ use super::index::Span;
 use super::read::Reader;
 use super::versions::{Found, Versions};
 use super::{KeyValue, Revision, State};
+use crate::limits;
 
 /// A read that was planned at one revision. It stays valid while the state changes; only compaction can take records away
 /// that it still has to read.
@@ -279,4 +280,37 @@ fn passes(range: &Range, found: &Found) -> bool {
     let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     within(found.modified.main, range.min_mod_revision, range.max_mod_revision)
         && within(found.create, range.min_create_revision, range.max_create_revision)
+}
+
+/// How many pairs the next part of a range may have, after one of `pairs` pairs that had `bytes` bytes: twice as many, half of them, or as
+/// many, as in etcd.
+pub fn next_part_pairs(pairs: i64, bytes: usize) -> i64 {
+    let next = if bytes < limits::REQUEST_BYTES / 2 {
+        pairs.saturating_mul(2)
+    } else if bytes > limits::REQUEST_BYTES * 2 {
+        pairs / 2
+    } else {
+        pairs
+    };
+    next.clamp(1, limits::RANGE_PART_PAIRS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_and_shrink_towards_the_size_of_a_request() {
+        let mib = 1 << 20;
+        for (limit, size, expected) in [
+            (10, 100, 20),
+            (10, mib, 10),
+            (10, 4 * mib, 5),
+            (1, 9 * mib, 1),
+            (limits::RANGE_PART_PAIRS, 1, limits::RANGE_PART_PAIRS),
+            (i64::MAX, 1, limits::RANGE_PART_PAIRS),
+        ] {
+            assert_eq!(next_part_pairs(limit, size), expected, "{limit} {size}");
+        }
+    }
 }
