@@ -13,7 +13,7 @@ use crate::identity::NodeId;
 /// One client's command, with who sent it. Permission is checked again when it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Name of the user that sent it; empty while authentication is off.
+    /// Name of the user that sent it; empty while authentication is off, and of what members do by themselves.
     pub user: String,
     /// Revision of the auth store that the sender's token was made at; 0 while authentication is off.
     pub auth_revision: u64,
@@ -22,7 +22,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of nobody in particular, as all are while authentication is off.
+    /// A request of nobody in particular, as all are while authentication is off. While it is on, only what members do by themselves is
+    /// taken from nobody.
     pub fn anonymous(command: Command) -> Self {
         Self { user: String::new(), auth_revision: 0, command }
     }
