@@ -1,7 +1,7 @@
 //! The pods that can exist, by name. Values only.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::identity::{Ordinal, PodFacts};
 
@@ -56,8 +56,11 @@ impl Peer {
         Ok(Self { ordinal, fqdn: host.to_owned(), port })
     }
 
-    /// The IP address, if the peer is known by one.
+    /// The IP address, if the peer is known by one. This machine's own name for itself needs no name server.
     pub fn ip(&self) -> Option<IpAddr> {
+        if self.fqdn == "localhost" {
+            return Some(Ipv4Addr::LOCALHOST.into());
+        }
         self.fqdn.parse().ok()
     }
 }
@@ -197,6 +200,8 @@ mod tests {
         let six = Peer::parse(0, "[::1]:2380").unwrap();
         assert_eq!(six.ip(), Some("::1".parse().unwrap()));
         assert_eq!(six.to_string(), "[::1]:2380");
+        let here = Peer::parse(0, "localhost:2380").unwrap();
+        assert_eq!((here.ip(), here.to_string()), ("127.0.0.1".parse().ok(), "localhost:2380".to_owned()));
         for wrong in
             ["", "host", "host:", "host:0", "host:65536", ":1", "[::1:1", "[host]:1", "a/b:1", "::1:1"]
         {
