@@ -85,7 +85,7 @@ impl Machine {
     }
 
     /// The number of installs, if none runs.
-    fn readable(&self) -> Result<u64, Error> {
+    pub(super) fn readable(&self) -> Result<u64, Error> {
         let installs = self.installs.load(Ordering::Acquire);
         if installs % 2 == 1 {
             return Err(Error::NotServing("a snapshot is being installed".into()));
