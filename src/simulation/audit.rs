@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::disaster;
 use super::history::Action;
 use super::shared::{Phase, Shared};
-use super::workload::{Caller, is_compacted};
+use super::workload::Caller;
 use crate::playground::controller::PodManagement;
 
 /// Pause between two attempts.
@@ -199,13 +199,7 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
         .max();
     for revision in asked.unwrap_or(1)..=newest {
         shared.waiting_for.replace(format!("revision {revision} from member {member}"));
-        // The leader may compact by itself; then what is gone is not asked for again.
-        let may_be_gone = shared.plan.tuning.maintenance.auto_compaction.is_some();
-        let inspect = async || match caller.inspect(member, revision).await {
-            Ok(state) => Some(Some(state)),
-            Err(error) => (may_be_gone && is_compacted(&error)).then_some(None),
-        };
-        let Some(state) = again(inspect).await else { continue };
+        let state = again(async || caller.inspect(member, revision).await.ok()).await;
         let before = shared.states.borrow_mut().insert(revision, state.clone());
         if before.as_ref().is_some_and(|before| *before != state) {
             shared.complain(format!("revision {revision} was {before:?}, and is {state:?} now"));

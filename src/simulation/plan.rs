@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::{EngineBack, Fault, Part, Volume};
 use super::world::Dice;
-use crate::config::{AutoCompaction, Maintenance, Tuning};
+use crate::config::{Maintenance, Tuning};
 use crate::env::simulated::mix;
 use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
@@ -182,8 +182,8 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
     }
 }
 
-/// In some seeds the volumes are watched, the leader compacts by itself, and stores are compared. In the others full disks are met, not
-/// avoided.
+/// In some seeds the volumes are watched, and stores are compared. In the others full disks are met, not avoided. Nobody compacts but the
+/// archivist: what is forgotten, somebody asked to forget.
 fn maintenance(dice: &Dice) -> Maintenance {
     if !dice.chance(25) {
         return Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() };
@@ -191,7 +191,6 @@ fn maintenance(dice: &Dice) -> Maintenance {
     let seconds = |dice: &Dice| Duration::from_millis(dice.within(1_000, 5_000));
     Maintenance {
         disk_reserve_bytes: dice.within(1, 64) << 10,
-        auto_compaction: dice.chance(50).then(|| AutoCompaction::Periodic(seconds(dice))),
         corrupt_check_at_start: dice.chance(50),
         corrupt_check_interval: dice.chance(50).then(|| seconds(dice)),
         ..Maintenance::default()

@@ -299,7 +299,7 @@ pub(super) async fn tenants(shared: &Shared, place: &Pod) {
     shared.calling.set(shared.calling.get().saturating_sub(1));
 }
 
-pub(super) fn is_compacted(error: &Error) -> bool {
+fn is_compacted(error: &Error) -> bool {
     error.to_string().contains("compacted")
 }
 

@@ -264,7 +264,7 @@ fn fragmented(directory: &Path) -> SledEngine {
         }
     }
     for round in 0..4_u32 {
-        for number in (0..1_000_u32).filter(|number| number % 50 != 0) {
+        for number in (0..1_000_u32).filter(|number| !number.is_multiple_of(50)) {
             let key = [&round.to_be_bytes()[..], &number.to_be_bytes()].concat();
             commit(&engine, &[], &[&key]);
         }
@@ -313,10 +313,10 @@ fn what_is_written_and_read_during_a_defragmentation_is_there() {
             for prefix in [&b"\0\0\0\0"[..], b"\0\0\0\x02", b"\xff"] {
                 let key = [prefix, b"new", &count.to_be_bytes()].concat();
                 commit(&*writing, &[(&key, b"new")], &[]);
-                if count % 3 == 0 {
+                if count.is_multiple_of(3) {
                     commit(&*writing, &[], &[&key]);
                 }
-                assert_eq!(writing.get(&key).unwrap().is_some(), count % 3 != 0);
+                assert_eq!(writing.get(&key).unwrap().is_some(), !count.is_multiple_of(3));
             }
             count += 1;
         }
@@ -328,7 +328,7 @@ fn what_is_written_and_read_during_a_defragmentation_is_there() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let count = writer.join().unwrap();
     let found = scan(&*engine, b"", b"");
-    let kept = (0..count).filter(|count| count % 3 != 0).count();
+    let kept = (0..count).filter(|count| !count.is_multiple_of(3)).count();
     assert_eq!(found.len(), 80 + 3 * kept);
     engine.close().unwrap();
     assert!(matches!(engine.defragment(), Err(EngineError::Closed)));
