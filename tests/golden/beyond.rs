@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Request;
 use serde_json::{Value, json};
@@ -226,4 +227,34 @@ async fn a_connection_serves_one_call_after_the_other() {
     assert_eq!((status, kind.as_str()), (200, "application/json"));
     assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 1, "{rest}");
     assert_eq!(rest.matches("\"revision\":\"1\"").count(), 2, "{rest}");
+}
+
+/// One whose client has left, whether it was told anything yet or not.
+#[tokio::test]
+async fn a_watcher_whose_client_leaves_is_forgotten() {
+    let Server::Real(node) = Server::real().await else { panic!("a node was asked for") };
+    let (address, streams) = (node.addresses().client, &node.metrics().watch_streams);
+    for version in BOTH {
+        let request =
+            Request::post("/v3/watch").body(web::whole(r#"{"create_request":{"key":"YQ=="}}"#)).unwrap();
+        let mut told = web::send(address, version, request).await;
+        assert_eq!(result(&mut told).await, json!({"created": true}));
+        // Nothing was asked, so there is no answer that could begin.
+        let request = Request::post("/v3/watch").body(web::whole("")).unwrap();
+        let silent = tokio::spawn(web::send(address, version, request));
+        eventually("both are there", || streams.get() == 2).await;
+        drop(told);
+        silent.abort();
+        eventually("both are gone", || streams.get() == 0).await;
+    }
+    node.shutdown().await;
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+        looks.tick().await;
+    }
 }

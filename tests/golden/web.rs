@@ -28,12 +28,15 @@ pub struct Answer {
     pub headers: HeaderMap,
     body: Incoming,
     buffer: BytesMut,
-    connection: tokio::task::JoinHandle<()>,
+    _connection: Connection,
 }
 
-impl Drop for Answer {
+/// Ends with whoever has it.
+struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.connection.abort();
+        self.0.abort();
     }
 }
 
@@ -60,19 +63,25 @@ pub async fn send(address: SocketAddr, version: Version, mut request: Request<Bo
         Version::Http1 => {
             request.headers_mut().insert("host", "x".parse().unwrap());
             let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-            let connection = tokio::spawn(async move { drop(connection.await) });
+            let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
             (sender.send_request(request).await.unwrap(), connection)
         }
         Version::Http2 => {
             *request.uri_mut() = format!("http://x{path}").parse().unwrap();
             let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
             let (mut sender, connection) = handshake.await.unwrap();
-            let connection = tokio::spawn(async move { drop(connection.await) });
+            let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
             (sender.send_request(request).await.unwrap(), connection)
         }
     };
     let (head, body) = response.into_parts();
-    Answer { status: head.status.as_u16(), headers: head.headers, body, buffer: BytesMut::new(), connection }
+    Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body,
+        buffer: BytesMut::new(),
+        _connection: connection,
+    }
 }
 
 /// POSTs JSON over HTTP/1.

@@ -3,6 +3,8 @@
 //! It knows messages from their descriptors alone, and calls from [`methods::call`], which gRPC's calls go through too: a method
 //! that is served there needs one line in `routes` to be reached from here. It may not know what any method does.
 //!
+//! Streams are lines of an answer that goes on; etcd's other way to have them, a websocket, is not served.
+//!
 //! * `routes`: which path is which method
 //! * `read`: JSON into messages
 //! * `write`: messages into JSON
