@@ -220,3 +220,55 @@ pub(super) fn unchanged(api: &Shared, identity: &Identity) -> Result<(), Failure
         Err(texts::AUTH_OLD_REVISION.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_call_says_who_calls_by_a_token_or_by_a_certificate() {
+        let of = |headers: &[(&'static str, &'static str)], name: Option<&str>| {
+            let mut map = HeaderMap::new();
+            for (header, value) in headers {
+                map.insert(*header, HeaderValue::from_static(value));
+            }
+            let mut extensions = Extensions::new();
+            if let Some(name) = name {
+                extensions.insert(CommonName(name.into()));
+            }
+            let Caller { token, common_name } = Caller::of(&map, &extensions);
+            (token, common_name)
+        };
+        let token = |text: &str| (Some(text.to_owned()), None);
+        assert_eq!(of(&[], None), (None, None));
+        assert_eq!(of(&[("token", "a.1")], None), token("a.1"));
+        assert_eq!(of(&[("token", "Bearer a.1")], None), token("a.1"));
+        assert_eq!(of(&[("authorization", "Bearer a.1")], None), token("a.1"));
+        assert_eq!(of(&[("authorization", "bearer a.1")], None), token("bearer a.1"));
+        // As in etcd, what its own clients send comes first.
+        assert_eq!(of(&[("authorization", "b.2"), ("token", "a.1")], None), token("a.1"));
+        assert_eq!(of(&[], Some("alice")), (None, Some("alice".into())));
+        assert_eq!(of(&[("token", "a.1")], Some("alice")), (Some("a.1".into()), Some("alice".into())));
+        // The certificate is the gateway's.
+        assert_eq!(of(&[("grpcgateway-accept", "*/*")], Some("gateway")), (None, None));
+    }
+
+    #[test]
+    fn nothing_that_changes_the_cluster_or_its_users_is_left_to_all() {
+        for method in [
+            Unary::AuthEnable,
+            Unary::AuthDisable,
+            Unary::UserAdd,
+            Unary::RoleGrantPermission,
+            Unary::MemberRemove,
+            Unary::MoveLeader,
+            Unary::Compact,
+            Unary::Resize,
+        ] {
+            assert_eq!(rule(method), Rule::Root, "{method:?}");
+        }
+        assert_eq!(rule(Unary::Authenticate), Rule::Nobody);
+    }
+}
