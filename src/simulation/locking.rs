@@ -37,7 +37,7 @@ enum Held {
     /// By the client.
     Own(Lock),
     /// Through the lock service of a member, which is still to be asked with this connection.
-    Service { key: Bytes, token: i64, lease: KeptLease, connection: Connection },
+    Service { key: Bytes, token: i64, lease: KeptLease, connection: Box<Connection> },
 }
 
 impl Held {
@@ -139,7 +139,12 @@ impl Locker {
         let found = self.remote.get(range, Consistency::Linearizable).await?.value.kvs.into_iter().next();
         // It may be lost already.
         let held = found.filter(|_| !lease.is_lost());
-        Ok(held.map(|kv| Held::Service { key, token: kv.create_revision, lease, connection }))
+        Ok(held.map(|kv| Held::Service {
+            key,
+            token: kv.create_revision,
+            lease,
+            connection: Box::new(connection),
+        }))
     }
 
     async fn hold(&self, lock: &str, held: Held) {
