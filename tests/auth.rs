@@ -16,6 +16,8 @@ mod access;
 mod clients;
 #[path = "auth/durable.rs"]
 mod durable;
+#[path = "auth/locks.rs"]
+mod locks;
 #[path = "auth/tokens.rs"]
 mod tokens;
 #[path = "auth/watching.rs"]

@@ -169,7 +169,11 @@ async fn json(address: SocketAddr, path: &str, method: &MethodDescriptor, text: 
     let answered = async {
         let mut answer = web::post(address, path, text).await;
         assert!(answer.status == 200 || answer.header("content-type") == "application/json", "{label}");
-        if method.is_server_streaming() {
+        if answer.status != 200 {
+            // A line of a stream, or what is wrong with the request.
+            let body = answer.json().await;
+            failed(&label, body.get("error").unwrap_or(&body));
+        } else if method.is_server_streaming() {
             while let Some(line) = answer.line().await {
                 let line: Value =
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{label}: {error}: {line}"));
@@ -178,10 +182,7 @@ async fn json(address: SocketAddr, path: &str, method: &MethodDescriptor, text: 
                 }
             }
         } else {
-            let body = answer.json().await;
-            if answer.status != 200 {
-                failed(&label, &body);
-            }
+            answer.json().await;
         }
     };
     let limit = if may_wait(method) { PATIENCE } else { ANSWER };
