@@ -48,7 +48,10 @@ impl Server {
 
     async fn real() -> Self {
         let auth = AuthConfig { bcrypt_cost: limits::BCRYPT_COST_MIN, ..AuthConfig::default() };
-        let node = Node::start(Config { auth, ..Config::in_memory("golden") }).await.unwrap();
+        // Nobody listens there, because the member is alone; it is told to those who ask for it.
+        let listen_peer = SocketAddr::from(([127, 0, 0, 1], 32_001));
+        let config = Config { auth, listen_peer, ..Config::in_memory("golden") };
+        let node = Node::start(config).await.unwrap();
         node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
         Self::Real(Box::new(node))
     }

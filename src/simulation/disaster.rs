@@ -99,7 +99,7 @@ fn ask(shared: &Shared, advice: &Advice) {
         other => return shared.complain(format!("{advice:?}, and the disk of that pod is {other:?}")),
     };
     let gone = advice.gone.iter().cloned().collect();
-    let request = Request::Recover(Recovery { cluster: advice.cluster, node, gone });
+    let request = Request::Recover(Recovery { cluster: advice.cluster, node, gone, everyone: false });
     let path = std::path::Path::new(DATA).join(REQUEST_FILE);
     if let Err(error) = replace_file(&pod.files, &path, &request.encode()) {
         shared.complain(format!("{advice:?}: the request cannot be written: {error}"));
