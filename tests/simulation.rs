@@ -111,7 +111,7 @@ const FOUND: [(Bug, u64, &str); 41] = [
     (Bug::WatchSkipOldest, 0, "WATCH: "),
     (Bug::WatchProgressTooEarly, 0, "was told that it has all up to"),
     (Bug::PromiseUnconfirmed, 40, "EARLY"),
-    (Bug::ExpireOfDeposedLeader, 3, "EARLY"),
+    (Bug::ExpireOfDeposedLeader, 7, "EARLY"),
     (Bug::ShortLeases, 7, "EARLY"),
     (Bug::RevokeLeavesKey, 0, "is lost"),
     (Bug::NeverExpire, 0, "LATE"),
