@@ -213,6 +213,7 @@ async fn compact(kube: Kube, stop: Arc<AtomicBool>) -> i64 {
             compacted = last;
         }
         (version, last) = (version + 1, now.unwrap());
+        // How often it compacts is its load.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
     }
     // What it saw last, so that something is compacted in any case.

@@ -121,7 +121,7 @@ impl Caller {
     /// # Errors
     /// The token is none.
     pub(super) async fn identity(&self, api: &Shared) -> Result<Identity, Failure> {
-        let Some(access) = api.store.access().filter(|access| access.is_enabled()) else {
+        let Some(access) = enabled(api) else {
             return Ok(Identity::NOBODY);
         };
         // Before the token is looked at: what changes meanwhile makes the identity an old one.
@@ -138,6 +138,11 @@ impl Caller {
         };
         Ok(identity)
     }
+}
+
+/// What is known of tokens, while authentication is enabled.
+fn enabled(api: &Shared) -> Option<&AccessState> {
+    api.store.access().filter(|access| access.is_enabled())
 }
 
 /// Whose a simple token is. It names the log entry that made it, which this member may not have applied yet.
@@ -159,7 +164,7 @@ pub(super) async fn admit(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Caller, Failure> {
-    if !api.store.access().is_some_and(AccessState::is_enabled) {
+    if enabled(api).is_none() {
         // Enabled meanwhile, it is nobody who calls, and is refused.
         return Ok(Caller::default());
     }
@@ -185,6 +190,10 @@ pub(super) async fn check(
     caller: &Caller,
     may: impl Fn(&State, By<'_>) -> Result<(), Refusal>,
 ) -> Result<Identity, Failure> {
+    if enabled(api).is_none() {
+        // Enabled meanwhile, it is nobody who calls, and is refused when it is applied, or before it is told.
+        return Ok(Identity::NOBODY);
+    }
     let identity = caller.identity(api).await?;
     let Err(refusal) = check_here(api, &identity, &may) else { return Ok(identity) };
     if refusal == Refusal::UserEmpty || api.store.barrier().await.is_err() {
@@ -201,7 +210,7 @@ pub(super) fn check_here(
     identity: &Identity,
     may: impl Fn(&State, By<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    if !api.store.access().is_some_and(AccessState::is_enabled) {
+    if enabled(api).is_none() {
         return Ok(());
     }
     // Whoever cannot be looked at may not.
@@ -212,7 +221,7 @@ pub(super) fn check_here(
 
 /// Whether what was read may still be told: nothing has changed about users since `identity` was checked.
 pub(super) fn unchanged(api: &Shared, identity: &Identity) -> Result<(), Failure> {
-    let Some(access) = api.store.access().filter(|access| access.is_enabled()) else { return Ok(()) };
+    let Some(access) = enabled(api) else { return Ok(()) };
     // Nobody was asked when nobody in particular read; or nothing was read, which needs nobody.
     if identity.revision == 0 || access.revision() == identity.revision {
         Ok(())

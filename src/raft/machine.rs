@@ -86,6 +86,28 @@ fn unreadable(error: &storage::engine::EngineError) -> HistoryError {
     HistoryError(error.to_string())
 }
 
+impl EngineHistory {
+    /// Hands out the history up to a revision, in the order of the keys, then the small state as it was there.
+    fn visit(
+        &self,
+        revision: i64,
+        small: &[(Bytes, Bytes)],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), MachineError> {
+        let (start, end) = layout::history_span(revision);
+        let mut result = Ok(());
+        self.0.scan(&start, &end, &mut |key, value| {
+            result = visit(&key, &value);
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        for (key, value) in small {
+            visit(key, value)?;
+        }
+        Ok(())
+    }
+}
+
 impl History for EngineHistory {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, HistoryError> {
         self.0.get(key).map_err(|error| unreadable(&error))
@@ -435,17 +457,7 @@ pub struct Pin {
 impl Pin {
     /// Hands out every item of the state, in the order of the keys: history, then the small state.
     pub fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
-        let (start, end) = layout::history_span(self.revision);
-        let mut result = Ok(());
-        self.machine.history.0.scan(&start, &end, &mut |key, value| {
-            result = visit(&key, &value);
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        result?;
-        for (key, value) in &self.small {
-            visit(key, value)?;
-        }
-        Ok(())
+        self.machine.history.visit(self.revision, &self.small, visit)
     }
 }
 

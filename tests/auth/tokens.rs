@@ -53,6 +53,7 @@ async fn a_token_is_void_when_its_user_changes_and_when_it_is_not_used() {
     }
     let idle = calls.user("alice").await;
     let deadline = Instant::now() + PATIENCE;
+    // The time itself is what is tested.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert!(Instant::now() < deadline);
     assert_eq!(said(&idle.range("r", "", true).await), Said::NoToken, "nobody used it for a second");

@@ -52,6 +52,7 @@ impl Running {
                 break status;
             }
             assert!(begin.elapsed() < PATIENCE, "it does not end");
+            // Between two looks; a process is waited for without an end only.
             std::thread::sleep(Duration::from_millis(5));
         };
         let mut errors = String::new();

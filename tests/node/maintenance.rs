@@ -23,6 +23,7 @@ async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> 
             return found;
         }
         assert!(Instant::now() < deadline, "{what} in time");
+        // Between two looks; nothing tells.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

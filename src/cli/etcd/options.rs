@@ -153,7 +153,8 @@ impl Options {
             initial_corrupt_check: read.gate("InitialCorruptCheck", "initial-corrupt-check"),
             corrupt_check: read.time("corrupt-check-time")?,
             tokens: read.read("auth-token", str::parse)?,
-            cors: read.read("cors", origins)?,
+            // None are all, as in etcd.
+            cors: if values.text("cors").is_empty() { Vec::new() } else { read.read("cors", origins)? },
             bcrypt_cost: u32::try_from(read.number("bcrypt-cost")?).unwrap_or(u32::MAX),
             auth_token_ttl: Duration::from_secs(read.number("auth-token-ttl")?),
             log_level: values.text("log-level").to_owned(),

@@ -1,6 +1,5 @@
 //! What maintenance needs of the applied state: alarms at a glance, all of it as it is at one moment, how long commits take.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,9 +11,9 @@ use super::{
     read_membership,
 };
 use crate::error::Error;
+use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
 use crate::mvcc::command::{Command, Refusal};
-use crate::mvcc::{State, layout};
 use crate::raft::codec;
 use crate::storage;
 
@@ -142,16 +141,7 @@ impl Whole {
     /// # Errors
     /// What `visit` returns; [`MachineError::Torn`] if a snapshot was installed meanwhile.
     pub(crate) fn visit(&self, visit: &mut Visit<'_>) -> Result<(), MachineError> {
-        let (start, end) = layout::history_span(self.revision);
-        let mut result = Ok(());
-        self.machine.history.0.scan(&start, &end, &mut |key, value| {
-            result = visit(&key, &value);
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        result?;
-        for (key, value) in &self.small {
-            visit(key, value)?;
-        }
+        self.machine.history.visit(self.revision, &self.small, visit)?;
         if self.machine.installs.load(Ordering::Acquire) == self.installs {
             Ok(())
         } else {
