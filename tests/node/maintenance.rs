@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use setstone::client::{Alarm, AlarmKind, Client, Compact, Consistency, Kv, Options, Put, Range, Remote};
 use setstone::config::{AutoCompaction, Data, Maintenance, Tuning};
+use setstone::env::Files as _;
 use setstone::env::simulated_files::SimulatedFiles;
 use setstone::identity::NodeId;
 use setstone::mvcc::command::Refusal;
@@ -92,9 +93,10 @@ async fn alarms_hold_on_every_member_and_outlive_restarts() {
     cluster.shutdown().await;
 }
 
-/// Writes until it is refused.
-async fn fill(store: &impl Client, prefix: &str, bytes: usize) -> Error {
+/// Writes until it is refused. `pause`: what each write waits for.
+async fn fill(store: &impl Client, prefix: &str, bytes: usize, pause: impl AsyncFn()) -> Error {
     for number in 0.. {
+        pause().await;
         match Client::put(store, put(&format!("{prefix}{number}"), bytes)).await {
             Ok(_) => assert!(number < 1_000, "it is never refused"),
             Err(error) => return error,
@@ -111,7 +113,7 @@ async fn over_the_quota_the_alarm_stays_until_space_was_made_and_somebody_disarm
         let tuning = tuned(Maintenance { quota_bytes: quota, ..Maintenance::default() });
         let node = Node::start(Config { data, tuning, ..Config::in_memory("alone") }).await.unwrap();
         let store = node.client();
-        let refused = fill(&store, "k", MIB / 2).await;
+        let refused = fill(&store, "k", MIB / 2, async || ()).await;
         assert!(no_space(&refused), "{refused:?}");
         let id = store.status().await.unwrap().header.member;
         let alarm = Alarm { kind: AlarmKind::NoSpace, member: id };
@@ -151,7 +153,12 @@ async fn before_the_volume_is_full_writes_are_refused_and_they_go_on_by_themselv
     for round in 0..2 {
         // Some of it can still be written.
         files.set_free(64 << 20);
-        let refused = fill(&store, &format!("k{round}-"), MIB).await;
+        // The watch is taken to be faster than the disk: here nothing would slow the writes down.
+        let seen = async || {
+            let free = || files.space(Path::new("/")).unwrap().free as i64;
+            until("a look", async || (node.metrics().disk_free_bytes.get() <= free()).then_some(())).await;
+        };
+        let refused = fill(&store, &format!("k{round}-"), MIB, seen).await;
         assert!(no_space(&refused), "{refused:?}");
         let id = store.status().await.unwrap().header.member;
         let full = Alarm { kind: AlarmKind::NoSpace, member: id };
