@@ -4,6 +4,8 @@
 //! `node` and cloned into every part; a clone shares its numbers. Incrementing costs one atomic operation: labelled
 //! metrics on a hot path are resolved once, at the start.
 
+mod refused;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use refused::ClosedLabels;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -192,6 +196,8 @@ pub struct Metrics {
     pub client_connections_accepted: Counter,
     /// `setstone_client_connections_refused_total`: connections closed at once because too many were open.
     pub client_connections_refused: Counter,
+    /// `setstone_refused_connections_total`: connections closed before anything was asked, by port and reason.
+    refused_connections: Family<ClosedLabels, Counter>,
     /// `setstone_answers_refused_total`: requests refused because their connection has too many unread answers.
     pub answers_refused: Counter,
 }
@@ -362,6 +368,11 @@ impl Metrics {
             client_connections_refused: r.counter(
                 "setstone_client_connections_refused",
                 "Connections closed because too many were open",
+            ),
+            refused_connections: r.add(
+                "setstone_refused_connections",
+                "Connections closed before anything was asked, by port and reason",
+                Family::default(),
             ),
             answers_refused: r
                 .counter("setstone_answers_refused", "Requests refused because answers are not being read"),

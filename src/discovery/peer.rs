@@ -1,9 +1,12 @@
 //! The pods that can exist, by name. Values only.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crate::identity::{Ordinal, PodFacts};
+use crate::transport::tls::Certificate;
 
 /// Where a peer service is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,6 +175,62 @@ impl Directory {
             Self::Fixed { .. } => peer.to_string(),
             Self::Members { .. } => format!("{MEMBER}{}", peer.ordinal),
         }
+    }
+}
+
+/// For which pods a peer may speak that has connected. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Speaker {
+    /// For all: nobody has to show who they are, or the certificate is one for all.
+    #[default]
+    Anyone,
+    /// For those whose names are in its certificate.
+    Pods(Arc<BTreeSet<Ordinal>>),
+}
+
+impl Speaker {
+    /// Whoever sent a request: the peer port puts it into the extensions of each.
+    pub fn of(extensions: &http::Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// Whether it may speak for the pod of this ordinal.
+    pub fn may_be(&self, ordinal: Ordinal) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Pods(pods) => pods.contains(&ordinal),
+        }
+    }
+}
+
+impl Directory {
+    /// For which pods whoever has this certificate may speak, where the names of pods are known beforehand. A name with an asterisk for its
+    /// first label stands for every pod.
+    ///
+    /// # Errors
+    /// None of its names is that of a pod that can exist. Also of members that may move, whose names are not known here.
+    pub fn speaker(&self, certificate: &Certificate) -> Result<Speaker, String> {
+        let stranger = || {
+            let names = certificate.names().join(", ");
+            let name = certificate.common_name();
+            format!("the certificate of {name:?}, for {names:?}, is that of no member")
+        };
+        let pods: BTreeSet<Ordinal> = match self {
+            Self::Pods(facts) => {
+                let all = format!("*.{}", facts.service_fqdn());
+                let names = certificate.names();
+                if names.iter().any(|name| name.eq_ignore_ascii_case(&all)) {
+                    return Ok(Speaker::Anyone);
+                }
+                names.iter().filter_map(|name| Some(self.find(&name.to_ascii_lowercase())?.ordinal)).collect()
+            }
+            Self::Fixed { peers, .. } => {
+                let named = peers.iter().filter(|peer| certificate.is_for(&peer.fqdn));
+                named.map(|peer| peer.ordinal).collect()
+            }
+            Self::Members { .. } => BTreeSet::new(),
+        };
+        if pods.is_empty() { Err(stranger()) } else { Ok(Speaker::Pods(Arc::new(pods))) }
     }
 }
 

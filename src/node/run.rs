@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tokio::sync::watch;
-use tokio_stream::StreamExt as _;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -14,9 +15,10 @@ use tonic::transport::server::Connected;
 
 use super::dial::{DialNobody, DialPods};
 use super::disk::{self, LocalDisk};
+use super::tls::Peers;
 use super::watched;
 use crate::config::Tuning;
-use crate::discovery::PeerChannels;
+use crate::discovery::{AddressBook, PeerChannels, Speaker};
 use crate::duties;
 use crate::env::{Listener, Random, Stream};
 use crate::error::Error;
@@ -133,6 +135,8 @@ impl Runner {
 /// on talking to a member that has stopped.
 struct PeerStream {
     stream: Box<dyn Stream>,
+    /// For whom it may speak.
+    speaker: Speaker,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The connection counts as a task of the node.
     _task: TaskTrackerToken,
@@ -149,8 +153,11 @@ impl PeerStream {
 }
 
 impl Connected for PeerStream {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Speaker;
+
+    fn connect_info(&self) -> Speaker {
+        self.speaker.clone()
+    }
 }
 
 impl tokio::io::AsyncRead for PeerStream {
@@ -181,15 +188,11 @@ impl tokio::io::AsyncWrite for PeerStream {
     }
 }
 
-/// Serves the peer port until `cancel`.
-pub(super) async fn serve_peers(
+/// The connections that are let in, each with whom it may speak for.
+fn admitted(
     listener: Box<dyn Listener>,
-    service: Service,
-    membership: MembershipServer<MembershipService>,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
-) {
-    let closed = cancel.clone();
+    tls: Option<(Peers, Arc<AddressBook>)>,
+) -> BoxStream<'static, (Box<dyn Stream>, Speaker)> {
     let accepted = futures::stream::unfold(listener, |listener| async move {
         let connection = listener.accept().await;
         if connection.is_err() {
@@ -199,10 +202,31 @@ pub(super) async fn serve_peers(
         Some((connection, listener))
     });
     // A connection that broke while it was accepted ends nothing.
-    let streams = accepted.filter_map(move |connection| {
-        let (stream, _) = connection.ok()?;
+    let accepted = accepted.filter_map(|connection| std::future::ready(connection.ok()));
+    let Some((peers, book)) = tls else {
+        return accepted.map(|(stream, _)| (stream, Speaker::Anyone)).boxed();
+    };
+    let handshakes = accepted.map(move |(stream, from)| {
+        let (peers, book) = (peers.clone(), Arc::clone(&book));
+        async move { peers.admit(stream, from, &book).await }
+    });
+    handshakes.buffer_unordered(limits::TLS_HANDSHAKES).filter_map(std::future::ready).boxed()
+}
+
+/// Serves the peer port until `cancel`, over TLS if it is given.
+pub(super) async fn serve_peers(
+    listener: Box<dyn Listener>,
+    tls: Option<(Peers, Arc<AddressBook>)>,
+    service: Service,
+    membership: MembershipServer<MembershipService>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    let closed = cancel.clone();
+    let admitted = admitted(listener, tls);
+    let streams = admitted.map(move |(stream, speaker)| {
         let closed = Box::pin(closed.clone().cancelled_owned());
-        Some(Ok::<_, std::io::Error>(PeerStream { stream, closed, _task: tasks.token() }))
+        Ok::<_, std::io::Error>(PeerStream { stream, speaker, closed, _task: tasks.token() })
     });
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))

@@ -22,7 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Refusals;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
+use super::tls::{Acceptor, Certificate, Refusal};
 use crate::env::{Listener, Stream};
 use crate::limits;
 
@@ -33,6 +35,10 @@ pub struct Port {
     pub name: &'static str,
     /// Connections that may be open; more are closed at once.
     pub connections: usize,
+    /// How TLS is spoken with everybody; `None`: with nobody.
+    pub tls: Option<Acceptor>,
+    /// What is refused after it was accepted.
+    pub refusals: Refusals,
     /// Time that requests in flight have to finish once the port stops.
     pub drain: Duration,
     /// Open connections.
@@ -64,6 +70,8 @@ where
 struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
+    tls: Option<Acceptor>,
+    refusals: Refusals,
     /// No new requests.
     stopping: CancellationToken,
     /// Close what is still open.
@@ -71,10 +79,11 @@ struct Shared {
 }
 
 /// Serves `listener` until `stopping`: then accepts no more, tells the connections to finish (GOAWAY), gives the requests
-/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection.
+/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection, over which somebody may have shown
+/// a certificate.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(SocketAddr) -> S + Send + Sync + 'static,
+    O: Fn(SocketAddr, Option<Certificate>) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -85,12 +94,15 @@ where
     let shared = Arc::new(Shared {
         http1: http1_settings(),
         http2: http2_settings(&tasks),
+        tls: port.tls.clone(),
+        refusals: port.refusals.clone(),
         stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
     // Whoever drops this future drops its connections too.
     let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
     let slots = Arc::new(Semaphore::new(port.connections));
+    let open = Arc::new(open);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -102,7 +114,11 @@ where
                 Ok(slot) => {
                     port.accepted.inc();
                     let open_now = OpenConnection::new(&port.open, slot);
-                    tasks.spawn(connection(stream, open(from), Arc::clone(&shared), open_now));
+                    let (open, shared) = (Arc::clone(&open), Arc::clone(&shared));
+                    tasks.spawn(async move {
+                        let service = |certificate| open(from, certificate);
+                        connection(stream, from, service, shared, open_now).await;
+                    });
                 }
                 Err(_) => {
                     port.refused.inc();
@@ -171,9 +187,14 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One connection from its first byte to its end.
-async fn connection<S>(stream: Box<dyn Stream>, service: S, shared: Arc<Shared>, _open: OpenConnection)
-where
+/// One connection from its first byte to its end. `open` makes its service.
+async fn connection<S>(
+    stream: Box<dyn Stream>,
+    from: SocketAddr,
+    open: impl FnOnce(Option<Certificate>) -> S,
+    shared: Arc<Shared>,
+    _open: OpenConnection,
+) where
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -183,13 +204,38 @@ where
     let first = tokio::select! {
         biased;
         () = shared.stopping.cancelled() => return,
-        first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)) => first,
+        first = shared.first(stream, from) => first,
     };
-    let Ok(Ok((protocol, stream))) = first else { return };
+    let Some((protocol, stream, certificate)) = first else { return };
+    let service = open(certificate);
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,
         Protocol::Http1 => Box::pin(speak_http1(stream, service, &shared)).await,
+        Protocol::Tls => {
+            let detail = &"this port speaks no TLS, or TLS within TLS was tried";
+            shared.refusals.refuse(Refusal::TlsOnPlainPort, from, detail);
+        }
+    }
+}
+
+impl Shared {
+    /// What a new connection speaks, and what was shown on it; `None` if it is closed.
+    async fn first(
+        &self,
+        stream: Box<dyn Stream>,
+        from: SocketAddr,
+    ) -> Option<(Protocol, Rewound, Option<Certificate>)> {
+        let (stream, certificate) = match &self.tls {
+            Some(tls) => {
+                let secured = Box::pin(tls.accept(stream, from)).await?;
+                (secured.stream, secured.certificate)
+            }
+            None => (stream, None),
+        };
+        let first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)).await;
+        let (protocol, stream) = first.ok()?.ok()?;
+        Some((protocol, stream, certificate))
     }
 }
 
