@@ -50,6 +50,8 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the handshake of TLS with a peer.
 pub const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for which a peer that speaks for another is still answered, so that it hears why, before its connection is closed.
+pub const PEER_HANG_UP: Duration = Duration::from_secs(1);
 /// Keep-alive of peer connections, interval and answer: a dead peer is noticed within the sum.
 pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 /// Time for one question between members that is not consensus (describe, prepare).

@@ -130,7 +130,7 @@ impl AddressBook {
     }
 
     /// Whether a certificate is that of a member that may move: it is for the host where one is known to be, or for the address that the
-    /// connection comes from, by number or by a name that leads there; the last two are etcd's rule.
+    /// connection comes from, by number or by a name that leads there; the last two are etcd's rule. The caller sets the deadline.
     pub async fn is_member(&self, certificate: &Certificate, from: IpAddr) -> bool {
         let known = match &self.directory {
             Directory::Fixed { peers, .. } | Directory::Members { peers, .. } => peers.clone(),
@@ -142,7 +142,9 @@ impl AddressBook {
         {
             return true;
         }
-        for name in certificate.names().iter().take(limits::TLS_NAMES_LOOKED_UP) {
+        let names = certificate.names();
+        let names = names.iter().filter(|name| !name.starts_with('*'));
+        for name in names.take(limits::TLS_NAMES_LOOKED_UP) {
             if name == "localhost" && from.is_loopback() {
                 return true;
             }

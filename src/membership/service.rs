@@ -89,7 +89,7 @@ impl MembershipService {
     fn hello(&self, speaker: &Speaker, request: &peer::DescribeRequest) {
         let Some(book) = &self.book else { return };
         let Some(sender) = book.directory().find(&request.sender) else { return };
-        if sender.ordinal == self.own.ordinal || !speaker.may_be(sender.ordinal) {
+        if sender.ordinal == self.own.ordinal || !speaker.speaks_for(sender.ordinal) {
             return;
         }
         if let Ok(address) = request.sender_address.parse() {
@@ -163,7 +163,7 @@ impl MembershipService {
 /// Whether a request about this ordinal is from its pod.
 fn speaks_for(speaker: &Speaker, ordinal: u32) -> Result<(), Status> {
     match Ordinal::try_from(ordinal) {
-        Ok(ordinal) if !speaker.may_be(ordinal) => {
+        Ok(ordinal) if !speaker.speaks_for(ordinal) => {
             Err(Status::permission_denied(format!("the certificate is not that of ordinal {ordinal}'s pod")))
         }
         _ => Ok(()),

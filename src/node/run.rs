@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -138,17 +139,25 @@ struct PeerStream {
     /// For whom it may speak.
     speaker: Speaker,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends when it spoke for another; `None` if it may speak for all.
+    hung_up: Option<BoxFuture<'static, ()>>,
+    /// It was hung up on.
+    is_over: bool,
     /// The connection counts as a task of the node.
     _task: TaskTrackerToken,
 }
 
 impl PeerStream {
-    /// The stream, unless the port is closed.
+    /// The stream, unless the port is closed or it was hung up on.
     fn open(&mut self, cx: &mut Context<'_>) -> std::io::Result<Pin<&mut dyn Stream>> {
-        match self.closed.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(std::io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(Pin::new(&mut *self.stream)),
+        if self.hung_up.as_mut().is_some_and(|hung_up| hung_up.as_mut().poll(cx).is_ready()) {
+            self.is_over = true;
+            self.hung_up = None;
         }
+        if self.is_over || self.closed.as_mut().poll(cx).is_ready() {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(Pin::new(&mut *self.stream))
     }
 }
 
@@ -226,7 +235,15 @@ pub(super) async fn serve_peers(
     let admitted = admitted(listener, tls);
     let streams = admitted.map(move |(stream, speaker)| {
         let closed = Box::pin(closed.clone().cancelled_owned());
-        Ok::<_, std::io::Error>(PeerStream { stream, speaker, closed, _task: tasks.token() })
+        let hung_up = speaker.hung_up();
+        Ok::<_, std::io::Error>(PeerStream {
+            stream,
+            speaker,
+            closed,
+            hung_up,
+            is_over: false,
+            _task: tasks.token(),
+        })
     });
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::ClientTls;
 use crate::config::{Cluster, Config};
-use crate::discovery::{AddressBook, Directory, Speaker};
+use crate::discovery::{AddressBook, Speaker};
 use crate::env::real_files::RealFiles;
 use crate::env::{Env, Stream};
 use crate::error::Error;
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::transport::Refusals;
 use crate::transport::tls::{Acceptor, Connector, Material};
@@ -97,13 +99,13 @@ impl Secure {
 /// For whom a certificate is that this node makes itself.
 fn hosts(config: &Config, listens: SocketAddr) -> Vec<String> {
     let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !listens.ip().is_unspecified() {
-        hosts.push(listens.ip().to_string());
+    let own = listens.ip().to_string();
+    if !listens.ip().is_unspecified() && !hosts.contains(&own) {
+        hosts.push(own);
     }
     if let Cluster::StatefulSet { pod, .. } = &config.cluster {
         hosts.push(pod.fqdn());
     }
-    hosts.dedup();
     hosts
 }
 
@@ -119,12 +121,14 @@ impl Peers {
         let speaker = match (self.names, &secured.certificate) {
             (Names::Any, _) => Ok(Speaker::Anyone),
             (Names::Members, None) => Err("no certificate was shown".to_owned()),
-            (Names::Members, Some(certificate)) => match book.directory() {
-                Directory::Members { .. } if book.is_member(certificate, from.ip()).await => {
-                    Ok(Speaker::Anyone)
+            (Names::Members, Some(certificate)) if book.directory().follows_members() => {
+                let asked = timeout(limits::TLS_HANDSHAKE_TIMEOUT, book.is_member(certificate, from.ip()));
+                match asked.await {
+                    Ok(true) => Ok(Speaker::Anyone),
+                    Ok(false) | Err(_) => book.directory().speaker(certificate),
                 }
-                directory => directory.speaker(certificate),
-            },
+            }
+            (Names::Members, Some(certificate)) => book.directory().speaker(certificate),
         };
         match speaker {
             Ok(speaker) => Some((secured.stream, speaker)),

@@ -62,7 +62,7 @@ impl Service {
     fn admit(&self, speaker: &Speaker, envelope: Option<&Envelope>) -> Result<&Consensus, Status> {
         let consensus = self.consensus()?;
         let from = NodeId(envelope.map_or(0, |envelope| envelope.from));
-        if !speaker.may_be(from.ordinal()) {
+        if !speaker.speaks_for(from.ordinal()) {
             return Err(Status::permission_denied(format!("the certificate is not that of {from}'s pod")));
         }
         consensus.admit(envelope).map_err(|why| wire::refusal(&why, consensus.id()))?;

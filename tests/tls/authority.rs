@@ -93,7 +93,7 @@ impl Authority {
         let params = CertificateRevocationListParams {
             this_update: days_from_now!(-1),
             next_update: days_from_now!(1),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use setstone::client::{Access, Client, ClientTls, Connector, Credentials, Kv, Permission, Remote};
+use setstone::client::{Access, ClientTls, Connector, Credentials, Kv, Permission, Remote};
 use setstone::config::AuthConfig;
 use setstone::{Config, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use setstone::client::{Client, ClientTls, Connector, Kv, Options, Remote};
+use setstone::client::{self, ClientTls, Connector, Kv, Options, Remote};
 
 use super::authority::{Authority, Shelf, Wanted, text};
 use super::world::{options, until};
@@ -123,7 +123,7 @@ async fn members_behind_etcds_flags_speak_tls() {
     let endpoints: Vec<String> = members.iter().map(|member| format!("https://{}", member.client)).collect();
     let client = Remote::new(&endpoints.join(","), &options(Some(tls.clone()))).unwrap();
     client.put("k", "v").await.unwrap();
-    let listed = client.members().await.unwrap().value;
+    let listed = client::Client::members(&client).await.unwrap().value;
     assert!(listed.iter().all(|member| member.peer_urls[0].starts_with("https://127.0.0.1:")), "{listed:?}");
 
     // A client's certificate opens no peer port: it is not for where a member is.
@@ -134,7 +134,7 @@ async fn members_behind_etcds_flags_speak_tls() {
 
     let leader = until("there is a leader", async || {
         for (number, connection) in client.connections().iter().enumerate() {
-            let status = connection.status().await;
+            let status = client::Client::status(connection).await;
             if status.is_ok_and(|status| status.value.leader == Some(status.header.member)) {
                 return Some(number);
             }

@@ -153,7 +153,16 @@ impl Pods {
             tasks: Arc::new(Threads),
             owner: None,
         };
-        pod.node = Some(Node::start_in(config, env).await.unwrap());
+        // One that was killed has its disk and its ports for a moment longer.
+        let node =
+            until("the pod starts", async || match Node::start_in(config.clone(), env.clone()).await {
+                Ok(node) => Some(node),
+                Err(error) => {
+                    println!("pod {ordinal}: {error}");
+                    None
+                }
+            });
+        pod.node = Some(node.await);
     }
 
     pub async fn start(&mut self, ordinal: usize) {

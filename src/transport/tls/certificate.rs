@@ -23,6 +23,14 @@ impl Certificate {
         chain?.first().map(|first| Self(first.clone().into_owned()))
     }
 
+    /// One for these hosts, which signs itself.
+    #[cfg(test)]
+    pub(crate) fn made(hosts: &[&str]) -> Self {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let params = rcgen::CertificateParams::new(hosts).unwrap();
+        Self(params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone())
+    }
+
     fn read<T>(&self, read: impl FnOnce(&EndEntityCert<'_>) -> T) -> Option<T> {
         EndEntityCert::try_from(&self.0).ok().map(|certificate| read(&certificate))
     }
@@ -72,9 +80,8 @@ mod tests {
 
     use super::*;
 
-    fn made(names: &[&str], subject: &[(DnType, DnValue)]) -> Certificate {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
+    fn of_subject(subject: &[(DnType, DnValue)]) -> Certificate {
+        let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         for (kind, text) in subject {
             params.distinguished_name.push(kind.clone(), text.clone());
@@ -87,7 +94,7 @@ mod tests {
         let utf8 = |text: &str| DnValue::Utf8String(text.into());
         let organisation = (DnType::OrganizationName, utf8("O"));
         let printable = DnValue::PrintableString("bob".try_into().unwrap());
-        let name = |subject: &[_]| made(&[], subject).common_name();
+        let name = |subject: &[_]| of_subject(subject).common_name();
         assert_eq!(name(&[organisation.clone(), (DnType::CommonName, utf8("älice"))]), "älice");
         assert_eq!(name(&[(DnType::CommonName, printable), organisation.clone()]), "bob");
         assert_eq!(name(&[organisation]), "");
@@ -97,7 +104,7 @@ mod tests {
 
     #[test]
     fn it_is_for_its_hosts_and_no_others() {
-        let certificate = made(&["s-0.p.shop.svc", "*.p.shop.svc", "10.0.0.1", "::1"], &[]);
+        let certificate = Certificate::made(&["s-0.p.shop.svc", "*.p.shop.svc", "10.0.0.1", "::1"]);
         for host in ["s-0.p.shop.svc", "S-0.P.shop.svc", "s-7.p.shop.svc", "10.0.0.1", "::1"] {
             assert!(certificate.is_for(host), "{host}");
         }

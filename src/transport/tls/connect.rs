@@ -84,7 +84,57 @@ impl Connector {
     }
 }
 
+/// How rustls tells that the server has refused the certificate, or that there was none. HTTP/2 keeps of an error only its text.
+const REFUSALS: [&str; 8] = [
+    "AccessDenied",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateRequired",
+    "CertificateRevoked",
+    "CertificateUnknown",
+    "UnknownCA",
+    "UnsupportedCertificate",
+];
+
+/// Whether an error's text is that of a connection that the server has refused for the certificate that it was shown. In TLS 1.3 that
+/// comes after the client's handshake, so that requests may have been sent already; none was looked at.
+pub fn says_certificate_is_refused(text: &str) -> bool {
+    text.split("received fatal alert: ")
+        .skip(1)
+        .any(|rest| REFUSALS.iter().any(|alert| rest.starts_with(alert)))
+}
+
 /// Whether a connection failed because somebody else answers there: its certificate is good, and for another name.
 pub fn is_name_mismatch(error: &io::Error) -> bool {
     is_for_another(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, Error};
+
+    use super::*;
+
+    #[test]
+    fn a_refused_certificate_is_told_from_other_alerts() {
+        let said = |alert| says_certificate_is_refused(&format!("broken: {}", Error::AlertReceived(alert)));
+        for alert in [
+            AlertDescription::AccessDenied,
+            AlertDescription::BadCertificate,
+            AlertDescription::CertificateExpired,
+            AlertDescription::CertificateRequired,
+            AlertDescription::CertificateRevoked,
+            AlertDescription::CertificateUnknown,
+            AlertDescription::UnknownCA,
+            AlertDescription::UnsupportedCertificate,
+        ] {
+            assert!(said(alert), "{alert:?}");
+        }
+        for alert in
+            [AlertDescription::InternalError, AlertDescription::DecryptError, AlertDescription::CloseNotify]
+        {
+            assert!(!said(alert), "{alert:?}");
+        }
+        assert!(!says_certificate_is_refused("CertificateRequired"));
+    }
 }

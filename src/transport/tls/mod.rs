@@ -31,7 +31,7 @@ mod tests;
 
 pub use accept::{Acceptor, Secured};
 pub use certificate::Certificate;
-pub use connect::{Connector, is_name_mismatch};
+pub use connect::{Connector, is_name_mismatch, says_certificate_is_refused};
 pub use material::{Material, TlsError};
 pub use protocol::{Protocol, Version};
 pub use refusal::Refusal;
