@@ -7,6 +7,7 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::*;
 use crate::cli::settings::SETTINGS;
+use crate::transport::tls::{Identity, Version};
 
 const POD: &[(&str, &str)] = &[
     ("SETSTONE_POD_NAME", "setstone-2"),
@@ -178,11 +179,37 @@ fn what_is_wrong_is_named_with_its_place_and_value() {
             &[],
             "ordinal 1 is not in the list of 1 peers, which counts from 0",
         ),
+        (
+            &["--cert-file", "c"],
+            &[],
+            "SETSTONE_KEY_FILE (or --key-file) is not set: a certificate is shown by whoever has its key",
+        ),
+        (
+            &["--trusted-ca-file", "ca"],
+            &[],
+            "SETSTONE_CERT_FILE (or --cert-file) is not set: without a certificate to show there is no TLS",
+        ),
+        (&["--client-cert-auth"], &[], "--client-cert-auth means nothing without --cert-file"),
+        (
+            &["--auto-tls", "--client-cert-auth"],
+            &[],
+            "clients are to be known by their certificates, and none are demanded of them",
+        ),
+        (
+            &["--peer-cert-file", "c", "--peer-key-file", "k"],
+            &[],
+            "TLS between members: they must show certificates, and a file says which authority's",
+        ),
+        (
+            &["--tls-min-version", "TLS1.1", "--auto-tls"],
+            &[],
+            "--tls-min-version=\"TLS1.1\": is no version of TLS that is spoken; TLS1.2 and TLS1.3 are",
+        ),
         (&["--ordinal", "65536"], &[], "--ordinal=\"65536\": is no number from 0 to 65535"),
         (
-            &["--advertise-client-url", "https://a:1"],
+            &["--advertise-client-url", "ftp://a:1"],
             &[],
-            "--advertise-client-url=\"https://a:1\": endpoint \"https://a:1\": TLS is not supported yet; use http",
+            "--advertise-client-url=\"ftp://a:1\": endpoint \"ftp://a:1\": the scheme is neither http nor https",
         ),
         (
             &[
@@ -278,6 +305,32 @@ fn byte_counts() {
     for text in ["", "KiB", "-1", "1 KiB", "1KB", "99999999999999999999", "18446744073709551615GiB"] {
         assert!(byte_count(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn tls_is_named_as_etcds() {
+    assert!(config(&[], &[]).client_tls.is_none() && config(&[], &[]).peer_tls.is_none());
+    let client = [
+        ("SETSTONE_CERT_FILE", "c"),
+        ("SETSTONE_KEY_FILE", "k"),
+        ("SETSTONE_TRUSTED_CA_FILE", "ca"),
+        ("SETSTONE_CLIENT_CERT_AUTH", "true"),
+        ("SETSTONE_CLIENT_CRL_FILE", "crl"),
+    ];
+    let secure = config(&["--tls-min-version", "TLS1.3"], &client);
+    let tls = secure.client_tls.clone().unwrap();
+    assert!(tls.demands_certificates && secure.auth.common_names && secure.peer_tls.is_none());
+    assert_eq!((tls.crl, tls.protocol.min), (Some("crl".into()), Version::Tls13));
+    assert_eq!(secure.client_urls(secure.listen_client), ["https://localhost:2379"]);
+    let advertised = config(&["--advertise-client-url", "a:1,http://b:2"], &client).advertise_client;
+    assert_eq!(advertised, ["https://a:1", "http://b:2"], "a scheme that is given is kept");
+    let peer = ["--peer-cert-file", "c", "--peer-key-file", "k", "--peer-trusted-ca-file", "ca"];
+    let tls = config(&peer, &[]).peer_tls.unwrap();
+    assert!(tls.tls.demands_certificates && !tls.any_name);
+    let auto = config(&["--auto-tls", "--peer-auto-tls"], &[]);
+    let validity = crate::limits::SELF_SIGNED_VALIDITY;
+    assert_eq!(auto.client_tls.unwrap().identity, Identity::SelfSigned { validity });
+    assert_eq!(auto.peer_tls.unwrap().tls.identity, Identity::SelfSigned { validity });
 }
 
 #[test]
