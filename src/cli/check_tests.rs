@@ -14,7 +14,7 @@ fn global() -> Global {
         timeout,
         user: None,
         password: None,
-        tls: Default::default(),
+        tls: crate::cli::tls::TlsOptions::default(),
     }
 }
 

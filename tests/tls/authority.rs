@@ -38,7 +38,7 @@ impl Default for Wanted<'_> {
     }
 }
 
-/// What can be revoked or not be valid yet, by its kind; the type of times is not of a crate that the tests name.
+// So many days from now. A macro, because the type of times is of a crate that is not named here.
 macro_rules! days_from_now {
     ($days:expr) => {{
         let days: i32 = $days;

@@ -161,6 +161,7 @@ async fn a_pod_with_another_pods_certificate_is_no_member_until_it_has_its_own()
     for number in 0..50 {
         client.put(format!("k{number}"), "v").await.unwrap();
     }
+    is_refused(pods.node(2), "peer", "not_trusted", 0).await;
     assert!(!pods.node(2).health().ready, "{:?}", pods.node(2).health());
     // The right one is taken without a restart.
     pods.certify(2, 2);
