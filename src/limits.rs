@@ -116,7 +116,7 @@ pub const PASSWORDS_WAITING: usize = 64;
 /// How often a password is checked anew because users changed meanwhile.
 pub const AUTHENTICATE_ATTEMPTS: usize = 5;
 /// Memory for the engine's cache, in bytes, unless configured.
-pub const ENGINE_CACHE_BYTES: u64 = 8 << 20;
+pub const ENGINE_CACHE_BYTES: u64 = 6 << 20;
 /// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.
 /// Twice this is the most that is kept in memory.
 pub const ENGINE_WRITE_BYTES: usize = 1 << 20;

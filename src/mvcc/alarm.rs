@@ -8,6 +8,7 @@
 //! Clients do not see the cause: to them an alarm is there or not.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::command::{Command, Outcome, Refusal};
 use super::lease::LeaseCommand;
@@ -72,6 +73,16 @@ pub struct Alarm {
     pub kind: AlarmKind,
     /// Where; 0: a client named nobody, or nobody knows.
     pub member: NodeId,
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused = match self.kind {
+            AlarmKind::NoSpace => "what makes the store grow is refused",
+            AlarmKind::Corrupt => "everything is refused",
+        };
+        write!(f, "{} of {}: {refused}", self.kind.name(), self.member)
+    }
 }
 
 /// Raises or lowers an alarm.
