@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use super::command::{Command, Outcome, Refusal};
 use super::lease::LeaseCommand;
+use crate::env::simulated::{self, Bug};
 use crate::identity::NodeId;
 use crate::limits;
 
@@ -134,7 +135,8 @@ impl Alarms {
         if of_keys && self.is_raised(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);
         }
-        (command.cost() > 0 && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
+        let grows = command.cost() > 0 && !simulated::planted(Bug::GrowWithoutSpace);
+        (grows && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
     }
 
     /// Applies a command; the answer names the alarm that it was about. What changes goes to `touched`.
