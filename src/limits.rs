@@ -158,6 +158,13 @@ pub const GATEWAY_BUFFERED_BYTES: usize = 256 << 20;
 /// Messages and elements of lists in one JSON value: far above what a transaction of [`TXN_OPERATIONS`] nested ones has, and each
 /// takes memory that three bytes of JSON can ask for.
 pub const GATEWAY_ELEMENTS: usize = 100_000;
+/// Bytes that one message on a websocket may have: the requests of streams name keys and leases, and what is larger would have to count
+/// among [`GATEWAY_BUFFERED_BYTES`].
+pub const WEBSOCKET_MESSAGE_BYTES: usize = GATEWAY_UNCOUNTED_BYTES;
+/// Bytes that are read of a websocket at once.
+pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
+/// Time that a websocket's end waits for its client to say goodbye, too.
+pub const WEBSOCKET_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections on the admin port: probes, scrapes and people.

@@ -83,7 +83,7 @@ fn plain(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Resp
 }
 
 /// As Go's `http.Error`.
-fn error(status: StatusCode, text: &str) -> Response<AnswerBody> {
+pub(super) fn error(status: StatusCode, text: &str) -> Response<AnswerBody> {
     plain(status, TEXT, format!("{text}\n"))
 }
 

@@ -13,7 +13,7 @@
 //! * `permission`: who calls, and whether the call is for them
 //! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
 //! * `leader`: calls that want a leader
-//! * `http`: health, version and metrics in plain HTTP
+//! * `http`: health, version and metrics in plain HTTP; `redirect`: paths that lead to others
 //! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
@@ -39,6 +39,7 @@ pub mod permission;
 pub mod probe;
 mod queue;
 mod range_stream;
+mod redirect;
 mod sending;
 mod snapshot;
 pub mod texts;
@@ -46,6 +47,7 @@ pub mod tokens;
 mod watch;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -70,7 +72,7 @@ use crate::membership::Operate;
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::raft::store::SharedStore;
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::{self, AnswerBody, Port, RequestBody, grpc};
+use crate::transport::{self, Afterwards, AnswerBody, Port, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -119,6 +121,7 @@ struct Connection {
     answers: Answers,
     /// Of its watchers.
     budget: Budget,
+    afterwards: Afterwards,
 }
 
 impl Api {
@@ -183,6 +186,7 @@ impl Api {
         let port = Port {
             name: "client",
             connections: limits::CLIENT_CONNECTIONS,
+            streams: self.0.requests.concurrent_streams,
             drain,
             open: metrics.client_connections.clone(),
             accepted: metrics.client_connections_accepted.clone(),
@@ -204,6 +208,7 @@ impl Api {
         let port = Port {
             name: "admin",
             connections: limits::ADMIN_CONNECTIONS,
+            streams: limits::STREAMS_PER_CONNECTION,
             drain,
             open: prometheus_client::metrics::gauge::Gauge::default(),
             accepted: prometheus_client::metrics::counter::Counter::default(),
@@ -220,10 +225,12 @@ impl Api {
         stopping: CancellationToken,
     ) {
         let api = self.clone();
-        let open = move |_from| {
+        let open = move |_from: SocketAddr, afterwards: &Afterwards| {
             let answers = Answers::new(&api.0.unread);
             let budget = Budget::of_connection();
-            let connection = Arc::new(Connection { api: api.clone(), port: kind, answers, budget });
+            let afterwards = afterwards.clone();
+            let connection =
+                Arc::new(Connection { api: api.clone(), port: kind, answers, budget, afterwards });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -241,7 +248,7 @@ impl Connection {
             methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
         } else if self.port == PortKind::Client {
             // In a box, because it is rare and would make every call's future larger.
-            Box::pin(gateway::answer(api, &self.answers, &self.budget, request)).await
+            Box::pin(gateway::answer(api, &self.answers, &self.budget, &self.afterwards, request)).await
         } else {
             Box::pin(http::answer(api, self.port, &self.answers, &request)).await
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
-use crate::config::{AuthConfig, Cluster, Config, Data, SizeFrom, Tuning};
+use crate::config::{AuthConfig, Cluster, Config, Data, RequestLimits, SizeFrom, Tuning};
 use crate::identity::PodFacts;
 use crate::limits;
 
@@ -117,7 +117,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         dns_server: texts.get("dns-server", address)?,
         auth: auth(&texts)?,
         tuning: tuning(&texts)?,
-        requests: crate::config::RequestLimits::default(),
+        requests: requests(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),
@@ -223,6 +223,13 @@ fn token_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn requests(texts: &Texts<'_>) -> Result<RequestLimits, ConfigError> {
+    let default = RequestLimits::default();
+    let concurrent_streams =
+        texts.get("max-concurrent-streams", number::<u32>)?.unwrap_or(default.concurrent_streams);
+    Ok(RequestLimits { concurrent_streams, ..default })
+}
+
 fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
     let default = Tuning::default();
     Ok(Tuning {
@@ -257,7 +264,12 @@ fn name(text: &str) -> Result<String, String> {
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| {
-        format!("is no number from 0 to {}", if size_of::<T>() == 2 { "65535" } else { "2^64-1" })
+        let most = match size_of::<T>() {
+            2 => "65535",
+            4 => "4294967295",
+            _ => "2^64-1",
+        };
+        format!("is no number from 0 to {most}")
     })
 }
 

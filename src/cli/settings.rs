@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 41] = [
+pub(super) const SETTINGS: [Setting; 42] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -70,6 +70,12 @@ pub(super) const SETTINGS: [Setting; 41] = [
         "SETSTONE_MAX_VOTERS",
         "N",
         "At most so many members vote; the others are spares (default: 5)",
+    ),
+    setting(
+        "max-concurrent-streams",
+        "SETSTONE_MAX_CONCURRENT_STREAMS",
+        "N",
+        "Requests that a client may have open on one connection (default and most: 4096)",
     ),
     setting(
         "peers",

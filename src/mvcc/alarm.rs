@@ -12,6 +12,7 @@ use std::fmt;
 
 use super::command::{Command, Outcome, Refusal};
 use super::lease::LeaseCommand;
+use crate::env::simulated::{self, Bug};
 use crate::identity::NodeId;
 use crate::limits;
 
@@ -145,7 +146,8 @@ impl Alarms {
         if of_keys && self.is_raised(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);
         }
-        (command.cost() > 0 && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
+        let grows = command.cost() > 0 && !simulated::planted(Bug::GrowWithoutSpace);
+        (grows && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
     }
 
     /// Applies a command; the answer names the alarm that it was about. What changes goes to `touched`.

@@ -10,10 +10,11 @@ use super::fault::{Fault, Volume};
 use super::kubelet::Kubelet;
 use super::plan::Rollback;
 use super::shared::{Phase, Shared};
+use super::upkeep::Treatment;
 use super::world::{Dice, Pod, STEP_MICROS};
 use super::{os_clock, volumes};
 use crate::env::Lookup;
-use crate::env::simulated::mix;
+use crate::env::simulated::{self, mix};
 use crate::env::simulated_files::SimulatedFiles;
 use crate::playground::controller::Event;
 
@@ -37,6 +38,7 @@ enum Step {
     FastPod(u16, Pairs),
     FastDisk(u16),
     Unstuck(u16),
+    Left(u16, u64),
     Room(u16),
     Names,
     Speaks,
@@ -89,6 +91,7 @@ impl<'a> Driver<'a> {
             } else if !self.healed {
                 self.heal();
             }
+            self.treat(millis);
             self.roll_back(millis);
             self.lose_majority(millis);
             self.kubelet.step(&mut self.sim);
@@ -97,7 +100,8 @@ impl<'a> Driver<'a> {
                 Ok(false) => {}
                 Err(error) => return self.shared.complain(format!("a task ended: {error}")),
             }
-            let broken = !self.shared.leases.borrow().wrong().is_empty();
+            let broken = !self.shared.leases.borrow().wrong().is_empty()
+                || !self.shared.book.borrow().wrong().is_empty();
             if broken
                 || !self.shared.invariants.borrow().wrong().is_empty()
                 || !self.shared.wrong.borrow().is_empty()
@@ -124,6 +128,9 @@ impl<'a> Driver<'a> {
             "not live: {} s after the last that was done to it the cluster still owes {waiting}",
             self.patience() / 1_000
         ));
+        if self.shared.book.borrow().is_closed() {
+            self.shared.complain("ALARM: NOSPACE is raised, and every volume has had room for long".into());
+        }
         for (ordinal, report) in self.shared.reports.borrow().iter() {
             self.shared.complain(format!("member {ordinal}: {}", report.status));
         }
@@ -177,6 +184,13 @@ impl<'a> Driver<'a> {
             Fault::FailedSync { pod, after } => self.with(pod, |pod| pod.files.fail_sync_after(after)),
             Fault::FullDisk { pod, bytes, time } => {
                 self.with(pod, |pod| pod.files.set_free(bytes));
+                self.later(now + time, Step::Room(pod));
+            }
+            Fault::Filling { pod, time } => {
+                let least = self.nearly_full();
+                for (quarter, left) in (0..).zip([least * 4, least * 2, least * 3 / 2, least]) {
+                    self.later(now + time * quarter / 6, Step::Left(pod, left));
+                }
                 self.later(now + time, Step::Room(pod));
             }
             Fault::SlowDisk { pod, latency, time } => {
@@ -355,6 +369,36 @@ impl<'a> Driver<'a> {
         self.shared.phase.set(Phase::Lost);
     }
 
+    /// Bytes that are less than what members want to be free, and enough for what the log begins next.
+    fn nearly_full(&self) -> u64 {
+        let tuning = &self.shared.plan.tuning;
+        tuning.log_segment_bytes * 2 + tuning.maintenance.disk_reserve_bytes / 2
+    }
+
+    /// Does what the audit wants to be done to pods.
+    fn treat(&mut self, now: u64) {
+        let wanted = std::mem::take(&mut *self.shared.treatments.borrow_mut());
+        for treatment in wanted {
+            self.shared.trace.add(&format!("FAULT {treatment:?}"));
+            self.owed_from = now;
+            match treatment {
+                Treatment::Fill(pod) => self.take(Step::Left(pod, self.nearly_full())),
+                Treatment::Room(pod) => self.take(Step::Room(pod)),
+                Treatment::Spoil(pod) => {
+                    simulated::spoil(Some(pod));
+                    self.shared.invariants.borrow_mut().spoil(Some(pod));
+                }
+                Treatment::Replace(pod) => {
+                    simulated::spoil(None);
+                    self.shared.invariants.borrow_mut().spoil(None);
+                    self.shared.invariants.borrow_mut().tamper(pod);
+                    self.kubelet.power_loss(&mut self.sim, pod, now + 500);
+                    volumes::replace(&self.shared, pod, Volume::Nothing, &self.dice);
+                }
+            }
+        }
+    }
+
     fn copy_volume(&mut self, ordinal: u16, now: u64) {
         if let Some(pod) = self.shared.pods.get(usize::from(ordinal)) {
             self.old_volume = Some((ordinal, now, pod.files.copy()));
@@ -412,6 +456,7 @@ impl<'a> Driver<'a> {
                 self.with(pod, |pod| pod.tasks.latency.store(STEP_MICROS, Ordering::Relaxed));
             }
             Step::Unstuck(pod) => self.with(pod, |pod| pod.tasks.stuck.store(false, Ordering::Relaxed)),
+            Step::Left(pod, bytes) => self.with(pod, |pod| pod.files.set_free(bytes)),
             Step::Room(pod) => self.with(pod, |pod| pod.files.set_free(ROOM)),
             Step::Names => self.shared.zone.fail(false),
             Step::Speaks => self.shared.zone.silence(false),

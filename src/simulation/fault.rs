@@ -78,6 +78,8 @@ pub enum Fault {
     FailedSync { pod: u16, after: u64 },
     /// There is room for this many bytes only.
     FullDisk { pod: u16, bytes: u64, time: u64 },
+    /// Others fill the volume bit by bit, until little more is left than what the log begins next.
+    Filling { pod: u16, time: u64 },
     /// A bit is flipped while the machine is down.
     BitFlip { pod: u16, part: Part },
     /// The pod stops in order, and its engine comes back otherwise than it went.
@@ -123,6 +125,7 @@ impl Fault {
             Self::StuckDisk { .. } => "stuck disk",
             Self::FailedSync { .. } => "failed fdatasync",
             Self::FullDisk { .. } => "full disk",
+            Self::Filling { .. } => "filling volume",
             Self::BitFlip { part: Part::Log, .. } => "bit flip in the log",
             Self::BitFlip { part: Part::Snapshot, .. } => "bit flip in a snapshot",
             Self::Engine { back: EngineBack::Empty, .. } => "engine back empty",

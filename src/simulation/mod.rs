@@ -12,6 +12,7 @@
 //! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `watching`, `audit`: the clients; those that watch; what is asked of every member at the end
 //! * `disaster`: the end of some: a majority of the volumes is gone, and a human has it recovered
+//! * `upkeep`: what members do about their stores by themselves, looked at at the end; `upkeep_check`: whether they may (pure)
 //! * `history`, `check`, `watch_check`: what clients and watchers saw, and whether that can be (pure)
 //! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
@@ -36,6 +37,8 @@ pub mod plan;
 mod process;
 mod shared;
 pub mod trace;
+mod upkeep;
+pub mod upkeep_check;
 mod volumes;
 pub mod watch_check;
 mod watching;
@@ -58,6 +61,7 @@ use network::Zone;
 use plan::Plan;
 use shared::{Phase, Shared, Simulation};
 use trace::Trace;
+use upkeep_check::Book;
 use watching::Observer;
 use workload::Caller;
 use world::{Now, Pod, SimulatedOwner};
@@ -113,12 +117,23 @@ fn run_here(seed: u64, options: Options) -> Report {
     let plan = Plan::of(seed);
     let invariants = Rc::new(RefCell::new(Invariants::of(if plan.follows { 1 } else { plan.size })));
     let leases = Rc::new(RefCell::new(Ledger::default()));
+    let book = Rc::new(RefCell::new(Book::default()));
     let sink = {
         let (trace, invariants) = (trace.clone(), invariants.clone());
-        let (leases, now) = (leases.clone(), now.clone());
+        let (leases, book, now) = (leases.clone(), book.clone(), now.clone());
         Box::new(move |seen: Seen| {
-            if let Seen::LeaseEnded { lease, index, revision, moved, expired } = seen {
-                leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
+            match seen {
+                Seen::LeaseEnded { lease, index, revision, moved, expired } => {
+                    leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
+                }
+                Seen::Stored { index, revision, no_space } => {
+                    book.borrow_mut().stored(index, revision, no_space, now.millis());
+                }
+                Seen::Compacts { revision, kept } => {
+                    let place = trace.add(&format!("{seen:?}"));
+                    book.borrow_mut().compacts(revision, kept, now.millis(), place);
+                }
+                _ => {}
             }
             if invariants.borrow_mut().take(seen.clone()) {
                 trace.add(&format!("{seen:x?}"));
@@ -152,6 +167,9 @@ fn run_here(seed: u64, options: Options) -> Report {
         watching: Cell::new(plan.watchers),
         holdings: RefCell::default(),
         settled: Cell::new(None),
+        book,
+        treatments: RefCell::default(),
+        missed: Cell::new(false),
         counts: RefCell::default(),
         wrong: RefCell::default(),
         waiting_for: RefCell::new("the end of the calls".into()),
@@ -180,9 +198,11 @@ fn report(seed: u64, shared: &Shared) -> Report {
     let mut wrong: Vec<String> = invariants.wrong().to_vec();
     wrong.extend(shared.wrong.borrow().iter().cloned());
     wrong.extend(shared.leases.borrow().wrong().iter().cloned());
-    if wrong.is_empty() {
+    wrong.extend(shared.book.borrow().check(&shared.operations.borrow()));
+    if wrong.is_empty() && !shared.missed.get() {
         let (states, leases) = (shared.states.borrow(), shared.leases.borrow());
-        let operations = shared.operations.borrow();
+        let mut operations = shared.operations.borrow().clone();
+        operations.extend(shared.book.borrow().compactions());
         wrong.extend(leases.check(&states));
         wrong.extend(check::check(&operations, &states, &leases.revisions()));
         wrong.extend(lock_check::check(&shared.holdings.borrow(), &states));
@@ -191,6 +211,7 @@ fn report(seed: u64, shared: &Shared) -> Report {
     let mut counts = shared.counts.borrow().clone();
     counts.extend(invariants.counts());
     counts.extend(shared.leases.borrow().counts());
+    counts.extend(shared.book.borrow().counts());
     counts.insert("watches", shared.watchings.borrow().len() as u64);
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()

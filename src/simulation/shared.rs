@@ -17,6 +17,8 @@ use super::lock_check::Holding;
 use super::network::Zone;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
+use super::upkeep::Treatment;
+use super::upkeep_check::Book;
 use super::watch_check::Watching;
 use super::world::{Now, Pod, SimulatedOwner};
 use crate::config::{Cluster, Config, Data, SizeFrom};
@@ -101,6 +103,12 @@ pub(super) struct Simulation {
     pub(super) holdings: RefCell<Vec<Holding>>,
     /// The revision of the store once nothing is written any more: watchers must reach it.
     pub(super) settled: Cell<Option<i64>>,
+    /// What members did to their stores by themselves.
+    pub(super) book: Rc<RefCell<Book>>,
+    /// What the audit wants to be done to pods.
+    pub(super) treatments: RefCell<Vec<Treatment>>,
+    /// Something was forgotten before the archivist had read it: what clients saw of it cannot be checked.
+    pub(super) missed: Cell<bool>,
     /// How often what happened.
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What else was found to be wrong.
@@ -220,6 +228,11 @@ impl Simulation {
         let returned = self.trace.add(&format!("{} #{place} {text}", operation.caller));
         operation.returned = Some(returned);
         operation.outcome = outcome;
+    }
+
+    /// Has the driver do something to a pod.
+    pub(super) fn treat(&self, treatment: Treatment) {
+        self.treatments.borrow_mut().push(treatment);
     }
 
     /// Something happened that is worth counting.

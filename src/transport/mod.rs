@@ -4,6 +4,7 @@
 //! from the rest, before any router. TLS joins here.
 //!
 //! * `server`: accepts connections, owns their tasks, stops them in order
+//! * `afterwards`: what is spoken on a connection after HTTP/1
 //! * `first_bytes`: which protocol a new connection speaks
 //! * `grpc`: one unary call: the message in, the message or the failure out
 //! * `messages`: the messages of a call that streams them
@@ -12,6 +13,7 @@
 //! * `answers`: how much a connection may leave unread
 //! * `channel`: the client side
 
+mod afterwards;
 pub mod answers;
 pub mod body;
 pub mod channel;
@@ -21,6 +23,7 @@ pub mod messages;
 pub mod request;
 pub mod server;
 
+pub use afterwards::Afterwards;
 pub use body::AnswerBody;
 pub use channel::channel;
 pub use grpc::Failure;

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Afterwards;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
 use crate::env::{Listener, Stream};
 use crate::limits;
@@ -33,6 +34,8 @@ pub struct Port {
     pub name: &'static str,
     /// Connections that may be open; more are closed at once.
     pub connections: usize,
+    /// Requests that one connection of HTTP/2 may have open; more are refused as HTTP/2 does.
+    pub streams: u32,
     /// Time that requests in flight have to finish once the port stops.
     pub drain: Duration,
     /// Open connections.
@@ -71,10 +74,11 @@ struct Shared {
 }
 
 /// Serves `listener` until `stopping`: then accepts no more, tells the connections to finish (GOAWAY), gives the requests
-/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection.
+/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection, which may leave what is to be
+/// done with it after HTTP/1.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(SocketAddr) -> S + Send + Sync + 'static,
+    O: Fn(SocketAddr, &Afterwards) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -84,7 +88,7 @@ where
     let tasks = TaskTracker::new();
     let shared = Arc::new(Shared {
         http1: http1_settings(),
-        http2: http2_settings(&tasks),
+        http2: http2_settings(&tasks, port.streams),
         stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
@@ -102,7 +106,9 @@ where
                 Ok(slot) => {
                     port.accepted.inc();
                     let open_now = OpenConnection::new(&port.open, slot);
-                    tasks.spawn(connection(stream, open(from), Arc::clone(&shared), open_now));
+                    let afterwards = Afterwards::default();
+                    let service = open(from, &afterwards);
+                    tasks.spawn(connection(stream, service, afterwards, Arc::clone(&shared), open_now));
                 }
                 Err(_) => {
                     port.refused.inc();
@@ -136,7 +142,7 @@ fn http1_settings() -> http1::Builder {
     http1
 }
 
-fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
+fn http2_settings(tasks: &TaskTracker, streams: u32) -> http2::Builder<Owned> {
     let mut http2 = http2::Builder::new(Owned(tasks.clone()));
     http2
         .timer(TokioTimer::new())
@@ -144,7 +150,7 @@ fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
         .adaptive_window(false)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(streams)
         .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
         .max_header_list_size(limits::REQUEST_HEADER_BYTES)
         .keep_alive_interval(limits::CLIENT_PING_INTERVAL)
@@ -172,8 +178,13 @@ impl Drop for OpenConnection {
 }
 
 /// One connection from its first byte to its end.
-async fn connection<S>(stream: Box<dyn Stream>, service: S, shared: Arc<Shared>, _open: OpenConnection)
-where
+async fn connection<S>(
+    stream: Box<dyn Stream>,
+    service: S,
+    afterwards: Afterwards,
+    shared: Arc<Shared>,
+    _open: OpenConnection,
+) where
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -189,7 +200,16 @@ where
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,
-        Protocol::Http1 => Box::pin(speak_http1(stream, service, &shared)).await,
+        Protocol::Http1 => {
+            Box::pin(speak_http1(stream, service, &shared)).await;
+            if let Some(next) = afterwards.take() {
+                tokio::select! {
+                    biased;
+                    () = shared.abort.cancelled() => {}
+                    () = next => {}
+                }
+            }
+        }
     }
 }
 
@@ -213,8 +233,8 @@ where
     S::ResBody: Body<Data = Bytes> + Send + 'static,
     <S::ResBody as Body>::Error: Into<BoxError>,
 {
-    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service));
-    drive(connection, shared, http1::Connection::graceful_shutdown).await;
+    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    drive(connection, shared, http1::UpgradeableConnection::graceful_shutdown).await;
 }
 
 /// Drives a connection to its end; tells it to finish when the port stops.
