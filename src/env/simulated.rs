@@ -1,9 +1,11 @@
 //! Where a simulation looks into a node, and where it plants bugs. Nothing of this is in a build without the feature
-//! `simulation`: there [`tell`], [`planted`] and [`is_running`] are empty.
+//! `simulation`: there [`tell`], [`planted`], [`is_running`] and [`stoppable`] are empty.
 //!
 //! Everything is per thread, because a simulation runs on one: several can run side by side.
 
 mod bugs;
+#[cfg(feature = "simulation")]
+pub mod stopping;
 
 pub use bugs::Bug;
 
@@ -213,6 +215,8 @@ mod on {
 
 #[cfg(feature = "simulation")]
 pub use on::{Simulating, is_running, planted, random, tell};
+#[cfg(feature = "simulation")]
+pub use stopping::stoppable;
 
 /// Nobody watches.
 #[cfg(not(feature = "simulation"))]
@@ -224,6 +228,13 @@ pub fn tell(_: impl FnOnce() -> Seen) {}
 #[inline]
 pub const fn planted(_: Bug) -> bool {
     false
+}
+
+/// No process stands still.
+#[cfg(not(feature = "simulation"))]
+#[inline]
+pub const fn stoppable<F: Future>(future: F) -> F {
+    future
 }
 
 /// Nothing is simulated.

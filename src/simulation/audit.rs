@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use super::disaster;
 use super::history::Action;
 use super::shared::{Phase, Shared};
 use super::workload::Caller;
+use super::{disaster, restoring};
 use crate::playground::controller::PodManagement;
 
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Time in which the members' marks name the last write.
-const MARKED: Duration = Duration::from_millis(2_500);
+pub(super) const MARKED: Duration = Duration::from_millis(2_500);
 /// Time in which leases end that nobody keeps alive: longer than any lives, and than an election takes.
 const LEASES_END: Duration = Duration::from_secs(20);
 /// Time in which a pod with another disk than it had finds out what it is to wait for.
@@ -56,6 +56,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     }
     shared.waiting_for.replace("watchers that have not seen everything".into());
     disaster::run(&mut caller, &shared, newest).await;
+    restoring::run(&mut caller, &shared).await;
 }
 
 /// Nobody keeps leases alive any more: all of them end.
@@ -159,7 +160,7 @@ fn gave_up(shared: &Shared, member: u16) -> bool {
 }
 
 /// All members have equal stores; returns the newest revision.
-async fn compare(caller: &mut Caller, shared: &Shared, serving: &[u16]) -> i64 {
+pub(super) async fn compare(caller: &mut Caller, shared: &Shared, serving: &[u16]) -> i64 {
     let mut newest = 0;
     for member in serving {
         shared.waiting_for.replace(format!("a linearizable read through member {member}"));

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::first_bytes::{Protocol, Rewound, protocol_of};
-use crate::env::{Listener, Stream};
+use crate::env::{Listener, Stream, simulated};
 use crate::limits;
 
 /// What a port allows.
@@ -56,7 +56,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(simulated::stoppable(future));
     }
 }
 
@@ -102,7 +102,8 @@ where
                 Ok(slot) => {
                     port.accepted.inc();
                     let open_now = OpenConnection::new(&port.open, slot);
-                    tasks.spawn(connection(stream, open(from), Arc::clone(&shared), open_now));
+                    let served = connection(stream, open(from), Arc::clone(&shared), open_now);
+                    tasks.spawn(simulated::stoppable(served));
                 }
                 Err(_) => {
                     port.refused.inc();

@@ -15,6 +15,14 @@ macro_rules! bugs {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
+            /// The first of the seeds that are looked through for it: earlier ones have no users.
+            pub const fn first_seed(self) -> u64 {
+                match self {
+                    Self::RevokeKeepsRights | Self::AskOnlyAtTheDoor | Self::ReadersWrite => 100,
+                    _ => 0,
+                }
+            }
+
             /// What is wrong with it, for people.
             pub const fn what(self) -> &'static str {
                 match self {
@@ -106,6 +114,12 @@ bugs! {
     LockAfterAnyEnd,
     /// A holder is not told that it has lost its lock.
     LockNeverLost,
+    /// A user who loses a role may go on doing what the role may.
+    RevokeKeepsRights,
+    /// Whether a user may write is asked of the member that it calls, and not when it is applied.
+    AskOnlyAtTheDoor,
+    /// Whoever may read may write.
+    ReadersWrite,
     /// A stop leaves a file open.
     LeaveFileOpen,
 }
