@@ -85,7 +85,7 @@ pub(super) fn ends(of: &Basics, lost: Vec<u16>) -> (Option<Resize>, Vec<u16>, Op
 /// The loss of a majority of the volumes while the set is scaled, and the pods whose volumes go.
 fn resized(of: &Basics) -> Option<(Resize, Vec<u16>)> {
     let dice = of.dice(0x7265_7369);
-    if of.seed < FIRST || !of.follows || !of.all_vote() || !dice.chance(50) {
+    if of.seed < FIRST || !of.follows || !of.all_vote() || !dice.chance(90) {
         return None;
     }
     let replicas = dice.within(1, u64::from(of.size - 1)) as u16;
@@ -96,10 +96,10 @@ fn resized(of: &Basics) -> Option<(Resize, Vec<u16>)> {
 /// All volumes from older copies. `ends`: the plan ends in another way already.
 fn restored(of: &Basics, ends: bool) -> Option<Restore> {
     let dice = of.dice(0x7265_7374);
-    if of.seed < FIRST || ends || !of.untouched || !dice.chance(40) {
+    if of.seed < FIRST || ends || !of.untouched || !dice.chance(60) {
         return None;
     }
-    if of.all_vote() && !of.follows && dice.chance(50) {
+    if of.all_vote() && !of.follows && dice.chance(70) {
         let mut older: Vec<u16> = (0..of.size).collect();
         for _ in 0..dice.within(1, u64::from(of.size - 1)) {
             older.remove(dice.below(older.len() as u64) as usize);
