@@ -91,7 +91,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 49] = [
+const FOUND: [(Bug, u64, &str); 52] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -141,6 +141,9 @@ const FOUND: [(Bug, u64, &str); 49] = [
     (Bug::CorruptUntold, 200, "still owes the alarm CORRUPT"),
     (Bug::CorruptMisnamed, 200, "and the alarms are"),
     (Bug::ServeCorrupt, 200, "serves a read, and the alarm is raised"),
+    (Bug::RevokeKeepsRights, 100, "REVOKED"),
+    (Bug::AskOnlyAtTheDoor, 100, "REVOKED"),
+    (Bug::ReadersWrite, 100, "FORBIDDEN"),
 ];
 
 #[test]

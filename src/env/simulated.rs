@@ -1,11 +1,13 @@
 //! Where a simulation looks into a node, and where it plants bugs. Nothing of this is in a build without the feature
-//! `simulation`: there [`tell`], [`planted`] and [`is_running`] are empty.
+//! `simulation`: there [`tell`], [`planted`], [`is_running`] and [`stoppable`] are empty.
 //!
 //! Everything is per thread, because a simulation runs on one: several can run side by side.
 
 mod bugs;
+#[cfg(feature = "simulation")]
+pub mod stopping;
 
-pub use bugs::{Bug, FIRST_UPKEEP_SEED};
+pub use bugs::{Bug, FIRST_LATER_SEED, FIRST_UPKEEP_SEED};
 
 /// The place of an entry: its term, then its index.
 pub type EntryId = (u64, u64);
@@ -241,6 +243,8 @@ mod on {
 
 #[cfg(feature = "simulation")]
 pub use on::{Simulating, is_running, is_spoiled, planted, random, spoil, tell};
+#[cfg(feature = "simulation")]
+pub use stopping::stoppable;
 
 /// Nobody watches.
 #[cfg(not(feature = "simulation"))]
@@ -252,6 +256,13 @@ pub fn tell(_: impl FnOnce() -> Seen) {}
 #[inline]
 pub const fn planted(_: Bug) -> bool {
     false
+}
+
+/// No process stands still.
+#[cfg(not(feature = "simulation"))]
+#[inline]
+pub const fn stoppable<F: Future>(future: F) -> F {
+    future
 }
 
 /// Nothing is simulated.

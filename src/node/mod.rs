@@ -44,7 +44,7 @@ use crate::api::{Api, Authenticator};
 use crate::client::Embedded;
 use crate::config::{Cluster, Config, Data, SizeFrom, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
-use crate::env::{Env, Listener};
+use crate::env::{Env, Listener, simulated};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::membership::{
@@ -207,15 +207,15 @@ impl Node {
             node.abandon().await;
             return Err(error);
         }
-        node.tasks.spawn(starter.run(node.closing.clone()));
-        node.tasks.spawn(runner.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(starter.run(node.closing.clone())));
+        node.tasks.spawn(simulated::stoppable(runner.run(node.closing.clone())));
         node.tasks.spawn(tidy(
             env.clone(),
             node.disk.clone(),
             node.health.watch_serving(),
             node.closing.clone(),
         ));
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         if rules.is_some() {
             let (publishing, closing) =
                 (membership::publish(operator, node.disk.clone(), place.own), node.closing.clone());
@@ -228,9 +228,9 @@ impl Node {
         }
         let local = node.disk.clone();
         let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         let reconciler = Reconciler { lead: leader, local, outlook, retiring, journal, seen };
-        node.tasks.spawn(reconciler.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(reconciler.run(node.closing.clone())));
         Ok(node)
     }
 
@@ -269,7 +269,7 @@ impl Node {
             let api = api.clone();
             tasks.spawn(async move { api.serve_client(listener, grace).await });
         }
-        tasks.spawn(self.health.clone().keep(closing.clone()));
+        tasks.spawn(simulated::stoppable(self.health.clone().keep(closing.clone())));
     }
 
     /// Ends what a start that failed has begun.

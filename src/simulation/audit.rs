@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::history::Action;
 use super::shared::{Phase, Shared};
 use super::workload::{Caller, is_compacted};
-use super::{disaster, upkeep};
+use super::{disaster, restoring, upkeep};
 use crate::playground::controller::PodManagement;
 
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Time in which the members' marks name the last write.
-const MARKED: Duration = Duration::from_millis(2_500);
+pub(super) const MARKED: Duration = Duration::from_millis(2_500);
 /// Time in which leases end that nobody keeps alive: longer than any lives, and than an election takes.
 const LEASES_END: Duration = Duration::from_secs(20);
 /// Time in which a pod with another disk than it had finds out what it is to wait for.
@@ -57,6 +57,7 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
     upkeep::run(&mut caller, &shared, &serving, newest).await;
     shared.waiting_for.replace("watchers that have not seen everything".into());
     disaster::run(&mut caller, &shared, newest).await;
+    restoring::run(&mut caller, &shared).await;
 }
 
 /// Nobody keeps leases alive any more: all of them end.

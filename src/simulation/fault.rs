@@ -66,6 +66,8 @@ pub enum Fault {
     Repeats { pod: u16, permille: u64, time: u64 },
     /// A process stands still: nothing reaches or leaves it, and its disk does nothing. Then everything comes at once.
     Paused { pod: u16, time: u64 },
+    /// The same, and its timers stand still too, as after SIGSTOP: those that were over meanwhile fire late, all at once.
+    Stopped { pod: u16, time: u64 },
     /// Every message takes up to this long.
     SlowNetwork { latency: u64, time: u64 },
     /// Disk and network of one pod take up to this long.
@@ -119,6 +121,7 @@ impl Fault {
             Self::Resets { .. } => "broken connections",
             Self::Repeats { .. } => "repeated messages",
             Self::Paused { .. } => "paused process",
+            Self::Stopped { .. } => "stopped process",
             Self::SlowNetwork { .. } => "slow network",
             Self::SlowPod { .. } => "slow pod",
             Self::SlowDisk { .. } => "slow disk",

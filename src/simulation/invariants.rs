@@ -94,6 +94,12 @@ impl Invariants {
         self.there.clear();
     }
 
+    /// All disks were put back to what they once were: what comes then is another history, its terms too.
+    pub fn begins_anew(&mut self) {
+        self.recovers();
+        self.leaders.clear();
+    }
+
     /// The pod is outside the desired range: its member may be removed, and its disk then is lost.
     pub fn dismiss(&mut self, ordinal: u16) {
         self.dismissed.insert(ordinal);
@@ -301,6 +307,8 @@ impl Invariants {
     }
 
     fn votes(&mut self, node: u64, voters: &[u64]) {
+        // Whoever says so is there, also if it stood still until now.
+        self.there.insert(node, self.now);
         let is_there =
             |voter: &&u64| self.there.get(voter).is_some_and(|seen| seen + THERE_MILLIS >= self.now);
         let there = voters.iter().filter(is_there).count();

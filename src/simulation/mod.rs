@@ -5,14 +5,16 @@
 //! from production are the implementations of `env`, the engine (sled is replaced by a journal, which a crash leaves as it
 //! likes), and where consensus takes its randomness from.
 //!
-//! * `plan`, `fault`: what a seed decides beforehand: cluster, knobs, faults (pure)
+//! * `plan`, `later`, `fault`: what a seed decides beforehand: cluster, knobs, faults (pure)
 //! * `world`, `network`: the implementations of `env`
-//! * `driver`: moves time, makes things fail, heals
+//! * `driver`, `calamity`: moves time, makes things fail, heals
 //! * `kubelet`, `process`: runs pods as the playground's StatefulSet controller says
 //! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `watching`, `audit`: the clients; those that watch; what is asked of every member at the end
+//! * `permissions`, `permission_check`: users that may do little; whether they could do that and nothing else
 //! * `disaster`: the end of some: a majority of the volumes is gone, and a human has it recovered
 //! * `upkeep`: what members do about their stores by themselves, looked at at the end; `upkeep_check`: whether they may (pure)
+//! * `restoring`: the end of others: all volumes are put back to older copies
 //! * `history`, `check`, `watch_check`: what clients and watchers saw, and whether that can be (pure)
 //! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
@@ -20,6 +22,7 @@
 //! * `os_clock`, `panics`: what a thread that simulates has of the operating system's clocks, and what its panics say
 
 mod audit;
+mod calamity;
 pub mod check;
 mod disaster;
 mod driver;
@@ -27,14 +30,18 @@ pub mod fault;
 pub mod history;
 pub mod invariants;
 mod kubelet;
+pub mod later;
 pub mod leases;
 pub mod lock_check;
 mod locking;
 pub mod network;
 mod os_clock;
 mod panics;
+pub mod permission_check;
+mod permissions;
 pub mod plan;
 mod process;
+mod restoring;
 mod shared;
 pub mod trace;
 mod upkeep;
@@ -153,15 +160,18 @@ fn run_here(seed: u64, options: Options) -> Report {
         leases,
         places: RefCell::default(),
         processes: RefCell::default(),
+        runtimes: RefCell::default(),
         reports: RefCell::default(),
         heard: RefCell::default(),
-        // The archivist, the tenants and those who take locks are among them.
-        calling: Cell::new(plan.clients + 2 + u16::from(plan.lockers > 0)),
+        // The archivist, the tenants, those who take locks and those who have few rights are among them.
+        calling: Cell::new(plan.clients + 2 + u16::from(plan.lockers > 0) + u16::from(plan.has_users)),
         states: RefCell::default(),
         owner: Arc::new(SimulatedOwner::new(plan.size, plan.seed)),
         must_wait: RefCell::default(),
         may_wait: RefCell::default(),
         other_clusters: RefCell::default(),
+        copied_at: Cell::new(0),
+        rounds: RefCell::default(),
         phase: Cell::new(Phase::Running),
         watchings: RefCell::default(),
         watching: Cell::new(plan.watchers),
@@ -206,6 +216,7 @@ fn report(seed: u64, shared: &Shared) -> Report {
         wrong.extend(leases.check(&states));
         wrong.extend(check::check(&operations, &states, &leases.revisions()));
         wrong.extend(lock_check::check(&shared.holdings.borrow(), &states));
+        wrong.extend(permission_check::check(&shared.rounds.borrow(), &states));
         wrong.extend(watch_check::check(&shared.watchings.borrow(), &operations, &states));
     }
     let mut counts = shared.counts.borrow().clone();
@@ -269,8 +280,9 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
                 Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
                 Some(1) => workload::tenants(&shared, &place).await,
                 Some(2) => watch(&shared, &place).await?,
-                Some(4) => locking::lockers(&shared, &place).await?,
-                Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
+                Some(3) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
+                Some(4) if shared.plan.lockers > 0 => locking::lockers(&shared, &place).await?,
+                Some(_) => permissions::users(&shared, &place).await?,
             }
             Ok(())
         });

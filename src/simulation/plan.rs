@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fault::{EngineBack, Fault, Part, Volume};
+use super::later::{self, Basics, Resize, Restore};
 use super::world::Dice;
 use crate::config::{AutoCompaction, Maintenance, Tuning};
-use crate::env::simulated::{FIRST_UPKEEP_SEED, mix};
+use crate::env::simulated::{FIRST_LATER_SEED, FIRST_UPKEEP_SEED, mix};
 use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
 
@@ -72,6 +73,12 @@ pub struct Plan {
     pub rollback: Option<Rollback>,
     /// Pods whose volumes are gone at the very end: without them there is no majority. Or none.
     pub lost: Vec<u16>,
+    /// The set is scaled while they go.
+    pub resized: Option<Resize>,
+    /// All volumes are put back to older copies at the very end.
+    pub restored: Option<Restore>,
+    /// Users are asked who they are, and some may do little.
+    pub has_users: bool,
     /// The members ask for the size of the `StatefulSet`, and membership follows it. A set that was scaled down can lose fewer
     /// disks, so nothing is done to them then.
     pub follows: bool,
@@ -117,24 +124,19 @@ impl Plan {
         let scaling = Dice::new(mix(seed) ^ 0x7363_616c);
         let follows = may_follow && scaling.chance(60);
         if follows {
-            for _ in 0..scaling.within(1, 3) {
-                let replicas = scaling.below(u64::from(size)) as u16;
-                let fault = Fault::Scale { replicas, time: scaling.within(1_000, 10_000) };
-                faults.push((scaling.within(begin, heal), fault));
-            }
-            if scaling.chance(40) {
-                let fault = Fault::NoOwner { time: scaling.within(1_000, 12_000) };
-                faults.push((scaling.within(begin, heal), fault));
-            }
-            faults.sort_by_key(|(at, _)| *at);
+            faults.extend(scalings(&scaling, size, begin, heal));
         }
         let disaster = Dice::new(mix(seed) ^ 0x6c6f_7374);
         // Sizes of which all pods vote, whoever counts them.
         let may_lose = may_follow && !follows && matches!(size, 2 | 3 | 5);
         let lost = if may_lose && disaster.chance(50) { majority(&disaster, size) } else { Vec::new() };
+        let basics = Basics { seed, size, mode, begin, heal, untouched, follows };
+        faults.extend(later::standing(&basics));
+        let (resized, lost, restored) = later::ends(&basics, lost);
         // Of its own, too.
         let upkeep = Dice::new(mix(seed) ^ 0x7570_6b65);
-        let has_upkeep = seed >= FIRST_UPKEEP_SEED && lost.is_empty() && upkeep.chance(40);
+        let ends = !lost.is_empty() || restored.is_some();
+        let has_upkeep = seed >= FIRST_UPKEEP_SEED && !ends && upkeep.chance(60);
         if has_upkeep {
             for _ in 0..upkeep.within(1, 2) {
                 let fault = Fault::Filling {
@@ -143,8 +145,8 @@ impl Plan {
                 };
                 faults.push((upkeep.within(begin, heal), fault));
             }
-            faults.sort_by_key(|(at, _)| *at);
         }
+        faults.sort_by_key(|(at, _)| *at);
         // Whose store is wrong can be told when a majority is right.
         let may_spoil = has_upkeep && untouched && !follows && matches!(size, 3 | 5);
         let spoiled = (may_spoil && upkeep.chance(70)).then(|| upkeep.below(u64::from(size)) as u16);
@@ -171,6 +173,9 @@ impl Plan {
             heal,
             rollback,
             lost,
+            resized,
+            restored,
+            has_users: later::has_users(seed),
             follows,
             upkeep: has_upkeep,
             spoiled,
@@ -178,8 +183,23 @@ impl Plan {
     }
 }
 
+/// The set is scaled and back, some times; the API server may be away meanwhile.
+fn scalings(dice: &Dice, size: u16, begin: u64, heal: u64) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    for _ in 0..dice.within(1, 3) {
+        let replicas = dice.below(u64::from(size)) as u16;
+        let fault = Fault::Scale { replicas, time: dice.within(1_000, 10_000) };
+        faults.push((dice.within(begin, heal), fault));
+    }
+    if dice.chance(40) {
+        let fault = Fault::NoOwner { time: dice.within(1_000, 12_000) };
+        faults.push((dice.within(begin, heal), fault));
+    }
+    faults
+}
+
 /// So many pods, and not all, that the others are no majority.
-fn majority(dice: &Dice, size: u16) -> Vec<u16> {
+pub(super) fn majority(dice: &Dice, size: u16) -> Vec<u16> {
     let mut pods: Vec<u16> = (0..size).collect();
     for _ in 0..dice.within(1, u64::from(size / 2)) {
         pods.remove(dice.below(pods.len() as u64) as usize);
@@ -205,14 +225,11 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
     }
 }
 
-/// Seeds below this are as they were before there was maintenance: planted bugs are looked for in them.
-const PLAIN_SEEDS: u64 = 100;
-
 /// In some seeds the volumes are watched, and stores are compared. In the others full disks are met, not avoided. Nobody compacts but the
 /// archivist: what is forgotten, somebody asked to forget.
 fn maintenance(seed: u64) -> Maintenance {
     let dice = &Dice::new(mix(seed) ^ 0x7370_6163);
-    if seed < PLAIN_SEEDS || !dice.chance(25) {
+    if seed < FIRST_LATER_SEED || !dice.chance(25) {
         return Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() };
     }
     let seconds = |dice: &Dice| Duration::from_millis(dice.within(1_000, 5_000));
@@ -348,8 +365,8 @@ mod tests {
         assert!(followed > 50, "{followed} of 1000 change their size");
         assert!(disasters > 30, "{disasters} of 1000 lose a majority of their volumes");
         assert_eq!(sizes, (1..=7).collect());
-        assert_eq!(seen.len(), 39, "{seen:?}");
+        assert_eq!(seen.len(), 40, "{seen:?}");
         assert!(upkeep > 200, "{upkeep} of 1000 have stores that are looked after");
-        assert!(spoiled > 30, "{spoiled} of 1000 have a store that is spoiled");
+        assert!(spoiled > 10, "{spoiled} of 1000 have a store that is spoiled");
     }
 }

@@ -44,7 +44,8 @@ impl Caller {
     pub(super) fn new(name: &str, shared: Shared, place: &Pod, patience: Duration) -> Self {
         let env = place.env(&shared.now, &shared.zone);
         let dice = Dice::new(env.random.next_u64());
-        let options = Options { timeout: patience, dial: Dial::Env(env), ..Options::default() };
+        let credentials = shared.credentials();
+        let options = Options { timeout: patience, dial: Dial::Env(env), credentials, ..Options::default() };
         let members = (0..shared.plan.size)
             .filter_map(|ordinal| {
                 let at = format!("{}:2379", shared.facts(ordinal).fqdn());

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Afterwards;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
-use crate::env::{Listener, Stream};
+use crate::env::{Listener, Stream, simulated};
 use crate::limits;
 
 /// What a port allows.
@@ -59,7 +59,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(simulated::stoppable(future));
     }
 }
 
@@ -108,7 +108,8 @@ where
                     let open_now = OpenConnection::new(&port.open, slot);
                     let afterwards = Afterwards::default();
                     let service = open(from, &afterwards);
-                    tasks.spawn(connection(stream, service, afterwards, Arc::clone(&shared), open_now));
+                    let served = connection(stream, service, afterwards, Arc::clone(&shared), open_now);
+                    tasks.spawn(simulated::stoppable(served));
                 }
                 Err(_) => {
                     port.refused.inc();

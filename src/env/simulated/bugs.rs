@@ -122,9 +122,18 @@ bugs! {
     CorruptMisnamed,
     /// Reads go on while the alarm CORRUPT is raised.
     ServeCorrupt,
+    /// A user who loses a role may go on doing what the role may.
+    RevokeKeepsRights,
+    /// Whether a user may write is asked of the member that it calls, and not when it is applied.
+    AskOnlyAtTheDoor,
+    /// Whoever may read may write.
+    ReadersWrite,
     /// A stop leaves a file open.
     LeaveFileOpen,
 }
+
+/// The first seed that plans what came after the first hundred: users, processes that stand still, volumes that are all put back.
+pub const FIRST_LATER_SEED: u64 = 100;
 
 /// The first seed in whose plan members look after their stores by themselves. Below, plans are what they were before there was that.
 pub const FIRST_UPKEEP_SEED: u64 = 200;
@@ -141,6 +150,7 @@ impl Bug {
             | Self::CorruptUntold
             | Self::CorruptMisnamed
             | Self::ServeCorrupt => FIRST_UPKEEP_SEED,
+            Self::RevokeKeepsRights | Self::AskOnlyAtTheDoor | Self::ReadersWrite => FIRST_LATER_SEED,
             _ => 0,
         }
     }
