@@ -12,6 +12,7 @@
 //! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
 //! * `permission`: who calls, and whether the call is for them
 //! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
+//! * `refused`: what counts as refused, and why
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP
 //! * `gateway`: the calls once more, as JSON over plain HTTP
@@ -39,6 +40,7 @@ pub mod permission;
 pub mod probe;
 mod queue;
 mod range_stream;
+mod refused;
 mod sending;
 mod snapshot;
 pub mod texts;
@@ -66,11 +68,13 @@ pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
 use crate::config::RequestLimits;
 use crate::env::Listener;
 use crate::limits;
+use crate::limits::PerAddress;
 use crate::membership::Operate;
-use crate::metrics::{MethodMetrics, Metrics};
+use crate::metrics::{MethodMetrics, Metrics, RefusedRequest};
 use crate::raft::store::SharedStore;
+use crate::transport::addresses::{Addresses, Visit};
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::{self, AnswerBody, Port, RequestBody, grpc};
+use crate::transport::{self, AnswerBody, Door, Port, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -108,6 +112,8 @@ struct Shared {
     quota_bytes: i64,
     auth: OnceLock<Authenticator>,
     requests: RequestLimits,
+    /// Who is connected to the client ports.
+    addresses: Addresses,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -116,6 +122,8 @@ struct Shared {
 struct Connection {
     api: Api,
     port: PortKind,
+    /// Whose it is.
+    visit: Visit,
     answers: Answers,
     /// Of its watchers.
     budget: Budget,
@@ -134,6 +142,7 @@ impl Api {
         stopping: CancellationToken,
     ) -> Self {
         metrics.quota_bytes.set(quota_bytes);
+        let addresses = Addresses::new(PerAddress::default(), metrics.slowed_reads.clone());
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
@@ -151,6 +160,7 @@ impl Api {
             quota_bytes,
             auth: OnceLock::new(),
             requests: RequestLimits::default(),
+            addresses,
             unread: AllAnswers::default(),
             stopping,
         }))
@@ -167,11 +177,12 @@ impl Api {
         let _ = self.0.auth.set(authenticator);
     }
 
-    /// With other limits on requests. Before anything is served.
+    /// With other limits on requests, and on what one address may do on all client ports together. Before anything is served.
     #[must_use]
-    pub fn limited(mut self, requests: RequestLimits) -> Self {
+    pub fn limited(mut self, requests: RequestLimits, per_address: PerAddress) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.0) {
             shared.requests = requests;
+            shared.addresses = Addresses::new(per_address, shared.metrics.slowed_reads.clone());
         }
         self
     }
@@ -182,11 +193,14 @@ impl Api {
         let metrics = &self.0.metrics;
         let port = Port {
             name: "client",
-            connections: limits::CLIENT_CONNECTIONS,
+            door: Door::new(
+                limits::CLIENT_CONNECTIONS,
+                self.0.addresses.clone(),
+                metrics.refused_connections("client"),
+            ),
             drain,
             open: metrics.client_connections.clone(),
             accepted: metrics.client_connections_accepted.clone(),
-            refused: metrics.client_connections_refused.clone(),
         };
         self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
         // Whoever stood in a queue takes its key away.
@@ -201,13 +215,19 @@ impl Api {
         stopping: CancellationToken,
         drain: Duration,
     ) {
+        let metrics = &self.0.metrics;
+        let connections = limits::ADMIN_CONNECTIONS_PER_ADDRESS;
+        let per_address = PerAddress { connections, ..PerAddress::default() };
         let port = Port {
             name: "admin",
-            connections: limits::ADMIN_CONNECTIONS,
+            door: Door::new(
+                limits::ADMIN_CONNECTIONS,
+                Addresses::new(per_address, metrics.slowed_reads.clone()),
+                metrics.refused_connections("admin"),
+            ),
             drain,
             open: prometheus_client::metrics::gauge::Gauge::default(),
             accepted: prometheus_client::metrics::counter::Counter::default(),
-            refused: prometheus_client::metrics::counter::Counter::default(),
         };
         self.serve(listener, port, PortKind::Admin, stopping).await;
     }
@@ -220,10 +240,10 @@ impl Api {
         stopping: CancellationToken,
     ) {
         let api = self.clone();
-        let open = move |_from| {
+        let open = move |visit| {
             let answers = Answers::new(&api.0.unread);
             let budget = Budget::of_connection();
-            let connection = Arc::new(Connection { api: api.clone(), port: kind, answers, budget });
+            let connection = Arc::new(Connection { api: api.clone(), port: kind, visit, answers, budget });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -237,6 +257,10 @@ impl Connection {
     /// Answers one request. gRPC is told apart first: it is what there is most of.
     async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
+        if !self.visit.request() {
+            api.metrics.refused(RefusedRequest::Rate);
+            return refused::too_often(&request);
+        }
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
             methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
         } else if self.port == PortKind::Client {

@@ -4,6 +4,8 @@
 //! from the rest, before any router. TLS joins here.
 //!
 //! * `server`: accepts connections, owns their tasks, stops them in order
+//! * `addresses`: what one client address may do
+//! * `door`: who may connect
 //! * `first_bytes`: which protocol a new connection speaks
 //! * `grpc`: one unary call: the message in, the message or the failure out
 //! * `messages`: the messages of a call that streams them
@@ -12,9 +14,11 @@
 //! * `answers`: how much a connection may leave unread
 //! * `channel`: the client side
 
+pub mod addresses;
 pub mod answers;
 pub mod body;
 pub mod channel;
+pub mod door;
 mod first_bytes;
 pub mod grpc;
 pub mod messages;
@@ -23,6 +27,7 @@ pub mod server;
 
 pub use body::AnswerBody;
 pub use channel::channel;
+pub use door::Door;
 pub use grpc::Failure;
 pub use request::RequestBody;
 pub use server::{Port, serve};
