@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits;
+use crate::limits::{self, PerAddress};
 
 mod auth;
 pub(crate) mod go_time;
@@ -43,6 +43,8 @@ pub struct Config {
     pub tuning: Tuning,
     /// How large requests may be.
     pub requests: RequestLimits,
+    /// What one client address may do on the client ports.
+    pub per_address: PerAddress,
     /// Where the desired number of pods comes from.
     pub size_from: SizeFrom,
     /// URL of an API server that wants no credentials, instead of the one that every pod is told of.
@@ -72,6 +74,7 @@ impl Config {
             auth: AuthConfig::default(),
             tuning: Tuning::default(),
             requests: RequestLimits::default(),
+            per_address: PerAddress::default(),
             size_from: SizeFrom::Fixed,
             api_server: None,
             max_voters: limits::MAX_VOTERS,
@@ -322,6 +325,9 @@ impl Config {
         self.tuning.validate()?;
         self.auth.validate()?;
         self.requests.validate()?;
+        if self.per_address.connections == 0 {
+            return Err("0 connections from one address; at least 1 is needed".into());
+        }
         if self.max_voters == 0 {
             return Err("0 members may vote; at least 1 is needed".into());
         }

@@ -2,6 +2,24 @@
 
 use std::time::Duration;
 
+/// What one client address may do on one port (`transport::addresses`). Rates are not bounded unless configured: behind one address there
+/// may be a thousand clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerAddress {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Requests in a second; new connections count as such. 0: any number.
+    pub requests_per_second: u64,
+    /// Bytes received in a second; more are read later. 0: any number.
+    pub bytes_per_second: u64,
+}
+
+impl Default for PerAddress {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS_PER_ADDRESS, requests_per_second: 0, bytes_per_second: 0 }
+    }
+}
+
 /// Largest request that is proposed, in bytes of its encoding: etcd's default `--max-request-bytes`.
 pub const REQUEST_BYTES: usize = 1_572_864;
 /// Largest gRPC message that is received, in bytes: etcd's [`REQUEST_BYTES`] and 512 KiB for overhead.
@@ -140,6 +158,17 @@ pub const QUEUE_LEASE_SECONDS: i64 = 60;
 
 /// Connections on the client port.
 pub const CLIENT_CONNECTIONS: usize = 65_536;
+/// Connections of one client address: a quarter of [`CLIENT_CONNECTIONS`], so that no address alone can have all of them.
+pub const CONNECTIONS_PER_ADDRESS: usize = CLIENT_CONNECTIONS / 4;
+/// Connections on the admin port of one address: half of [`ADMIN_CONNECTIONS`], so that a probe finds one.
+pub const ADMIN_CONNECTIONS_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
+/// Connections on the peer port: each of the most [`PEERS`] has a few, and those that a member lost are not closed at once.
+pub const PEER_CONNECTIONS: usize = 4_096;
+/// Connections on the peer port of one address: all members of a test may be on one machine.
+pub const PEER_CONNECTIONS_PER_ADDRESS: usize = 1_024;
+/// Time for which a client may leave everything unread that waits in the system's buffers, before the system closes the connection:
+/// above the [`CLIENT_PING_INTERVAL`] and [`CLIENT_PING_TIMEOUT`] that HTTP/2 has for this; HTTP/1 has nothing of its own.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// Concurrent requests on one HTTP/2 connection.
 pub const STREAMS_PER_CONNECTION: u32 = 4_096;
 /// HTTP/2 flow-control window of one stream, in bytes: enough for a request of the largest size in a few round trips, and

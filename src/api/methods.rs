@@ -13,7 +13,7 @@ use super::permission::Caller;
 use super::probe::Probe;
 use super::{
     Shared, alarm, auth, cluster, deadline, election, kv, leader, lease, lock, maintenance, permission,
-    range_stream, sending, snapshot, texts, watch,
+    range_stream, refused, sending, snapshot, texts, watch,
 };
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::proto::{self, client, etcdserverpb as pb, v3electionpb};
@@ -163,7 +163,10 @@ pub(super) async fn call(
             api.metrics.client_bytes_sent.inc_by(message.len() as u64);
             (grpc::success(message), Code::Ok)
         }
-        Err(failure) => (grpc::failure(&failure), failure.code),
+        Err(failure) => {
+            refused::count(api, &failure, answers.is_exhausted());
+            (grpc::failure(&failure), failure.code)
+        }
     };
     if let Some(counters) = counters {
         counters.handled(code as i32);
@@ -178,7 +181,6 @@ async fn unary(
     request: Request<RequestBody>,
 ) -> Result<Bytes, Failure> {
     if answers.is_exhausted() {
-        api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
     }
     // As in etcd; of ours, what people look at.

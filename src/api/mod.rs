@@ -12,6 +12,7 @@
 //! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
 //! * `permission`: who calls, and whether the call is for them
 //! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
+//! * `refused`: what counts as refused, and why
 //! * `leader`: calls that want a leader
 //! * `http`: health, version and metrics in plain HTTP; `redirect`: paths that lead to others
 //! * `gateway`: the calls once more, as JSON over plain HTTP
@@ -40,6 +41,7 @@ pub mod probe;
 mod queue;
 mod range_stream;
 mod redirect;
+mod refused;
 mod sending;
 mod snapshot;
 pub mod texts;
@@ -47,7 +49,6 @@ pub mod tokens;
 mod watch;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -68,11 +69,13 @@ pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
 use crate::config::RequestLimits;
 use crate::env::Listener;
 use crate::limits;
+use crate::limits::PerAddress;
 use crate::membership::Operate;
-use crate::metrics::{MethodMetrics, Metrics};
+use crate::metrics::{MethodMetrics, Metrics, RefusedRequest};
 use crate::raft::store::SharedStore;
+use crate::transport::addresses::{Addresses, Visit};
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::{self, Afterwards, AnswerBody, Port, RequestBody, grpc};
+use crate::transport::{self, Afterwards, AnswerBody, Door, Port, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -110,6 +113,8 @@ struct Shared {
     quota_bytes: i64,
     auth: OnceLock<Authenticator>,
     requests: RequestLimits,
+    /// Who is connected to the client ports.
+    addresses: Addresses,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -118,6 +123,8 @@ struct Shared {
 struct Connection {
     api: Api,
     port: PortKind,
+    /// Whose it is.
+    visit: Visit,
     answers: Answers,
     /// Of its watchers.
     budget: Budget,
@@ -137,6 +144,7 @@ impl Api {
         stopping: CancellationToken,
     ) -> Self {
         metrics.quota_bytes.set(quota_bytes);
+        let addresses = Addresses::new(PerAddress::default(), metrics.slowed_reads.clone());
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
@@ -154,6 +162,7 @@ impl Api {
             quota_bytes,
             auth: OnceLock::new(),
             requests: RequestLimits::default(),
+            addresses,
             unread: AllAnswers::default(),
             stopping,
         }))
@@ -170,11 +179,12 @@ impl Api {
         let _ = self.0.auth.set(authenticator);
     }
 
-    /// With other limits on requests. Before anything is served.
+    /// With other limits on requests, and on what one address may do on all client ports together. Before anything is served.
     #[must_use]
-    pub fn limited(mut self, requests: RequestLimits) -> Self {
+    pub fn limited(mut self, requests: RequestLimits, per_address: PerAddress) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.0) {
             shared.requests = requests;
+            shared.addresses = Addresses::new(per_address, shared.metrics.slowed_reads.clone());
         }
         self
     }
@@ -185,12 +195,15 @@ impl Api {
         let metrics = &self.0.metrics;
         let port = Port {
             name: "client",
-            connections: limits::CLIENT_CONNECTIONS,
+            door: Door::new(
+                limits::CLIENT_CONNECTIONS,
+                self.0.addresses.clone(),
+                metrics.refused_connections("client"),
+            ),
             streams: self.0.requests.concurrent_streams,
             drain,
             open: metrics.client_connections.clone(),
             accepted: metrics.client_connections_accepted.clone(),
-            refused: metrics.client_connections_refused.clone(),
         };
         self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
         // Whoever stood in a queue takes its key away.
@@ -205,14 +218,20 @@ impl Api {
         stopping: CancellationToken,
         drain: Duration,
     ) {
+        let metrics = &self.0.metrics;
+        let connections = limits::ADMIN_CONNECTIONS_PER_ADDRESS;
+        let per_address = PerAddress { connections, ..PerAddress::default() };
         let port = Port {
             name: "admin",
-            connections: limits::ADMIN_CONNECTIONS,
+            door: Door::new(
+                limits::ADMIN_CONNECTIONS,
+                Addresses::new(per_address, metrics.slowed_reads.clone()),
+                metrics.refused_connections("admin"),
+            ),
             streams: limits::STREAMS_PER_CONNECTION,
             drain,
             open: prometheus_client::metrics::gauge::Gauge::default(),
             accepted: prometheus_client::metrics::counter::Counter::default(),
-            refused: prometheus_client::metrics::counter::Counter::default(),
         };
         self.serve(listener, port, PortKind::Admin, stopping).await;
     }
@@ -225,12 +244,12 @@ impl Api {
         stopping: CancellationToken,
     ) {
         let api = self.clone();
-        let open = move |_from: SocketAddr, afterwards: &Afterwards| {
+        let open = move |visit, afterwards: &Afterwards| {
             let answers = Answers::new(&api.0.unread);
             let budget = Budget::of_connection();
             let afterwards = afterwards.clone();
             let connection =
-                Arc::new(Connection { api: api.clone(), port: kind, answers, budget, afterwards });
+                Arc::new(Connection { api: api.clone(), port: kind, visit, answers, budget, afterwards });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -244,6 +263,10 @@ impl Connection {
     /// Answers one request. gRPC is told apart first: it is what there is most of.
     async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
+        if !self.visit.request() {
+            api.metrics.refused(RefusedRequest::Rate);
+            return refused::too_often(&request);
+        }
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
             methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
         } else if self.port == PortKind::Client {

@@ -9,7 +9,7 @@ use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
 use crate::config::{AuthConfig, Cluster, Config, Data, RequestLimits, SizeFrom, Tuning};
 use crate::identity::PodFacts;
-use crate::limits;
+use crate::limits::{self, PerAddress};
 
 #[path = "config_maintenance.rs"]
 mod maintenance;
@@ -118,6 +118,7 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         auth: auth(&texts)?,
         tuning: tuning(&texts)?,
         requests: requests(&texts)?,
+        per_address: per_address(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),
@@ -212,6 +213,19 @@ fn auth(texts: &Texts<'_>) -> Result<AuthConfig, ConfigError> {
         tokens: texts.get("auth-token", str::parse)?.unwrap_or(default.tokens),
         token_ttl: texts.get("auth-token-ttl", token_ttl)?.unwrap_or(default.token_ttl),
         bcrypt_cost: texts.get("bcrypt-cost", number::<u32>)?.unwrap_or(default.bcrypt_cost),
+    })
+}
+
+fn per_address(texts: &Texts<'_>) -> Result<PerAddress, ConfigError> {
+    let default = PerAddress::default();
+    Ok(PerAddress {
+        connections: texts
+            .get("max-connections-per-address", number::<u32>)?
+            .map_or(default.connections, |count| count as usize),
+        requests_per_second: texts
+            .get("max-requests-per-address", number::<u64>)?
+            .unwrap_or(default.requests_per_second),
+        bytes_per_second: texts.get("max-bytes-per-address", byte_count)?.unwrap_or(default.bytes_per_second),
     })
 }
 

@@ -252,13 +252,15 @@ impl Node {
             self.config.tuning.maintenance.quota(),
             self.refusing.clone(),
         )
-        .limited(self.config.requests);
+        .limited(self.config.requests, self.config.per_address);
         api.allow_origins(&self.config.cors);
         api.bind_authenticator(authenticator);
         let (tasks, closing) = (&self.tasks, &self.closing);
+        let door = run::peer_door(&self.metrics);
         for listener in ports.peer {
-            let (service, membership) = (service.clone(), membership.clone());
-            tasks.spawn(run::serve_peers(listener, service, membership, tasks.clone(), closing.clone()));
+            let (door, service, membership) = (door.clone(), service.clone(), membership.clone());
+            let (tasks, closing) = (tasks.clone(), closing.clone());
+            self.tasks.spawn(run::serve_peers(listener, door, service, membership, tasks, closing));
         }
         for listener in ports.admin {
             let (api, closing) = (api.clone(), closing.clone());

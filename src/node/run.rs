@@ -20,12 +20,14 @@ use crate::discovery::PeerChannels;
 use crate::duties;
 use crate::env::{Listener, Random, Stream};
 use crate::error::Error;
-use crate::limits;
+use crate::limits::{self, PerAddress};
 use crate::membership::{Action, MembershipService, Prepared, StartState, Step};
 use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::boots::Boots;
 use crate::raft::{Consensus, Dial, Gate, Parts, Service};
+use crate::transport::Door;
+use crate::transport::addresses::Addresses;
 use crate::watch::Hub;
 
 /// The task that starts consensus.
@@ -181,9 +183,17 @@ impl tokio::io::AsyncWrite for PeerStream {
     }
 }
 
+/// Who may connect to the peer ports.
+pub(super) fn peer_door(metrics: &Metrics) -> Door {
+    let each = PerAddress { connections: limits::PEER_CONNECTIONS_PER_ADDRESS, ..PerAddress::default() };
+    let addresses = Addresses::new(each, metrics.slowed_reads.clone());
+    Door::new(limits::PEER_CONNECTIONS, addresses, metrics.refused_connections("peer"))
+}
+
 /// Serves the peer port until `cancel`.
 pub(super) async fn serve_peers(
     listener: Box<dyn Listener>,
+    door: Door,
     service: Service,
     membership: MembershipServer<MembershipService>,
     tasks: TaskTracker,
@@ -200,7 +210,8 @@ pub(super) async fn serve_peers(
     });
     // A connection that broke while it was accepted ends nothing.
     let streams = accepted.filter_map(move |connection| {
-        let (stream, _) = connection.ok()?;
+        let (stream, from) = connection.ok()?;
+        let stream = door.admit_http2(stream, from.ip())?;
         let closed = Box::pin(closed.clone().cancelled_owned());
         Some(Ok::<_, std::io::Error>(PeerStream { stream, closed, _task: tasks.token() }))
     });

@@ -5,6 +5,8 @@
 //!
 //! * `server`: accepts connections, owns their tasks, stops them in order
 //! * `afterwards`: what is spoken on a connection after HTTP/1
+//! * `addresses`: what one client address may do
+//! * `door`: who may connect
 //! * `first_bytes`: which protocol a new connection speaks
 //! * `grpc`: one unary call: the message in, the message or the failure out
 //! * `messages`: the messages of a call that streams them
@@ -13,10 +15,12 @@
 //! * `answers`: how much a connection may leave unread
 //! * `channel`: the client side
 
+pub mod addresses;
 mod afterwards;
 pub mod answers;
 pub mod body;
 pub mod channel;
+pub mod door;
 mod first_bytes;
 pub mod grpc;
 pub mod messages;
@@ -26,6 +30,7 @@ pub mod server;
 pub use afterwards::Afterwards;
 pub use body::AnswerBody;
 pub use channel::channel;
+pub use door::Door;
 pub use grpc::Failure;
 pub use request::RequestBody;
 pub use server::{Port, serve};

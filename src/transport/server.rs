@@ -1,10 +1,8 @@
 //! A port: accepts connections, owns their tasks, stops them in order.
 //!
-//! Invariants: no task outlives [`serve`]; no more than [`Port::connections`] are open; a connection that says nothing, or
-//! stops in the middle of something, is closed within a deadline.
+//! Invariants: no task outlives [`serve`]; no more connections are open than [`Port::door`] lets in; a connection that says nothing, or stops in the middle of something, is closed within a deadline.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +16,13 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Afterwards;
+use super::addresses::Visit;
+use super::door::Door;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
 use crate::env::{Listener, Stream, simulated};
 use crate::limits;
@@ -32,8 +32,8 @@ use crate::limits;
 pub struct Port {
     /// Name for the log.
     pub name: &'static str,
-    /// Connections that may be open; more are closed at once.
-    pub connections: usize,
+    /// Who may connect; others are closed at once.
+    pub door: Door,
     /// Requests that one connection of HTTP/2 may have open; more are refused as HTTP/2 does.
     pub streams: u32,
     /// Time that requests in flight have to finish once the port stops.
@@ -42,8 +42,6 @@ pub struct Port {
     pub open: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections closed at once.
-    pub refused: Counter,
 }
 
 /// Errors of any kind, as hyper takes them.
@@ -67,6 +65,7 @@ where
 struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
+    door: Door,
     /// No new requests.
     stopping: CancellationToken,
     /// Close what is still open.
@@ -78,7 +77,7 @@ struct Shared {
 /// done with it after HTTP/1.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(SocketAddr, &Afterwards) -> S + Send + Sync + 'static,
+    O: Fn(Visit, &Afterwards) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -89,12 +88,12 @@ where
     let shared = Arc::new(Shared {
         http1: http1_settings(),
         http2: http2_settings(&tasks, port.streams),
+        door: port.door.clone(),
         stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
     // Whoever drops this future drops its connections too.
     let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
-    let slots = Arc::new(Semaphore::new(port.connections));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -102,19 +101,16 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, from)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    port.accepted.inc();
-                    let open_now = OpenConnection::new(&port.open, slot);
-                    let afterwards = Afterwards::default();
-                    let service = open(from, &afterwards);
-                    let served = connection(stream, service, afterwards, Arc::clone(&shared), open_now);
-                    tasks.spawn(simulated::stoppable(served));
-                }
-                Err(_) => {
-                    port.refused.inc();
-                }
-            },
+            Ok((stream, from)) => {
+                let Some((slot, visit)) = port.door.admit(from.ip()) else { continue };
+                port.accepted.inc();
+                let open_now = OpenConnection::new(&port.open, slot);
+                let stream = visit.metered(stream);
+                let afterwards = Afterwards::default();
+                let service = open(visit, &afterwards);
+                let served = connection(stream, service, afterwards, Arc::clone(&shared), open_now);
+                tasks.spawn(simulated::stoppable(served));
+            }
             Err(error) => {
                 tracing::warn!(port = port.name, %error, "a connection could not be accepted");
                 tokio::time::sleep(limits::ACCEPT_BACKOFF).await;
@@ -197,7 +193,14 @@ async fn connection<S>(
         () = shared.stopping.cancelled() => return,
         first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)) => first,
     };
-    let Ok(Ok((protocol, stream))) = first else { return };
+    let (protocol, stream) = match first {
+        Ok(Ok(told)) => told,
+        Ok(Err(_)) => return,
+        Err(_) => {
+            shared.door.was_silent();
+            return;
+        }
+    };
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,

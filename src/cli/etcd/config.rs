@@ -38,6 +38,7 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         dns_server: None,
         tuning: tuning(options),
         requests: requests(options),
+        per_address: limits::PerAddress::default(),
         size_from: SizeFrom::Fixed,
         api_server: None,
         max_voters: limits::PEERS,
