@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::{self, PerAddress};
+use crate::transport::tls::Tls;
 
 mod auth;
 pub(crate) mod go_time;
 
 pub use auth::{AuthConfig, Jwt, Tokens};
 mod initial;
+mod tls;
 
 pub use initial::InitialCluster;
+pub use tls::PeerTls;
 
 /// Everything that a node needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
+    /// TLS of the ports for clients; `None`: they speak none.
+    pub client_tls: Option<Tls>,
+    /// TLS of the ports for peers, and of connections to them; `None`: they speak none. The same on all members.
+    pub peer_tls: Option<PeerTls>,
     /// Where else it listens.
     pub also_listen: AlsoListen,
     /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
@@ -67,6 +74,8 @@ impl Config {
             listen_client: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_admin: None,
+            client_tls: None,
+            peer_tls: None,
             also_listen: AlsoListen::default(),
             advertise_client: Vec::new(),
             cors: Vec::new(),
@@ -313,7 +322,8 @@ impl Config {
             Cluster::Fixed { .. } | Cluster::Single | Cluster::Initial(_) => None,
         };
         let place = host.map_or_else(|| reachable(bound), |host| format!("{host}:{}", bound.port()));
-        vec![format!("http://{place}")]
+        let scheme = if self.client_tls.is_some() { "https" } else { "http" };
+        vec![format!("{scheme}://{place}")]
     }
 
     /// Says what does not go together, if anything. Every way to a node passes here.
@@ -324,6 +334,7 @@ impl Config {
         self.cluster.validate()?;
         self.tuning.validate()?;
         self.auth.validate()?;
+        tls::validate(self.client_tls.as_ref(), self.peer_tls.as_ref(), &self.cluster, &self.auth)?;
         self.requests.validate()?;
         if self.per_address.connections == 0 {
             return Err("0 connections from one address; at least 1 is needed".into());

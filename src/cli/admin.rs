@@ -20,6 +20,9 @@ const ANSWER_BYTES: usize = 4 << 20;
 /// Prints `/status` and `/readyz?verbose` of the member at `address`. Exits with 1 if it is not ready.
 pub(super) async fn run(address: &str, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     let endpoint: Endpoint = address.parse().map_err(|error| Failure::usage(format!("--admin: {error}")))?;
+    if endpoint.for_client(false).1 {
+        return Err(Failure::usage(format!("--admin: {address}: the admin port speaks plain HTTP")));
+    }
     let (_, status) = get(&endpoint, "/status", global.timeout).await?;
     let (code, ready) = get(&endpoint, "/readyz?verbose", global.timeout).await?;
     let is_ready = code == 200;

@@ -3,6 +3,7 @@
 //! Invariants: no task outlives [`serve`]; no more connections are open than [`Port::door`] lets in; a connection that says nothing, or stops in the middle of something, is closed within a deadline.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Afterwards;
 use super::addresses::Visit;
 use super::door::Door;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
+use super::tls::{Acceptor, Certificate, Refusal};
+use super::{Afterwards, Refusals};
 use crate::env::{Listener, Stream, simulated};
 use crate::limits;
 
@@ -36,12 +38,27 @@ pub struct Port {
     pub door: Door,
     /// Requests that one connection of HTTP/2 may have open; more are refused as HTTP/2 does.
     pub streams: u32,
+    /// How TLS is spoken with everybody; `None`: with nobody.
+    pub tls: Option<Acceptor>,
+    /// What is refused after it was accepted.
+    pub refusals: Refusals,
     /// Time that requests in flight have to finish once the port stops.
     pub drain: Duration,
     /// Open connections.
     pub open: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
+}
+
+/// A new connection, when its service is made.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Whose it is.
+    pub visit: Visit,
+    /// What was shown on it.
+    pub certificate: Option<Certificate>,
+    /// Takes what is to be spoken on it after HTTP/1.
+    pub afterwards: Afterwards,
 }
 
 /// Errors of any kind, as hyper takes them.
@@ -66,6 +83,8 @@ struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
     door: Door,
+    tls: Option<Acceptor>,
+    refusals: Refusals,
     /// No new requests.
     stopping: CancellationToken,
     /// Close what is still open.
@@ -73,11 +92,10 @@ struct Shared {
 }
 
 /// Serves `listener` until `stopping`: then accepts no more, tells the connections to finish (GOAWAY), gives the requests
-/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection, which may leave what is to be
-/// done with it after HTTP/1.
+/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(Visit, &Afterwards) -> S + Send + Sync + 'static,
+    O: Fn(Arrival) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -89,11 +107,14 @@ where
         http1: http1_settings(),
         http2: http2_settings(&tasks, port.streams),
         door: port.door.clone(),
+        tls: port.tls.clone(),
+        refusals: port.refusals.clone(),
         stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
     // Whoever drops this future drops its connections too.
     let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
+    let open = Arc::new(open);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -106,9 +127,11 @@ where
                 port.accepted.inc();
                 let open_now = OpenConnection::new(&port.open, slot);
                 let stream = visit.metered(stream);
-                let afterwards = Afterwards::default();
-                let service = open(visit, &afterwards);
-                let served = connection(stream, service, afterwards, Arc::clone(&shared), open_now);
+                let (open, shared) = (Arc::clone(&open), Arc::clone(&shared));
+                let served = async move {
+                    let open = |certificate, afterwards| open(Arrival { visit, certificate, afterwards });
+                    connection(stream, from, open, shared, open_now).await;
+                };
                 tasks.spawn(simulated::stoppable(served));
             }
             Err(error) => {
@@ -174,11 +197,11 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One connection from its first byte to its end.
+/// One connection from its first byte to its end. `open` makes its service.
 async fn connection<S>(
     stream: Box<dyn Stream>,
-    service: S,
-    afterwards: Afterwards,
+    from: SocketAddr,
+    open: impl FnOnce(Option<Certificate>, Afterwards) -> S,
     shared: Arc<Shared>,
     _open: OpenConnection,
 ) where
@@ -191,16 +214,11 @@ async fn connection<S>(
     let first = tokio::select! {
         biased;
         () = shared.stopping.cancelled() => return,
-        first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)) => first,
+        first = shared.first(stream, from) => first,
     };
-    let (protocol, stream) = match first {
-        Ok(Ok(told)) => told,
-        Ok(Err(_)) => return,
-        Err(_) => {
-            shared.door.was_silent();
-            return;
-        }
-    };
+    let Some((protocol, stream, certificate)) = first else { return };
+    let afterwards = Afterwards::default();
+    let service = open(certificate, afterwards.clone());
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,
@@ -214,6 +232,34 @@ async fn connection<S>(
                 }
             }
         }
+        Protocol::Tls => {
+            let detail = &"this port speaks no TLS, or TLS within TLS was tried";
+            shared.refusals.refuse(Refusal::TlsOnPlainPort, from, detail);
+        }
+    }
+}
+
+impl Shared {
+    /// What a new connection speaks, and what was shown on it; `None` if it is closed.
+    async fn first(
+        &self,
+        stream: Box<dyn Stream>,
+        from: SocketAddr,
+    ) -> Option<(Protocol, Rewound, Option<Certificate>)> {
+        let (stream, certificate) = match &self.tls {
+            Some(tls) => {
+                let secured = Box::pin(tls.accept(stream, from)).await?;
+                (secured.stream, secured.certificate)
+            }
+            None => (stream, None),
+        };
+        let first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)).await;
+        let Ok(first) = first else {
+            self.door.was_silent();
+            return None;
+        };
+        let (protocol, stream) = first.ok()?;
+        Some((protocol, stream, certificate))
     }
 }
 

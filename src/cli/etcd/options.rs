@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::config::origins;
 use super::flags::Does;
 use super::parse::Values;
+use super::tls::TlsOptions;
 use super::values::{self, Url};
 use crate::config::{Tokens, go_time};
 
@@ -63,6 +64,8 @@ pub(super) struct Options {
     pub corrupt_check: Duration,
     /// `--auth-token`.
     pub tokens: Tokens,
+    /// Certificates.
+    pub tls: TlsOptions,
     /// `--cors`.
     pub cors: Vec<String>,
     /// `--bcrypt-cost`.
@@ -156,6 +159,7 @@ impl Options {
             initial_corrupt_check: read.gate("InitialCorruptCheck", "initial-corrupt-check"),
             corrupt_check: read.time("corrupt-check-time")?,
             tokens: read.read("auth-token", str::parse)?,
+            tls: TlsOptions::new(values)?,
             // None are all, as in etcd.
             cors: if values.text("cors").is_empty() { Vec::new() } else { read.read("cors", origins)? },
             bcrypt_cost: u32::try_from(read.number("bcrypt-cost")?).unwrap_or(u32::MAX),
@@ -202,8 +206,8 @@ impl Options {
                 return Err(format!("--{name}: at least one URL is needed"));
             }
             for url in urls {
-                if url.scheme == "https" {
-                    return Err(format!("--{name} {url}: TLS is not served yet; listen on http"));
+                if url.is_secure() && name == "listen-metrics-urls" {
+                    return Err(format!("--{name} {url}: probes and metrics are served in plain HTTP"));
                 }
                 if url.host != "localhost" && url.host.parse::<std::net::IpAddr>().is_err() {
                     return Err(format!("--{name}: expected IP in URL for binding ({url})"));
@@ -221,10 +225,6 @@ impl Options {
                     url.to_string()
                 ));
             }
-        }
-        let peers = self.initial_cluster.iter().map(|(_, url)| url).chain(&self.advertise_peer);
-        if let Some(url) = peers.into_iter().find(|url| url.scheme == "https") {
-            return Err(format!("the peer URL {url}: TLS is not served yet; use http"));
         }
         Ok(())
     }
