@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits;
+use crate::limits::{self, PerAddress};
 use crate::transport::tls::Tls;
 
 mod auth;
@@ -50,6 +50,8 @@ pub struct Config {
     pub tuning: Tuning,
     /// How large requests may be.
     pub requests: RequestLimits,
+    /// What one client address may do on the client ports.
+    pub per_address: PerAddress,
     /// Where the desired number of pods comes from.
     pub size_from: SizeFrom,
     /// URL of an API server that wants no credentials, instead of the one that every pod is told of.
@@ -81,6 +83,7 @@ impl Config {
             auth: AuthConfig::default(),
             tuning: Tuning::default(),
             requests: RequestLimits::default(),
+            per_address: PerAddress::default(),
             size_from: SizeFrom::Fixed,
             api_server: None,
             max_voters: limits::MAX_VOTERS,
@@ -145,18 +148,47 @@ pub enum SizeFrom {
     StatefulSet,
 }
 
-/// How large requests of clients may be.
+/// How large requests of clients may be, and how many there may be at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
     /// Operations (compares, or operations of one branch) in a transaction; at most [`limits::TXN_OPERATIONS_MAX`].
     pub txn_operations: usize,
     /// Bytes of a write; at most [`limits::REQUEST_BYTES`].
     pub request_bytes: usize,
+    /// Requests that may be open on one connection of HTTP/2; at most [`limits::STREAMS_PER_CONNECTION`].
+    pub concurrent_streams: u32,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { txn_operations: limits::TXN_OPERATIONS, request_bytes: limits::REQUEST_BYTES }
+        Self {
+            txn_operations: limits::TXN_OPERATIONS,
+            request_bytes: limits::REQUEST_BYTES,
+            concurrent_streams: limits::STREAMS_PER_CONNECTION,
+        }
+    }
+}
+
+impl RequestLimits {
+    /// Says what is not possible, if anything.
+    fn validate(self) -> Result<(), String> {
+        let Self { txn_operations, request_bytes, concurrent_streams } = self;
+        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
+            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
+        {
+            return Err(format!(
+                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
+                limits::TXN_OPERATIONS_MAX,
+                limits::REQUEST_BYTES
+            ));
+        }
+        if !(1..=limits::STREAMS_PER_CONNECTION).contains(&concurrent_streams) {
+            return Err(format!(
+                "{concurrent_streams} concurrent streams of a connection; 1 to {} are possible",
+                limits::STREAMS_PER_CONNECTION
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -303,15 +335,9 @@ impl Config {
         self.tuning.validate()?;
         self.auth.validate()?;
         tls::validate(self.client_tls.as_ref(), self.peer_tls.as_ref(), &self.cluster, &self.auth)?;
-        let RequestLimits { txn_operations, request_bytes } = self.requests;
-        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
-            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
-        {
-            return Err(format!(
-                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
-                limits::TXN_OPERATIONS_MAX,
-                limits::REQUEST_BYTES
-            ));
+        self.requests.validate()?;
+        if self.per_address.connections == 0 {
+            return Err("0 connections from one address; at least 1 is needed".into());
         }
         if self.max_voters == 0 {
             return Err("0 members may vote; at least 1 is needed".into());
@@ -498,6 +524,13 @@ mod tests {
                     ..good()
                 },
                 "transactions of 0 operations",
+            ),
+            (
+                Config {
+                    requests: RequestLimits { concurrent_streams: 5_000, ..RequestLimits::default() },
+                    ..good()
+                },
+                "5000 concurrent streams of a connection; 1 to 4096 are possible",
             ),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
             (compacting(AutoCompaction::Revision(0)), "the newest 0 revisions cannot be kept"),

@@ -2,6 +2,24 @@
 
 use std::time::Duration;
 
+/// What one client address may do on one port (`transport::addresses`). Rates are not bounded unless configured: behind one address there
+/// may be a thousand clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerAddress {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Requests in a second; new connections count as such. 0: any number.
+    pub requests_per_second: u64,
+    /// Bytes received in a second; more are read later. 0: any number.
+    pub bytes_per_second: u64,
+}
+
+impl Default for PerAddress {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS_PER_ADDRESS, requests_per_second: 0, bytes_per_second: 0 }
+    }
+}
+
 /// Largest request that is proposed, in bytes of its encoding: etcd's default `--max-request-bytes`.
 pub const REQUEST_BYTES: usize = 1_572_864;
 /// Largest gRPC message that is received, in bytes: etcd's [`REQUEST_BYTES`] and 512 KiB for overhead.
@@ -120,7 +138,7 @@ pub const PASSWORDS_WAITING: usize = 64;
 /// How often a password is checked anew because users changed meanwhile.
 pub const AUTHENTICATE_ATTEMPTS: usize = 5;
 /// Memory for the engine's cache, in bytes, unless configured.
-pub const ENGINE_CACHE_BYTES: u64 = 8 << 20;
+pub const ENGINE_CACHE_BYTES: u64 = 6 << 20;
 /// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.
 /// Twice this is the most that is kept in memory.
 pub const ENGINE_WRITE_BYTES: usize = 1 << 20;
@@ -144,6 +162,17 @@ pub const QUEUE_LEASE_SECONDS: i64 = 60;
 
 /// Connections on the client port.
 pub const CLIENT_CONNECTIONS: usize = 65_536;
+/// Connections of one client address: a quarter of [`CLIENT_CONNECTIONS`], so that no address alone can have all of them.
+pub const CONNECTIONS_PER_ADDRESS: usize = CLIENT_CONNECTIONS / 4;
+/// Connections on the admin port of one address: half of [`ADMIN_CONNECTIONS`], so that a probe finds one.
+pub const ADMIN_CONNECTIONS_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
+/// Connections on the peer port: each of the most [`PEERS`] has a few, and those that a member lost are not closed at once.
+pub const PEER_CONNECTIONS: usize = 4_096;
+/// Connections on the peer port of one address: all members of a test may be on one machine.
+pub const PEER_CONNECTIONS_PER_ADDRESS: usize = 1_024;
+/// Time for which a client may leave everything unread that waits in the system's buffers, before the system closes the connection:
+/// above the [`CLIENT_PING_INTERVAL`] and [`CLIENT_PING_TIMEOUT`] that HTTP/2 has for this; HTTP/1 has nothing of its own.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// Concurrent requests on one HTTP/2 connection.
 pub const STREAMS_PER_CONNECTION: u32 = 4_096;
 /// HTTP/2 flow-control window of one stream, in bytes: enough for a request of the largest size in a few round trips, and
@@ -162,6 +191,13 @@ pub const GATEWAY_BUFFERED_BYTES: usize = 256 << 20;
 /// Messages and elements of lists in one JSON value: far above what a transaction of [`TXN_OPERATIONS`] nested ones has, and each
 /// takes memory that three bytes of JSON can ask for.
 pub const GATEWAY_ELEMENTS: usize = 100_000;
+/// Bytes that one message on a websocket may have: the requests of streams name keys and leases, and what is larger would have to count
+/// among [`GATEWAY_BUFFERED_BYTES`].
+pub const WEBSOCKET_MESSAGE_BYTES: usize = GATEWAY_UNCOUNTED_BYTES;
+/// Bytes that are read of a websocket at once.
+pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
+/// Time that a websocket's end waits for its client to say goodbye, too.
+pub const WEBSOCKET_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a handshake of TLS, the wait for its turn included: two round trips and some milliseconds of work, on a machine that is busy.

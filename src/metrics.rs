@@ -18,6 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use refused::ClosedLabels;
+pub use refused::{RefusedConnections, RefusedRequest};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -98,6 +99,10 @@ pub struct Metrics {
     registry: Arc<Registry>,
     grpc_started: Family<StartedLabels, Counter>,
     grpc_handled: Family<HandledLabels, Counter>,
+    /// `setstone_refused_connections_total{port,reason}`: connections closed before anything was asked.
+    refused_connections: Family<ClosedLabels, Counter>,
+    /// `setstone_refused_requests_total{reason}`: requests that were not answered with what they asked for, by [`RefusedRequest`].
+    refused_requests: Arc<[Counter]>,
 
     /// `etcd_server_has_leader`: 1 while a leader is known.
     pub has_leader: Gauge,
@@ -194,12 +199,8 @@ pub struct Metrics {
     pub client_connections: Gauge,
     /// `setstone_client_connections_total`: connections accepted on the client port.
     pub client_connections_accepted: Counter,
-    /// `setstone_client_connections_refused_total`: connections closed at once because too many were open.
-    pub client_connections_refused: Counter,
-    /// `setstone_refused_connections_total`: connections closed before anything was asked, by port and reason.
-    refused_connections: Family<ClosedLabels, Counter>,
-    /// `setstone_answers_refused_total`: requests refused because their connection has too many unread answers.
-    pub answers_refused: Counter,
+    /// `setstone_slowed_reads_total`: how often reading was put off because an address had sent more than it may in a second.
+    pub slowed_reads: Counter,
 }
 
 impl Default for Metrics {
@@ -365,17 +366,16 @@ impl Metrics {
             client_connections: r.gauge("setstone_client_connections", "Open connections on the client port"),
             client_connections_accepted: r
                 .counter("setstone_client_connections", "Connections accepted on the client port"),
-            client_connections_refused: r.counter(
-                "setstone_client_connections_refused",
-                "Connections closed because too many were open",
-            ),
             refused_connections: r.add(
                 "setstone_refused_connections",
-                "Connections closed before anything was asked, by port and reason",
+                "Connections closed before anything was asked",
                 Family::default(),
             ),
-            answers_refused: r
-                .counter("setstone_answers_refused", "Requests refused because answers are not being read"),
+            refused_requests: refused::requests(&mut r),
+            slowed_reads: r.counter(
+                "setstone_slowed_reads",
+                "Reads put off because an address had sent more than it may in a second",
+            ),
             registry: Arc::new(r.0),
         }
     }

@@ -8,6 +8,8 @@ mod descriptors;
 mod fake;
 #[path = "hostile/messages.rs"]
 mod messages;
+#[path = "hostile/strangers.rs"]
+mod strangers;
 #[path = "golden/web.rs"]
 mod web;
 
@@ -524,20 +526,24 @@ async fn serializable_reads_need_no_quorum_and_linearizable_ones_wait_for_it() {
 async fn connections_are_bounded_and_a_closed_one_makes_room() {
     use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
     use setstone::env::Network;
-    use setstone::transport::{AnswerBody, Port, serve};
+    use setstone::limits::PerAddress;
+    use setstone::metrics::RefusedConnections;
+    use setstone::transport::addresses::Addresses;
+    use setstone::transport::{AnswerBody, Door, Port, serve};
 
     let listener =
         setstone::env::network::Tcp::default().bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_address().unwrap();
+    let refused = RefusedConnections::default();
+    let addresses = Addresses::new(PerAddress::default(), Counter::default());
     let port = Port {
         name: "test",
-        connections: 2,
+        door: Door::new(2, addresses, refused.clone()),
         drain: Duration::ZERO,
         open: Gauge::default(),
         accepted: Counter::default(),
-        refused: Counter::default(),
     };
-    let (open, refused) = (port.open.clone(), port.refused.clone());
+    let open = port.open.clone();
     let service = |_| {
         hyper::service::service_fn(async |_| {
             Ok::<_, std::convert::Infallible>(http::Response::new(AnswerBody::Plain("x".into())))
@@ -550,7 +556,7 @@ async fn connections_are_bounded_and_a_closed_one_makes_room() {
     eventually("two are open", || open.get() == 2).await;
     let mut third = TcpStream::connect(address).await.unwrap();
     assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
-    assert_eq!((open.get(), refused.get()), (2, 1));
+    assert_eq!((open.get(), refused.full.get()), (2, 1));
     drop(first);
     eventually("one has left", || open.get() == 1).await;
     assert_eq!(fake::get(address, "/").await, (200, String::new(), "x".into()));

@@ -107,7 +107,7 @@ async fn may_look(api: &Shared, caller: &Caller, name: &[u8]) -> Result<Identity
 /// The first in the queue, with everything that was acknowledged before; and the revision of the store.
 async fn first(api: &Shared, answers: &Answers, name: &[u8]) -> Result<(RangeResult, i64), Failure> {
     api.store.barrier().await.map_err(|error| queue::failed(&error))?;
-    let _turn = kv::turn(api, answers, 1).await?;
+    let _turn = kv::turn(answers, 1).await?;
     api.store.range(keys::first(name)).await.map_err(|error| queue::failed(&error))
 }
 

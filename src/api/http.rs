@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use super::probe::Report;
 use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION, Shared, alarm, texts};
 use crate::error::Error;
-use crate::metrics;
+use crate::metrics::{self, RefusedRequest};
 use crate::mvcc::alarm::AlarmKind;
 use crate::mvcc::command::{Range, Refusal};
 use crate::transport::AnswerBody;
@@ -36,7 +36,7 @@ pub(super) async fn answer<B>(
     request: &Request<B>,
 ) -> Response<AnswerBody> {
     if answers.is_exhausted() {
-        api.metrics.answers_refused.inc();
+        api.metrics.refused(RefusedRequest::Unread);
         return error(StatusCode::TOO_MANY_REQUESTS, texts::TOO_MANY_REQUESTS.text);
     }
     let path = request.uri().path();
@@ -83,7 +83,7 @@ fn plain(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Resp
 }
 
 /// As Go's `http.Error`.
-fn error(status: StatusCode, text: &str) -> Response<AnswerBody> {
+pub(super) fn error(status: StatusCode, text: &str) -> Response<AnswerBody> {
     plain(status, TEXT, format!("{text}\n"))
 }
 

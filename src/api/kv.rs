@@ -33,7 +33,7 @@ pub(super) async fn range(
     let may_read = |state: &State, by: By<'_>| state.auth().may_read(by, &range.key, &range.range_end);
     let by = permission::check(api, caller, may_read).await?;
     // Asked after the wait, because all that wait are let through at once.
-    let _turn = turn(api, answers, range_share(&range)).await?;
+    let _turn = turn(answers, range_share(&range)).await?;
     let (result, revision) = api.store.range(range).await.map_err(|error| texts::failure(&error))?;
     permission::unchanged(api, &by)?;
     let header = api.headers.at(&api.store.position(), revision, 0);
@@ -50,7 +50,7 @@ pub(super) async fn put(
 ) -> Result<Bytes, Failure> {
     let put = convert::put(request)?;
     convert::check_size(size, api.requests.request_bytes)?;
-    let _turn = if put.prev_kv { turn(api, answers, 1).await? } else { None };
+    let _turn = if put.prev_kv { turn(answers, 1).await? } else { None };
     let (header, outcome) = propose(api, caller, Command::Put(put)).await?;
     let Outcome::Put(previous) = outcome else { return Err(convert::unexpected()) };
     let response = pb::PutResponse { header: Some(header), prev_kv: previous.map(convert::key_value) };
@@ -67,7 +67,7 @@ pub(super) async fn delete_range(
 ) -> Result<Bytes, Failure> {
     let delete = convert::delete_range(request)?;
     convert::check_size(size, api.requests.request_bytes)?;
-    let _turn = turn(api, answers, delete_share(&delete)).await?;
+    let _turn = turn(answers, delete_share(&delete)).await?;
     let (header, outcome) = propose(api, caller, Command::DeleteRange(delete)).await?;
     let Outcome::DeleteRange(deleted) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::delete_response(header, deleted))))
@@ -88,7 +88,7 @@ pub(super) async fn txn(
     }
     convert::check_size(size, api.requests.request_bytes)?;
     let share = txn_share(&txn).min(limits::LARGE_ANSWER_SHARE);
-    let _turn = turn(api, answers, share).await?;
+    let _turn = turn(answers, share).await?;
     let (header, outcome) = propose(api, caller, Command::Txn(txn)).await?;
     let Outcome::Txn(result) = outcome else { return Err(convert::unexpected()) };
     Ok(answers.count(grpc::encode(&convert::txn_response(header, result)?)))
@@ -107,7 +107,7 @@ async fn read_txn(
     }
     let by = permission::check(api, caller, |state, by| state.may_run_txn(by, &txn)).await?;
     // Asked after the wait, as for a range.
-    let _turn = turn(api, answers, txn_share(&txn).min(limits::LARGE_ANSWER_SHARE)).await?;
+    let _turn = turn(answers, txn_share(&txn).min(limits::LARGE_ANSWER_SHARE)).await?;
     let read = api.store.read_txn(txn).await.map_err(|error| texts::failure(&error))?;
     let (result, revision) = read.ok_or_else(convert::unexpected)?;
     permission::unchanged(api, &by)?;
@@ -140,17 +140,12 @@ async fn propose(
 }
 
 /// Waits for the turn to make an answer, if it needs one.
-pub(super) async fn turn(
-    api: &Shared,
-    answers: &Answers,
-    share: u32,
-) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+pub(super) async fn turn(answers: &Answers, share: u32) -> Result<Option<OwnedSemaphorePermit>, Failure> {
     if share == 0 {
         return Ok(None);
     }
     let turn = answers.turn(share).await;
     if turn.is_none() {
-        api.metrics.answers_refused.inc();
         return Err(texts::TOO_MANY_REQUESTS.into());
     }
     Ok(turn)

@@ -9,7 +9,7 @@ use tonic::server::StreamingService;
 use tonic::{Status, Streaming};
 
 use super::permission::{self, Caller};
-use super::{Shared, convert, kv, texts};
+use super::{Shared, convert, kv, refused, texts};
 use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::auth::By;
@@ -64,7 +64,7 @@ pub(super) async fn time_to_live(
     let Lifetime { ttl, granted } =
         api.store.lifetime(question).await.map_err(|error| texts::failure(&error))?;
     let share = if keys { limits::LARGE_ANSWER_SHARE } else { 0 };
-    let _turn = kv::turn(api, answers, share).await?;
+    let _turn = kv::turn(answers, share).await?;
     let names = if keys && ttl >= 0 { api.store.lease_keys(id) } else { Vec::new() };
     // Others may have hung keys on it meanwhile.
     if keys {
@@ -82,7 +82,7 @@ pub(super) async fn time_to_live(
 pub(super) async fn leases(api: &Shared, caller: &Caller, answers: &Answers) -> Result<Bytes, Failure> {
     api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     let by = permission::check(api, caller, State::may_see_leases).await?;
-    let _turn = kv::turn(api, answers, limits::LARGE_ANSWER_SHARE).await?;
+    let _turn = kv::turn(answers, limits::LARGE_ANSWER_SHARE).await?;
     let leases = api.store.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
     permission::unchanged(api, &by)?;
     let position = api.store.position();
@@ -138,7 +138,10 @@ async fn renew(api: &Shared, caller: &Caller, id: i64) -> Result<pb::LeaseKeepAl
         state.auth().is_somebody(by)?;
         state.may_keep_lease(by, id)
     };
-    permission::check(api, caller, may_keep).await.map_err(status)?;
+    permission::check(api, caller, may_keep).await.map_err(|failure| {
+        refused::count(api, &failure, false);
+        status(failure)
+    })?;
     // Before the renewal, as etcd fills it: a client may take its revision for one at which the lease was there.
     let position = api.store.position();
     let header = Some(api.headers.at(&position, position.revision, 0));

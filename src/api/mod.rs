@@ -12,8 +12,9 @@
 //! * `sending`: calls that answer with a stream; `range_stream`: a range in parts
 //! * `permission`: who calls, and whether the call is for them
 //! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
+//! * `refused`: what counts as refused, and why
 //! * `leader`: calls that want a leader
-//! * `http`: health, version and metrics in plain HTTP
+//! * `http`: health, version and metrics in plain HTTP; `redirect`: paths that lead to others
 //! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
@@ -39,6 +40,8 @@ pub mod permission;
 pub mod probe;
 mod queue;
 mod range_stream;
+mod redirect;
+mod refused;
 mod sending;
 mod snapshot;
 pub mod texts;
@@ -67,12 +70,15 @@ pub(crate) use self::watch::ENCODE as WATCH_ENCODE;
 use crate::config::RequestLimits;
 use crate::env::Listener;
 use crate::limits;
+use crate::limits::PerAddress;
 use crate::membership::Operate;
-use crate::metrics::{MethodMetrics, Metrics};
+use crate::metrics::{MethodMetrics, Metrics, RefusedRequest};
 use crate::raft::store::SharedStore;
+use crate::transport::addresses::{Addresses, Visit};
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::tls::{Acceptor, Certificate};
-use crate::transport::{self, AnswerBody, Port, Refusals, RequestBody, grpc};
+use crate::transport::server::Arrival;
+use crate::transport::tls::Acceptor;
+use crate::transport::{self, Afterwards, AnswerBody, Door, Port, Refusals, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -110,6 +116,8 @@ struct Shared {
     quota_bytes: i64,
     auth: OnceLock<Authenticator>,
     requests: RequestLimits,
+    /// Who is connected to the client ports.
+    addresses: Addresses,
     unread: AllAnswers,
     stopping: CancellationToken,
 }
@@ -127,11 +135,14 @@ pub struct ClientTls {
 struct Connection {
     api: Api,
     port: PortKind,
+    /// Whose it is.
+    visit: Visit,
     /// Who calls, if a certificate says so.
     common_name: Option<CommonName>,
     answers: Answers,
     /// Of its watchers.
     budget: Budget,
+    afterwards: Afterwards,
 }
 
 impl Api {
@@ -147,6 +158,7 @@ impl Api {
         stopping: CancellationToken,
     ) -> Self {
         metrics.quota_bytes.set(quota_bytes);
+        let addresses = Addresses::new(PerAddress::default(), metrics.slowed_reads.clone());
         Self(Arc::new(Shared {
             methods: Methods::new(&metrics),
             watch_method: metrics.method("etcdserverpb.Watch", "Watch", "bidi_stream"),
@@ -164,6 +176,7 @@ impl Api {
             quota_bytes,
             auth: OnceLock::new(),
             requests: RequestLimits::default(),
+            addresses,
             unread: AllAnswers::default(),
             stopping,
         }))
@@ -180,11 +193,12 @@ impl Api {
         let _ = self.0.auth.set(authenticator);
     }
 
-    /// With other limits on requests. Before anything is served.
+    /// With other limits on requests, and on what one address may do on all client ports together. Before anything is served.
     #[must_use]
-    pub fn limited(mut self, requests: RequestLimits) -> Self {
+    pub fn limited(mut self, requests: RequestLimits, per_address: PerAddress) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.0) {
             shared.requests = requests;
+            shared.addresses = Addresses::new(per_address, shared.metrics.slowed_reads.clone());
         }
         self
     }
@@ -196,13 +210,17 @@ impl Api {
         let names_users = tls.as_ref().is_some_and(|tls| tls.names_users);
         let port = Port {
             name: "client",
-            connections: limits::CLIENT_CONNECTIONS,
+            door: Door::new(
+                limits::CLIENT_CONNECTIONS,
+                self.0.addresses.clone(),
+                metrics.refused_connections("client"),
+            ),
+            streams: self.0.requests.concurrent_streams,
             tls: tls.map(|tls| tls.acceptor),
             refusals: Refusals::new("client", metrics),
             drain,
             open: metrics.client_connections.clone(),
             accepted: metrics.client_connections_accepted.clone(),
-            refused: metrics.client_connections_refused.clone(),
         };
         self.serve(listener, port, PortKind::Client, names_users, self.0.stopping.clone()).await;
         // Whoever stood in a queue takes its key away.
@@ -217,15 +235,22 @@ impl Api {
         stopping: CancellationToken,
         drain: Duration,
     ) {
+        let metrics = &self.0.metrics;
+        let connections = limits::ADMIN_CONNECTIONS_PER_ADDRESS;
+        let per_address = PerAddress { connections, ..PerAddress::default() };
         let port = Port {
             name: "admin",
-            connections: limits::ADMIN_CONNECTIONS,
+            door: Door::new(
+                limits::ADMIN_CONNECTIONS,
+                Addresses::new(per_address, metrics.slowed_reads.clone()),
+                metrics.refused_connections("admin"),
+            ),
+            streams: limits::STREAMS_PER_CONNECTION,
             tls: None,
-            refusals: Refusals::new("admin", &self.0.metrics),
+            refusals: Refusals::new("admin", metrics),
             drain,
             open: prometheus_client::metrics::gauge::Gauge::default(),
             accepted: prometheus_client::metrics::counter::Counter::default(),
-            refused: prometheus_client::metrics::counter::Counter::default(),
         };
         self.serve(listener, port, PortKind::Admin, false, stopping).await;
     }
@@ -239,13 +264,14 @@ impl Api {
         stopping: CancellationToken,
     ) {
         let api = self.clone();
-        let open = move |_from, certificate: Option<Certificate>| {
+        let open = move |Arrival { visit, certificate, afterwards }| {
             let certificate = certificate.filter(|_| names_users);
             let common_name = certificate.map(|certificate| CommonName(certificate.common_name()));
             let answers = Answers::new(&api.0.unread);
             let budget = Budget::of_connection();
+            let api = api.clone();
             let connection =
-                Arc::new(Connection { api: api.clone(), port: kind, common_name, answers, budget });
+                Arc::new(Connection { api, port: kind, visit, common_name, answers, budget, afterwards });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -259,6 +285,10 @@ impl Connection {
     /// Answers one request. gRPC is told apart first: it is what there is most of.
     async fn call(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
+        if !self.visit.request() {
+            api.metrics.refused(RefusedRequest::Rate);
+            return refused::too_often(&request);
+        }
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
             // As in etcd, a certificate says who calls by gRPC only: what comes as JSON says it by a token.
             if let Some(name) = &self.common_name {
@@ -267,7 +297,7 @@ impl Connection {
             methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
         } else if self.port == PortKind::Client {
             // In a box, because it is rare and would make every call's future larger.
-            Box::pin(gateway::answer(api, &self.answers, &self.budget, request)).await
+            Box::pin(gateway::answer(api, &self.answers, &self.budget, &self.afterwards, request)).await
         } else {
             Box::pin(http::answer(api, self.port, &self.answers, &request)).await
         }

@@ -11,7 +11,7 @@ use prost::Message;
 use tokio::time::Interval;
 use tonic::Code;
 
-use super::{Shared, leader, texts, watch};
+use super::{Shared, leader, refused, texts, watch};
 use crate::metrics::{MethodMetrics, Metrics};
 use crate::transport::{AnswerBody, Failure, grpc};
 
@@ -104,7 +104,10 @@ impl Sending {
                 self.api.metrics.client_bytes_sent.inc_by(bytes.len() as u64);
                 Frame::data(bytes)
             }
-            Some(Err(failure)) => self.end(failure.code, grpc::trailers(&failure)),
+            Some(Err(failure)) => {
+                refused::count(&self.api, &failure, false);
+                self.end(failure.code, grpc::trailers(&failure))
+            }
             None => {
                 let mut trailers = HeaderMap::with_capacity(1);
                 trailers.insert(grpc::STATUS, HeaderValue::from_static("0"));

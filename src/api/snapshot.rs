@@ -11,7 +11,7 @@ use tonic::server::ServerStreamingService;
 use tonic::{Code, Status};
 
 use super::permission::{self, Rule};
-use super::{STORAGE_VERSION, Shared, texts};
+use super::{STORAGE_VERSION, Shared, refused, texts};
 use crate::error::Error;
 use crate::limits;
 use crate::proto::etcdserverpb as pb;
@@ -27,6 +27,7 @@ pub(super) async fn snapshot(
 ) -> http::Response<AnswerBody> {
     let admitted = permission::admit(api, Rule::Root, request.headers(), request.extensions()).await;
     if let Err(failure) = admitted {
+        refused::count(api, &failure, false);
         return grpc::failure(&failure);
     }
     let codec = tonic_prost::ProstCodec::<pb::SnapshotResponse, pb::SnapshotRequest>::default();

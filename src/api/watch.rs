@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::Code;
 
 use super::permission::{self, Caller};
-use super::{Shared, leader, texts};
+use super::{Shared, leader, refused, texts};
 use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::auth::By;
@@ -261,7 +261,10 @@ impl Call {
         if create.start_revision >= 0 {
             match permission::check(&self.api, &self.caller, may_read).await {
                 Ok(identity) => self.user = identity.user,
-                Err(failure) => return self.session.deny(texts::watch_denied(&failure)),
+                Err(failure) => {
+                    refused::count(&self.api, &failure, false);
+                    return self.session.deny(texts::watch_denied(&failure));
+                }
             }
         }
         self.session.create(create_request(create));
@@ -280,7 +283,9 @@ impl Call {
             ending.extend(session.watched().filter_map(|(watch_id, keys)| {
                 let (key, range_end) = keys.as_range();
                 let refusal = state.auth().may_go_on_reading(user, key, range_end).err()?;
-                Some((watch_id, texts::watch_denied(&texts::refusal(refusal))))
+                let failure = texts::refusal(refusal);
+                refused::count(api, &failure, false);
+                Some((watch_id, texts::watch_denied(&failure)))
             }));
         });
         session.end_denied(ending);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
-use crate::config::{AuthConfig, Cluster, Config, Data, SizeFrom, Tuning};
+use crate::config::{AuthConfig, Cluster, Config, Data, RequestLimits, SizeFrom, Tuning};
 use crate::identity::PodFacts;
-use crate::limits;
+use crate::limits::{self, PerAddress};
 
 #[path = "config_maintenance.rs"]
 mod maintenance;
@@ -123,7 +123,8 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         dns_server: texts.get("dns-server", address)?,
         auth: auth(&texts, common_names)?,
         tuning: tuning(&texts)?,
-        requests: crate::config::RequestLimits::default(),
+        requests: requests(&texts)?,
+        per_address: per_address(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
         max_voters: texts.get("max-voters", number::<usize>)?.unwrap_or(limits::MAX_VOTERS),
@@ -222,12 +223,32 @@ fn auth(texts: &Texts<'_>, common_names: bool) -> Result<AuthConfig, ConfigError
     })
 }
 
+fn per_address(texts: &Texts<'_>) -> Result<PerAddress, ConfigError> {
+    let default = PerAddress::default();
+    Ok(PerAddress {
+        connections: texts
+            .get("max-connections-per-address", number::<u32>)?
+            .map_or(default.connections, |count| count as usize),
+        requests_per_second: texts
+            .get("max-requests-per-address", number::<u64>)?
+            .unwrap_or(default.requests_per_second),
+        bytes_per_second: texts.get("max-bytes-per-address", byte_count)?.unwrap_or(default.bytes_per_second),
+    })
+}
+
 /// As everywhere; a plain number is of seconds, as etcd has it.
 fn token_ttl(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => duration::parse(text),
     }
+}
+
+fn requests(texts: &Texts<'_>) -> Result<RequestLimits, ConfigError> {
+    let default = RequestLimits::default();
+    let concurrent_streams =
+        texts.get("max-concurrent-streams", number::<u32>)?.unwrap_or(default.concurrent_streams);
+    Ok(RequestLimits { concurrent_streams, ..default })
 }
 
 fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
@@ -264,7 +285,12 @@ fn name(text: &str) -> Result<String, String> {
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| {
-        format!("is no number from 0 to {}", if size_of::<T>() == 2 { "65535" } else { "2^64-1" })
+        let most = match size_of::<T>() {
+            2 => "65535",
+            4 => "4294967295",
+            _ => "2^64-1",
+        };
+        format!("is no number from 0 to {most}")
     })
 }
 

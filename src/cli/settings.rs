@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 55] = [
+pub(super) const SETTINGS: [Setting; 59] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -72,6 +72,12 @@ pub(super) const SETTINGS: [Setting; 55] = [
         "At most so many members vote; the others are spares (default: 5)",
     ),
     setting(
+        "max-concurrent-streams",
+        "SETSTONE_MAX_CONCURRENT_STREAMS",
+        "N",
+        "Requests that a client may have open on one connection (default and most: 4096)",
+    ),
+    setting(
         "peers",
         "SETSTONE_PEERS",
         "LIST",
@@ -107,6 +113,24 @@ pub(super) const SETTINGS: [Setting; 55] = [
         "SETSTONE_CORS",
         "LIST",
         "Origins whose web pages may read answers on the client port (default: *, which is all)",
+    ),
+    setting(
+        "max-connections-per-address",
+        "SETSTONE_MAX_CONNECTIONS_PER_ADDRESS",
+        "N",
+        "Connections that one client address, or network of 64 bits in IPv6, may have at a time (default: 16384)",
+    ),
+    setting(
+        "max-requests-per-address",
+        "SETSTONE_MAX_REQUESTS_PER_ADDRESS",
+        "N",
+        "Requests and new connections of one client address in a second; more are refused; 0: any number (default: 0)",
+    ),
+    setting(
+        "max-bytes-per-address",
+        "SETSTONE_MAX_BYTES_PER_ADDRESS",
+        "BYTES",
+        "Bytes that are read of one client address in a second; 0: any number (default: 0)",
     ),
     setting(
         "cert-file",

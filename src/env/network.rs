@@ -64,10 +64,15 @@ impl Network for Tcp {
     }
 }
 
-/// Has the system ask whether a silent peer is still there: HTTP/1, which may stream for days, has no pings of its own.
+/// Has the system ask whether a silent peer is still there, and close the connection of one that reads nothing: HTTP/1, which may
+/// stream for days, has no pings of its own.
 fn probe_when_silent(stream: &tokio::net::TcpStream) -> io::Result<()> {
     let probes = socket2::TcpKeepalive::new().with_time(limits::TCP_PROBE_AFTER);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
+    let socket = socket2::SockRef::from(stream);
+    // Probes notice who is gone; whoever is there and reads nothing answers them.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limits::UNREAD_TIMEOUT))?;
+    socket.set_tcp_keepalive(&probes)
 }
 
 #[derive(Debug)]
@@ -102,5 +107,7 @@ mod tests {
         assert!(!is_probed());
         probe_when_silent(&stream).unwrap();
         assert!(is_probed());
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket2::SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(limits::UNREAD_TIMEOUT));
     }
 }

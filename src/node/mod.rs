@@ -47,7 +47,7 @@ use crate::api::{Api, Authenticator};
 use crate::client::Embedded;
 use crate::config::{Cluster, Config, Data, SizeFrom, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
-use crate::env::{Env, Listener};
+use crate::env::{Env, Listener, simulated};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::membership::{
@@ -213,15 +213,15 @@ impl Node {
             node.abandon().await;
             return Err(error);
         }
-        node.tasks.spawn(starter.run(node.closing.clone()));
-        node.tasks.spawn(runner.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(starter.run(node.closing.clone())));
+        node.tasks.spawn(simulated::stoppable(runner.run(node.closing.clone())));
         node.tasks.spawn(tidy(
             env.clone(),
             node.disk.clone(),
             node.health.watch_serving(),
             node.closing.clone(),
         ));
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         if rules.is_some() {
             let (publishing, closing) =
                 (membership::publish(operator, node.disk.clone(), place.own), node.closing.clone());
@@ -234,9 +234,9 @@ impl Node {
         }
         let local = node.disk.clone();
         let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         let reconciler = Reconciler { lead: leader, local, outlook, retiring, journal, seen };
-        node.tasks.spawn(reconciler.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(reconciler.run(node.closing.clone())));
         Ok(node)
     }
 
@@ -259,16 +259,17 @@ impl Node {
             self.config.tuning.maintenance.quota(),
             self.refusing.clone(),
         )
-        .limited(self.config.requests);
+        .limited(self.config.requests, self.config.per_address);
         api.allow_origins(&self.config.cors);
         api.bind_authenticator(authenticator);
         let (tasks, closing) = (&self.tasks, &self.closing);
+        let door = run::peer_door(&self.metrics);
         for listener in ports.peer {
             let peers =
                 secure.peer.clone().zip(self.channels.as_ref().map(|channels| channels.book().clone()));
-            let (service, membership) = (service.clone(), membership.clone());
+            let (door, service, membership) = (door.clone(), service.clone(), membership.clone());
             let (tasks, closing) = (tasks.clone(), closing.clone());
-            self.tasks.spawn(run::serve_peers(listener, peers, service, membership, tasks, closing));
+            self.tasks.spawn(run::serve_peers(listener, door, peers, service, membership, tasks, closing));
         }
         for listener in ports.admin {
             let (api, closing) = (api.clone(), closing.clone());
@@ -279,7 +280,7 @@ impl Node {
             let (api, tls) = (api.clone(), secure.client.clone());
             tasks.spawn(async move { api.serve_client(listener, tls, grace).await });
         }
-        tasks.spawn(self.health.clone().keep(closing.clone()));
+        tasks.spawn(simulated::stoppable(self.health.clone().keep(closing.clone())));
     }
 
     /// Ends what a start that failed has begun.

@@ -23,12 +23,14 @@ use crate::discovery::{AddressBook, PeerChannels, Speaker};
 use crate::duties;
 use crate::env::{Listener, Random, Stream};
 use crate::error::Error;
-use crate::limits;
+use crate::limits::{self, PerAddress};
 use crate::membership::{Action, MembershipService, Prepared, StartState, Step};
 use crate::metrics::Metrics;
 use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::boots::Boots;
 use crate::raft::{Consensus, Dial, Gate, Parts, Service};
+use crate::transport::Door;
+use crate::transport::addresses::Addresses;
 use crate::watch::Hub;
 
 /// The task that starts consensus.
@@ -197,9 +199,17 @@ impl tokio::io::AsyncWrite for PeerStream {
     }
 }
 
+/// Who may connect to the peer ports.
+pub(super) fn peer_door(metrics: &Metrics) -> Door {
+    let each = PerAddress { connections: limits::PEER_CONNECTIONS_PER_ADDRESS, ..PerAddress::default() };
+    let addresses = Addresses::new(each, metrics.slowed_reads.clone());
+    Door::new(limits::PEER_CONNECTIONS, addresses, metrics.refused_connections("peer"))
+}
+
 /// The connections that are let in, each with whom it may speak for.
 fn admitted(
     listener: Box<dyn Listener>,
+    door: Door,
     tls: Option<(Peers, Arc<AddressBook>)>,
 ) -> BoxStream<'static, (Box<dyn Stream>, Speaker)> {
     let accepted = futures::stream::unfold(listener, |listener| async move {
@@ -211,7 +221,12 @@ fn admitted(
         Some((connection, listener))
     });
     // A connection that broke while it was accepted ends nothing.
-    let accepted = accepted.filter_map(|connection| std::future::ready(connection.ok()));
+    let accepted = accepted.filter_map(move |connection| {
+        let admitted = connection
+            .ok()
+            .and_then(|(stream, from)| door.admit_http2(stream, from.ip()).map(|stream| (stream, from)));
+        std::future::ready(admitted)
+    });
     let Some((peers, book)) = tls else {
         return accepted.map(|(stream, _)| (stream, Speaker::Anyone)).boxed();
     };
@@ -225,6 +240,7 @@ fn admitted(
 /// Serves the peer port until `cancel`, over TLS if it is given.
 pub(super) async fn serve_peers(
     listener: Box<dyn Listener>,
+    door: Door,
     tls: Option<(Peers, Arc<AddressBook>)>,
     service: Service,
     membership: MembershipServer<MembershipService>,
@@ -232,7 +248,7 @@ pub(super) async fn serve_peers(
     cancel: CancellationToken,
 ) {
     let closed = cancel.clone();
-    let admitted = admitted(listener, tls);
+    let admitted = admitted(listener, door, tls);
     let streams = admitted.map(move |(stream, speaker)| {
         let closed = Box::pin(closed.clone().cancelled_owned());
         let hung_up = speaker.hung_up();

@@ -26,6 +26,8 @@ pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What every gRPC content type begins with.
 const MEDIA_TYPE: &str = "application/grpc";
+/// What the text of a failure begins with whose message is larger than [`limits::RECEIVED_MESSAGE_BYTES`]: grpc-go's.
+pub const TOO_LARGE: &str = "grpc: received message larger than max";
 /// Bytes before each message: one for compression, four for the length.
 pub const PREFIX_BYTES: usize = 5;
 
@@ -138,7 +140,7 @@ pub(super) fn message_length(first: &[u8]) -> Result<usize, Failure> {
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if length > limits::RECEIVED_MESSAGE_BYTES {
         let limit = limits::RECEIVED_MESSAGE_BYTES;
-        let text = format!("grpc: received message larger than max ({length} vs. {limit})");
+        let text = format!("{TOO_LARGE} ({length} vs. {limit})");
         return Err(Failure::new(Code::ResourceExhausted, text));
     }
     Ok(length)

@@ -4,6 +4,9 @@
 //! from the rest, before any router. A port speaks TLS with everybody or with nobody.
 //!
 //! * `server`: accepts connections, owns their tasks, stops them in order
+//! * `afterwards`: what is spoken on a connection after HTTP/1
+//! * `addresses`: what one client address may do
+//! * `door`: who may connect
 //! * `first_bytes`: which protocol a new connection speaks
 //! * `grpc`: one unary call: the message in, the message or the failure out
 //! * `messages`: the messages of a call that streams them
@@ -14,9 +17,12 @@
 //! * `tls`: certificates and handshakes
 //! * `channel`: the client side
 
+pub mod addresses;
+mod afterwards;
 pub mod answers;
 pub mod body;
 pub mod channel;
+pub mod door;
 mod first_bytes;
 pub mod grpc;
 pub mod messages;
@@ -25,8 +31,10 @@ pub mod request;
 pub mod server;
 pub mod tls;
 
+pub use afterwards::Afterwards;
 pub use body::AnswerBody;
 pub use channel::{channel, over_tls};
+pub use door::Door;
 pub use grpc::Failure;
 pub use refusals::Refusals;
 pub use request::RequestBody;

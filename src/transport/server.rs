@@ -1,7 +1,6 @@
 //! A port: accepts connections, owns their tasks, stops them in order.
 //!
-//! Invariants: no task outlives [`serve`]; no more than [`Port::connections`] are open; a connection that says nothing, or
-//! stops in the middle of something, is closed within a deadline.
+//! Invariants: no task outlives [`serve`]; no more connections are open than [`Port::door`] lets in; a connection that says nothing, or stops in the middle of something, is closed within a deadline.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,14 +17,16 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Refusals;
+use super::addresses::Visit;
+use super::door::Door;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
 use super::tls::{Acceptor, Certificate, Refusal};
-use crate::env::{Listener, Stream};
+use super::{Afterwards, Refusals};
+use crate::env::{Listener, Stream, simulated};
 use crate::limits;
 
 /// What a port allows.
@@ -33,8 +34,10 @@ use crate::limits;
 pub struct Port {
     /// Name for the log.
     pub name: &'static str,
-    /// Connections that may be open; more are closed at once.
-    pub connections: usize,
+    /// Who may connect; others are closed at once.
+    pub door: Door,
+    /// Requests that one connection of HTTP/2 may have open; more are refused as HTTP/2 does.
+    pub streams: u32,
     /// How TLS is spoken with everybody; `None`: with nobody.
     pub tls: Option<Acceptor>,
     /// What is refused after it was accepted.
@@ -45,8 +48,17 @@ pub struct Port {
     pub open: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections closed at once.
-    pub refused: Counter,
+}
+
+/// A new connection, when its service is made.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Whose it is.
+    pub visit: Visit,
+    /// What was shown on it.
+    pub certificate: Option<Certificate>,
+    /// Takes what is to be spoken on it after HTTP/1.
+    pub afterwards: Afterwards,
 }
 
 /// Errors of any kind, as hyper takes them.
@@ -62,7 +74,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(simulated::stoppable(future));
     }
 }
 
@@ -70,6 +82,7 @@ where
 struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
+    door: Door,
     tls: Option<Acceptor>,
     refusals: Refusals,
     /// No new requests.
@@ -79,11 +92,10 @@ struct Shared {
 }
 
 /// Serves `listener` until `stopping`: then accepts no more, tells the connections to finish (GOAWAY), gives the requests
-/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection, over which somebody may have shown
-/// a certificate.
+/// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(SocketAddr, Option<Certificate>) -> S + Send + Sync + 'static,
+    O: Fn(Arrival) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -93,7 +105,8 @@ where
     let tasks = TaskTracker::new();
     let shared = Arc::new(Shared {
         http1: http1_settings(),
-        http2: http2_settings(&tasks),
+        http2: http2_settings(&tasks, port.streams),
+        door: port.door.clone(),
         tls: port.tls.clone(),
         refusals: port.refusals.clone(),
         stopping: stopping.child_token(),
@@ -101,7 +114,6 @@ where
     });
     // Whoever drops this future drops its connections too.
     let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
-    let slots = Arc::new(Semaphore::new(port.connections));
     let open = Arc::new(open);
     loop {
         let accepted = tokio::select! {
@@ -110,20 +122,18 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, from)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    port.accepted.inc();
-                    let open_now = OpenConnection::new(&port.open, slot);
-                    let (open, shared) = (Arc::clone(&open), Arc::clone(&shared));
-                    tasks.spawn(async move {
-                        let service = |certificate| open(from, certificate);
-                        connection(stream, from, service, shared, open_now).await;
-                    });
-                }
-                Err(_) => {
-                    port.refused.inc();
-                }
-            },
+            Ok((stream, from)) => {
+                let Some((slot, visit)) = port.door.admit(from.ip()) else { continue };
+                port.accepted.inc();
+                let open_now = OpenConnection::new(&port.open, slot);
+                let stream = visit.metered(stream);
+                let (open, shared) = (Arc::clone(&open), Arc::clone(&shared));
+                let served = async move {
+                    let open = |certificate, afterwards| open(Arrival { visit, certificate, afterwards });
+                    connection(stream, from, open, shared, open_now).await;
+                };
+                tasks.spawn(simulated::stoppable(served));
+            }
             Err(error) => {
                 tracing::warn!(port = port.name, %error, "a connection could not be accepted");
                 tokio::time::sleep(limits::ACCEPT_BACKOFF).await;
@@ -152,7 +162,7 @@ fn http1_settings() -> http1::Builder {
     http1
 }
 
-fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
+fn http2_settings(tasks: &TaskTracker, streams: u32) -> http2::Builder<Owned> {
     let mut http2 = http2::Builder::new(Owned(tasks.clone()));
     http2
         .timer(TokioTimer::new())
@@ -160,7 +170,7 @@ fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
         .adaptive_window(false)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(streams)
         .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
         .max_header_list_size(limits::REQUEST_HEADER_BYTES)
         .keep_alive_interval(limits::CLIENT_PING_INTERVAL)
@@ -191,7 +201,7 @@ impl Drop for OpenConnection {
 async fn connection<S>(
     stream: Box<dyn Stream>,
     from: SocketAddr,
-    open: impl FnOnce(Option<Certificate>) -> S,
+    open: impl FnOnce(Option<Certificate>, Afterwards) -> S,
     shared: Arc<Shared>,
     _open: OpenConnection,
 ) where
@@ -207,11 +217,21 @@ async fn connection<S>(
         first = shared.first(stream, from) => first,
     };
     let Some((protocol, stream, certificate)) = first else { return };
-    let service = open(certificate);
+    let afterwards = Afterwards::default();
+    let service = open(certificate, afterwards.clone());
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,
-        Protocol::Http1 => Box::pin(speak_http1(stream, service, &shared)).await,
+        Protocol::Http1 => {
+            Box::pin(speak_http1(stream, service, &shared)).await;
+            if let Some(next) = afterwards.take() {
+                tokio::select! {
+                    biased;
+                    () = shared.abort.cancelled() => {}
+                    () = next => {}
+                }
+            }
+        }
         Protocol::Tls => {
             let detail = &"this port speaks no TLS, or TLS within TLS was tried";
             shared.refusals.refuse(Refusal::TlsOnPlainPort, from, detail);
@@ -234,7 +254,11 @@ impl Shared {
             None => (stream, None),
         };
         let first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)).await;
-        let (protocol, stream) = first.ok()?.ok()?;
+        let Ok(first) = first else {
+            self.door.was_silent();
+            return None;
+        };
+        let (protocol, stream) = first.ok()?;
         Some((protocol, stream, certificate))
     }
 }
@@ -259,8 +283,8 @@ where
     S::ResBody: Body<Data = Bytes> + Send + 'static,
     <S::ResBody as Body>::Error: Into<BoxError>,
 {
-    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service));
-    drive(connection, shared, http1::Connection::graceful_shutdown).await;
+    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    drive(connection, shared, http1::UpgradeableConnection::graceful_shutdown).await;
 }
 
 /// Drives a connection to its end; tells it to finish when the port stops.

@@ -192,7 +192,9 @@ async fn clients_without_manners_do_not_harm_the_process() {
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 
     process
-        .until("most are refused", |process| process.metric("setstone_answers_refused_total") > 500.0)
+        .until("most are refused", |process| {
+            process.metric("setstone_refused_requests_total{reason=\"unread\"}") > 500.0
+        })
         .await;
     let allowed = limits::UNREAD_ANSWER_BYTES
         + ((limits::ANSWERS_IN_THE_MAKING / limits::LARGE_ANSWER_SHARE) as usize + 16) * (1 << 20);

@@ -47,6 +47,7 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         dns_server: None,
         tuning: tuning(options),
         requests: requests(options),
+        per_address: limits::PerAddress::default(),
         size_from: SizeFrom::Fixed,
         api_server: None,
         max_voters: limits::PEERS,
@@ -55,9 +56,16 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         cors: options.cors.clone(),
     };
     config.validate()?;
+    let streams = config.requests.concurrent_streams as usize;
     let counts = [
         ("max-txn-ops", options.max_txn_ops, config.requests.txn_operations),
         ("max-request-bytes", options.max_request_bytes, config.requests.request_bytes),
+        // To etcd 0 is no limit.
+        (
+            "max-concurrent-streams",
+            options.max_concurrent_streams.filter(|asked| *asked > 0).unwrap_or(streams as u64),
+            streams,
+        ),
     ];
     for (name, asked, counts) in counts {
         if asked != counts as u64 {
@@ -72,6 +80,10 @@ fn requests(options: &Options) -> RequestLimits {
     RequestLimits {
         txn_operations: most(options.max_txn_ops, limits::TXN_OPERATIONS_MAX),
         request_bytes: most(options.max_request_bytes, limits::REQUEST_BYTES),
+        concurrent_streams: match options.max_concurrent_streams {
+            None | Some(0) => limits::STREAMS_PER_CONNECTION,
+            Some(asked) => most(asked, limits::STREAMS_PER_CONNECTION as usize) as u32,
+        },
     }
 }
 

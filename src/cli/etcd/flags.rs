@@ -127,7 +127,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("backend-batch-limit", Integer, "0", Nothing(BBOLT)),
     flag("max-txn-ops", SMALL, "128", Used("at most 16384")),
     flag("max-request-bytes", SMALL, "1572864", Used("at most 1572864")),
-    flag("max-concurrent-streams", SMALL, "4294967295", Nothing("4096 to a connection are possible")),
+    flag(
+        "max-concurrent-streams",
+        SMALL,
+        "4294967295",
+        Used("of a connection; at most 4096, and 0 stands for that"),
+    ),
     flag("grpc-keepalive-min-time", Duration, "5s", Nothing("clients may ping as often as they like")),
     flag("grpc-keepalive-interval", Duration, "2h0m0s", Nothing("connections have keep-alives of their own")),
     flag("grpc-keepalive-timeout", Duration, "20s", Nothing("connections have keep-alives of their own")),

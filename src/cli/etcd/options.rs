@@ -52,6 +52,8 @@ pub(super) struct Options {
     pub max_txn_ops: u64,
     /// `--max-request-bytes`.
     pub max_request_bytes: u64,
+    /// `--max-concurrent-streams`, if it is set.
+    pub max_concurrent_streams: Option<u64>,
     /// `--quota-backend-bytes`: 0 for the default, negative for none.
     pub quota_backend_bytes: i64,
     /// `--auto-compaction-mode` and `-retention`.
@@ -129,7 +131,7 @@ impl Options {
             "" => format!("{name}.etcd"),
             path => path.to_owned(),
         };
-        let catch_up = "snapshot-catchup-entries";
+        let (catch_up, streams) = ("snapshot-catchup-entries", "max-concurrent-streams");
         let options = Self {
             data_dir,
             listen_peer: read.urls("listen-peer-urls")?,
@@ -150,6 +152,7 @@ impl Options {
             lease_checkpoint: read.gate("LeaseCheckpoint", "enable-lease-checkpoint"),
             max_txn_ops: read.number("max-txn-ops")?,
             max_request_bytes: read.number("max-request-bytes")?,
+            max_concurrent_streams: values.is_set(streams).then(|| read.number(streams)).transpose()?,
             quota_backend_bytes: values::integer(values.text("quota-backend-bytes"))
                 .map_err(|error| format!("--quota-backend-bytes: {error}"))?,
             compaction: compaction(values)?,

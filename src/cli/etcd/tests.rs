@@ -391,6 +391,16 @@ fn values_for_later_parts_are_read() {
     let (config, said) = configured(&["--max-txn-ops=1024", "--max-request-bytes=33554432"]);
     assert_eq!(said, ["--max-request-bytes is 33554432, and 1572864 is what counts: more is not possible"]);
     assert_eq!((config.requests.txn_operations, config.requests.request_bytes), (1024, 1_572_864));
+    for (asked, counts) in [("7", 7), ("0", 4_096), ("4096", 4_096)] {
+        let (config, said) = configured(&["--max-concurrent-streams", asked]);
+        assert_eq!((config.requests.concurrent_streams, said.as_slice()), (counts, &[][..]), "{asked}");
+    }
+    let (config, said) = configured(&["--max-concurrent-streams=4294967295"]);
+    assert_eq!(
+        said,
+        ["--max-concurrent-streams is 4294967295, and 4096 is what counts: more is not possible"]
+    );
+    assert_eq!(config.requests.concurrent_streams, 4_096);
 }
 
 #[test]
