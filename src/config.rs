@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::{self, PerAddress};
+use crate::transport::tls::Tls;
 
 mod auth;
 pub(crate) mod go_time;
 
 pub use auth::{AuthConfig, Jwt, Tokens};
 mod initial;
+mod tls;
 
 pub use initial::InitialCluster;
+pub use tls::PeerTls;
 
 /// Everything that a node needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     /// Where probes, metrics and status are served in plain HTTP; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
+    /// TLS of the ports for clients; `None`: they speak none.
+    pub client_tls: Option<Tls>,
+    /// TLS of the ports for peers, and of connections to them; `None`: they speak none. The same on all members.
+    pub peer_tls: Option<PeerTls>,
     /// Where else it listens.
     pub also_listen: AlsoListen,
     /// URLs that clients are told to use. Empty: the pod's name, or the address that is bound for them.
@@ -67,6 +74,8 @@ impl Config {
             listen_client: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_peer: SocketAddr::from(([127, 0, 0, 1], 0)),
             listen_admin: None,
+            client_tls: None,
+            peer_tls: None,
             also_listen: AlsoListen::default(),
             advertise_client: Vec::new(),
             cors: Vec::new(),
@@ -139,18 +148,47 @@ pub enum SizeFrom {
     StatefulSet,
 }
 
-/// How large requests of clients may be.
+/// How large requests of clients may be, and how many there may be at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
     /// Operations (compares, or operations of one branch) in a transaction; at most [`limits::TXN_OPERATIONS_MAX`].
     pub txn_operations: usize,
     /// Bytes of a write; at most [`limits::REQUEST_BYTES`].
     pub request_bytes: usize,
+    /// Requests that may be open on one connection of HTTP/2; at most [`limits::STREAMS_PER_CONNECTION`].
+    pub concurrent_streams: u32,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { txn_operations: limits::TXN_OPERATIONS, request_bytes: limits::REQUEST_BYTES }
+        Self {
+            txn_operations: limits::TXN_OPERATIONS,
+            request_bytes: limits::REQUEST_BYTES,
+            concurrent_streams: limits::STREAMS_PER_CONNECTION,
+        }
+    }
+}
+
+impl RequestLimits {
+    /// Says what is not possible, if anything.
+    fn validate(self) -> Result<(), String> {
+        let Self { txn_operations, request_bytes, concurrent_streams } = self;
+        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
+            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
+        {
+            return Err(format!(
+                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
+                limits::TXN_OPERATIONS_MAX,
+                limits::REQUEST_BYTES
+            ));
+        }
+        if !(1..=limits::STREAMS_PER_CONNECTION).contains(&concurrent_streams) {
+            return Err(format!(
+                "{concurrent_streams} concurrent streams of a connection; 1 to {} are possible",
+                limits::STREAMS_PER_CONNECTION
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -284,7 +322,8 @@ impl Config {
             Cluster::Fixed { .. } | Cluster::Single | Cluster::Initial(_) => None,
         };
         let place = host.map_or_else(|| reachable(bound), |host| format!("{host}:{}", bound.port()));
-        vec![format!("http://{place}")]
+        let scheme = if self.client_tls.is_some() { "https" } else { "http" };
+        vec![format!("{scheme}://{place}")]
     }
 
     /// Says what does not go together, if anything. Every way to a node passes here.
@@ -295,16 +334,8 @@ impl Config {
         self.cluster.validate()?;
         self.tuning.validate()?;
         self.auth.validate()?;
-        let RequestLimits { txn_operations, request_bytes } = self.requests;
-        if !(1..=limits::TXN_OPERATIONS_MAX).contains(&txn_operations)
-            || !(1..=limits::REQUEST_BYTES).contains(&request_bytes)
-        {
-            return Err(format!(
-                "transactions of {txn_operations} operations and requests of {request_bytes} bytes; at most {} and {} are possible",
-                limits::TXN_OPERATIONS_MAX,
-                limits::REQUEST_BYTES
-            ));
-        }
+        tls::validate(self.client_tls.as_ref(), self.peer_tls.as_ref(), &self.cluster, &self.auth)?;
+        self.requests.validate()?;
         if self.per_address.connections == 0 {
             return Err("0 connections from one address; at least 1 is needed".into());
         }
@@ -493,6 +524,13 @@ mod tests {
                     ..good()
                 },
                 "transactions of 0 operations",
+            ),
+            (
+                Config {
+                    requests: RequestLimits { concurrent_streams: 5_000, ..RequestLimits::default() },
+                    ..good()
+                },
+                "5000 concurrent streams of a connection; 1 to 4096 are possible",
             ),
             (tuned(Tuning { log_segment_bytes: 1, ..default() }), "is too small"),
             (compacting(AutoCompaction::Revision(0)), "the newest 0 revisions cannot be kept"),

@@ -66,6 +66,10 @@ pub const APPEND_BYTES: usize = 1 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Time to connect to a peer.
 pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the handshake of TLS with a peer.
+pub const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for which a peer that speaks for another is still answered, so that it hears why, before its connection is closed.
+pub const PEER_HANG_UP: Duration = Duration::from_secs(1);
 /// Keep-alive of peer connections, interval and answer: a dead peer is noticed within the sum.
 pub const PEER_KEEPALIVE: Duration = Duration::from_secs(1);
 /// Time for one question between members that is not consensus (describe, prepare).
@@ -134,7 +138,7 @@ pub const PASSWORDS_WAITING: usize = 64;
 /// How often a password is checked anew because users changed meanwhile.
 pub const AUTHENTICATE_ATTEMPTS: usize = 5;
 /// Memory for the engine's cache, in bytes, unless configured.
-pub const ENGINE_CACHE_BYTES: u64 = 8 << 20;
+pub const ENGINE_CACHE_BYTES: u64 = 6 << 20;
 /// Bytes of changes that the engine gets in one batch: hundreds of entries, whose applied ids but the last are never written.
 /// Twice this is the most that is kept in memory.
 pub const ENGINE_WRITE_BYTES: usize = 1 << 20;
@@ -187,8 +191,29 @@ pub const GATEWAY_BUFFERED_BYTES: usize = 256 << 20;
 /// Messages and elements of lists in one JSON value: far above what a transaction of [`TXN_OPERATIONS`] nested ones has, and each
 /// takes memory that three bytes of JSON can ask for.
 pub const GATEWAY_ELEMENTS: usize = 100_000;
+/// Bytes that one message on a websocket may have: the requests of streams name keys and leases, and what is larger would have to count
+/// among [`GATEWAY_BUFFERED_BYTES`].
+pub const WEBSOCKET_MESSAGE_BYTES: usize = GATEWAY_UNCOUNTED_BYTES;
+/// Bytes that are read of a websocket at once.
+pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
+/// Time that a websocket's end waits for its client to say goodbye, too.
+pub const WEBSOCKET_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for the first bytes of a connection to arrive.
 pub const CONNECTION_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for a handshake of TLS, the wait for its turn included: two round trips and some milliseconds of work, on a machine that is busy.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes of one port that are made at a time; more wait. Each holds some 50 KiB, and costs a millisecond of a processor.
+pub const TLS_HANDSHAKES: usize = 1_024;
+/// How long a certificate is valid that a member makes itself: etcd's default `--self-signed-cert-validity`.
+pub const SELF_SIGNED_VALIDITY: Duration = Duration::from_hours(365 * 24);
+/// How often the files of certificates are looked at.
+pub const TLS_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of a file with certificates, a key or a revocation list: a list of ten thousand has some 400 KB.
+pub const TLS_FILE_BYTES: u64 = 16 << 20;
+/// Names of a certificate that are looked up to find whether it is that of the address it came from.
+pub const TLS_NAMES_LOOKED_UP: usize = 16;
+/// How often a refused connection is told of in the log, for each reason.
+pub const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections on the admin port: probes, scrapes and people.
 pub const ADMIN_CONNECTIONS: usize = 256;
 /// Time for the rest of a request to arrive once its headers are there: half a message does not hold a stream for ever.

@@ -20,6 +20,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 #[path = "cli/locks.rs"]
 mod locks;
+#[path = "cli/watching.rs"]
+mod watching;
 
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,7 +1,9 @@
 //! Three real pods with real sockets and volumes, under load, while they are killed, stopped, paused and moved.
 //!
 //! `cluster/world.rs` is the pods, `cluster/load.rs` the load and what must hold of what it saw; `cluster/scaling.rs` changes how
-//! many pods there are, `cluster/pods.rs` deletes them, `cluster/volumes.rs` does to their volumes what happens to volumes,
+//! many pods there are, `cluster/steps.rs` in many steps while something else is wrong, `cluster/pods.rs` deletes them,
+//! `cluster/volumes.rs` does to their volumes what happens to volumes, `cluster/restored.rs` to all of them,
+//! `cluster/founding.rs` disturbs first installs, `cluster/outside.rs` takes DNS and the API server away,
 //! `cluster/operating.rs` is what a human does, `cluster/leases.rs` what becomes of leases.
 
 #![allow(clippy::pedantic, clippy::type_complexity)]
@@ -13,16 +15,24 @@
     missing_docs
 )]
 
+#[path = "cluster/founding.rs"]
+mod founding;
 #[path = "cluster/leases.rs"]
 mod leases;
 #[path = "cluster/load.rs"]
 mod load;
 #[path = "cluster/operating.rs"]
 mod operating;
+#[path = "cluster/outside.rs"]
+mod outside;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/restored.rs"]
+mod restored;
 #[path = "cluster/scaling.rs"]
 mod scaling;
+#[path = "cluster/steps.rs"]
+mod steps;
 #[path = "cluster/volumes.rs"]
 mod volumes;
 #[path = "cluster/world.rs"]

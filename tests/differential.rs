@@ -6,11 +6,14 @@
 //!
 //! * `differential/etcd.rs`: the process
 //! * `differential/program.rs`: what is called
+//! * `differential/auth.rs`: programs about users, roles and tokens
 //! * `differential/side.rs`: one of the two, and what it answers
 //! * `differential/watching.rs`: one stream of watchers
 //! * `differential/json.rs`: the gateways, and JSON that nobody would send
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
+#[path = "differential/auth.rs"]
+mod auth;
 #[path = "differential/etcd.rs"]
 mod etcd;
 #[path = "differential/json.rs"]
@@ -108,6 +111,23 @@ async fn random_programs_are_answered_as_etcd_does() {
         both.run(calls()).await;
         println!("seed {seed}: {} calls in {:?}", calls(), begin.elapsed());
         drop(both);
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_and_roles_are_answered_as_etcd_does() {
+    let Some(directory) = etcd_directory() else { return };
+    for seed in seeds() {
+        // Passwords are hashed often, and this is not about how well.
+        let etcd = etcd::Etcd::start_with(&directory, &["--bcrypt-cost", "4"]).await;
+        let mut config = Config::in_memory("differential");
+        config.auth.bcrypt_cost = 4;
+        let node = Node::start(config).await.unwrap();
+        node.ready(Instant::now() + Duration::from_secs(20)).await.unwrap();
+        let ours = Side::connect("setstone", node.addresses().client).await;
+        let theirs = Side::connect("etcd", etcd.address).await;
+        auth::Users::new(theirs, ours, seed).run(calls()).await;
         node.shutdown().await;
     }
 }

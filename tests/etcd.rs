@@ -236,9 +236,12 @@ fn id_of(members: &[Listed], name: &str) -> u64 {
 fn wrong_words_are_refused_by_name() {
     let (code, _, said) = output(&["--no-such-flag=1"]);
     assert_eq!((code, said.contains("flag provided but not defined: -no-such-flag")), (2, true), "{said}");
-    let (code, _, said) = output(&["--name", "a", "--peer-cert-file", "a.pem"]);
+    let (code, _, said) = output(&["--name", "a", "--discovery", "http://a:1"]);
     assert_eq!(
-        (code, said.contains("-peer-cert-file is set to \"a.pem\", which cannot be had: TLS")),
+        (
+            code,
+            said.contains("-discovery is set to \"http://a:1\", which cannot be had: there is no discovery")
+        ),
         (1, true),
         "{said}"
     );

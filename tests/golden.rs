@@ -1,5 +1,5 @@
 //! The recorded answers of etcd 3.7.3: all rows through the JSON gateway (`golden/gateway.rs`), and once more the KV, Txn, compaction
-//! and lease rows over gRPC and the health rows over HTTP. What the gateway does beyond them is in `golden/beyond.rs`.
+//! and lease rows over gRPC and the health rows over HTTP. What the gateway does beyond them is in `golden/beyond.rs` and `golden/websocket.rs`.
 //!
 //! The rows are requests to etcd's JSON gateway, in order, against an empty store. Their bodies are turned into messages
 //! through the descriptors, and the answers back into JSON, which is compared as values. Ids, terms and sizes differ.
@@ -15,6 +15,8 @@ mod gateway;
 mod locks;
 #[path = "golden/web.rs"]
 mod web;
+#[path = "golden/websocket.rs"]
+mod websocket;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -19,8 +19,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Service, Service
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setstone::identity::PodFacts;
 use setstone::limits;
@@ -28,7 +28,7 @@ use setstone::limits;
 /// Every set of manifests that stands for itself.
 const BASES: [&str; 2] = ["k8s/base", "examples/service/k8s"];
 /// What is laid over `k8s/base`.
-const OVERLAYS: [&str; 3] = ["dev", "memory", "prod"];
+const OVERLAYS: [&str; 4] = ["dev", "memory", "prod", "tls"];
 
 /// What the example, which reads no such variable, sets itself.
 const EXAMPLES_GRACE: &str = "25s";
@@ -69,8 +69,55 @@ fn again<T: DeserializeOwned + Serialize>(document: &Value) -> Result<Value, Str
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }
 
+/// As much of cert-manager's kinds as the manifests use: `cert-manager.io/v1`, whose types no crate here has.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CertManager<Spec> {
+    api_version: String,
+    kind: String,
+    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    spec: Spec,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct IssuerSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_signed: Option<BTreeMap<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<SecretName>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SecretName {
+    secret_name: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CertificateSpec {
+    common_name: String,
+    secret_name: String,
+    duration: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renew_before: Option<String>,
+    private_key: BTreeMap<String, Value>,
+    #[serde(rename = "isCA", default, skip_serializing_if = "std::ops::Not::not")]
+    is_ca: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usages: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dns_names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ip_addresses: Vec<String>,
+    issuer_ref: BTreeMap<String, String>,
+}
+
 fn through_its_type(document: &Value) -> Result<Value, String> {
     match kind(document) {
+        "Certificate" => again::<CertManager<CertificateSpec>>(document),
+        "Issuer" => again::<CertManager<IssuerSpec>>(document),
         "ConfigMap" => again::<ConfigMap>(document),
         "NetworkPolicy" => again::<NetworkPolicy>(document),
         "PodDisruptionBudget" => again::<PodDisruptionBudget>(document),
@@ -138,7 +185,7 @@ fn every_file_is_named_and_every_name_is_a_file() {
     files(&root().join("k8s"), &mut kustomizations);
     files(&root().join("examples/service/k8s"), &mut kustomizations);
     kustomizations.retain(|path| path.ends_with("kustomization.yaml"));
-    assert_eq!(kustomizations.len(), 6);
+    assert_eq!(kustomizations.len(), 8);
     for path in kustomizations {
         let folder = path.parent().unwrap();
         let [document] = &documents(&path)[..] else { panic!("{}: not one document", path.display()) };
@@ -261,7 +308,9 @@ fn every_variable_is_one_of_the_programs() {
     let help = String::from_utf8(help.stdout).unwrap();
     let mut words: BTreeSet<&str> = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     words.remove("");
-    for (variable, value) in variables("k8s/base") {
+    let secure = object("k8s/overlays/tls", "ConfigMap")["data"].clone();
+    let secure: BTreeMap<String, String> = serde_json::from_value(secure).unwrap();
+    for (variable, value) in variables("k8s/base").into_iter().chain(secure) {
         assert!(words.contains(variable.as_str()), "{variable}={value} is not in `setstone serve --help`");
     }
 }
@@ -418,5 +467,86 @@ fn overlays_say_how_many_found_the_cluster() {
                 "{overlay} patches {kind} {name}"
             );
         }
+    }
+}
+
+/// Where the overlay `tls` mounts which Secret.
+fn secrets() -> BTreeMap<String, String> {
+    let set: StatefulSet = typed("k8s/overlays/tls", "StatefulSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    let [container] = &pod.containers[..] else { panic!("not one container") };
+    let volumes: BTreeMap<String, String> = pod
+        .volumes
+        .unwrap()
+        .into_iter()
+        .map(|volume| (volume.name, volume.secret.unwrap().secret_name.unwrap()))
+        .collect();
+    let mounts = container.volume_mounts.clone().unwrap().into_iter();
+    mounts
+        .map(|mount| {
+            assert_eq!(
+                (mount.read_only, mount.sub_path),
+                (Some(true), None),
+                "a file mounted alone is never replaced"
+            );
+            (mount.mount_path, volumes[&mount.name].clone())
+        })
+        .collect()
+}
+
+#[test]
+fn certificates_are_where_the_settings_say() {
+    let secrets = secrets();
+    assert_eq!(secrets.len(), 2);
+    let config: ConfigMap = typed("k8s/overlays/tls", "ConfigMap");
+    let (mut named, data) = (BTreeSet::new(), config.data.unwrap());
+    for (variable, path) in &data {
+        let path = Path::new(path);
+        let folder = path.parent().unwrap().to_str().unwrap();
+        assert!(secrets.contains_key(folder), "{variable}={} is in no Secret", path.display());
+        let file = path.file_name().unwrap().to_str().unwrap();
+        assert!(["tls.crt", "tls.key", "ca.crt"].contains(&file), "{variable}: cert-manager makes no {file}");
+        named.insert(folder);
+    }
+    assert_eq!(named.len(), secrets.len());
+    // Members must show certificates; a configuration that lacks one of these is refused by the program.
+    for variable in ["SETSTONE_PEER_CERT_FILE", "SETSTONE_PEER_KEY_FILE", "SETSTONE_PEER_TRUSTED_CA_FILE"] {
+        assert!(data.contains_key(variable), "{variable}");
+    }
+}
+
+#[test]
+fn cert_manager_makes_the_secrets_that_are_mounted() {
+    let all = objects("k8s/components/cert-manager");
+    let certificates: Vec<CertManager<CertificateSpec>> = all
+        .values()
+        .filter(|object| kind(object) == "Certificate")
+        .map(|object| serde_json::from_value(object.clone()).unwrap())
+        .collect();
+    for (path, secret) in secrets() {
+        let found = certificates.iter().find(|certificate| certificate.spec.secret_name == secret);
+        let spec = &found.unwrap_or_else(|| panic!("nobody makes {secret}, for {path}")).spec;
+        for usage in ["server auth", "client auth"] {
+            assert!(spec.usages.iter().any(|is| is == usage), "{secret}: {usage}");
+        }
+        // The authority is its own, and is made too.
+        let issuer = &spec.issuer_ref["name"];
+        let issuer = &all[&("Issuer".to_owned(), issuer.clone())];
+        let authority = issuer["spec"]["ca"]["secretName"].as_str().unwrap();
+        assert!(
+            certificates.iter().any(|of| of.spec.is_ca && of.spec.secret_name == authority),
+            "{authority}"
+        );
+        assert_eq!(authority, secret.replace("-tls", "-ca"));
+    }
+    // Its names are those that the pods know each other by.
+    let mut environment = in_pod("k8s/base", 7);
+    environment.insert("SETSTONE_POD_NAMESPACE".into(), "default".into());
+    let facts = PodFacts::from(|name| environment.get(name).cloned(), "search svc.cluster.local\n").unwrap();
+    let wild = format!("*.{}", facts.service_fqdn());
+    for secret in ["setstone-peer-tls", "setstone-client-tls"] {
+        let certificate =
+            certificates.iter().find(|certificate| certificate.spec.secret_name == secret).unwrap();
+        assert!(certificate.spec.dns_names.contains(&wild), "{secret} is not for {wild}");
     }
 }

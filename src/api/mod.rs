@@ -14,7 +14,7 @@
 //! * `auth`, `passwords`, `tokens`, `pem`: the service of users and roles; hashes of passwords; signed tokens and their keys
 //! * `refused`: what counts as refused, and why
 //! * `leader`: calls that want a leader
-//! * `http`: health, version and metrics in plain HTTP
+//! * `http`: health, version and metrics in plain HTTP; `redirect`: paths that lead to others
 //! * `gateway`: the calls once more, as JSON over plain HTTP
 //! * `probe`: the seam to readiness
 
@@ -40,6 +40,7 @@ pub mod permission;
 pub mod probe;
 mod queue;
 mod range_stream;
+mod redirect;
 mod refused;
 mod sending;
 mod snapshot;
@@ -61,6 +62,7 @@ use self::gateway::Gateway;
 use self::header::Headers;
 use self::http::PortKind;
 use self::methods::Methods;
+use self::permission::CommonName;
 pub use self::probe::{Clause, Probe, Report};
 use self::queue::Queues;
 use self::sending::SendingMethods;
@@ -74,7 +76,9 @@ use crate::metrics::{MethodMetrics, Metrics, RefusedRequest};
 use crate::raft::store::SharedStore;
 use crate::transport::addresses::{Addresses, Visit};
 use crate::transport::answers::{AllAnswers, Answers};
-use crate::transport::{self, AnswerBody, Door, Port, RequestBody, grpc};
+use crate::transport::server::Arrival;
+use crate::transport::tls::Acceptor;
+use crate::transport::{self, Afterwards, AnswerBody, Door, Port, Refusals, RequestBody, grpc};
 use crate::watch::{Budget, Hub};
 
 /// The etcd whose API this is. Numeric, because Patroni takes each part for a number and kube-apiserver for semver.
@@ -118,15 +122,27 @@ struct Shared {
     stopping: CancellationToken,
 }
 
+/// TLS of a client port.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// Its handshakes.
+    pub acceptor: Acceptor,
+    /// Whether the common name of a client's certificate is the user who calls.
+    pub names_users: bool,
+}
+
 /// One connection.
 struct Connection {
     api: Api,
     port: PortKind,
     /// Whose it is.
     visit: Visit,
+    /// Who calls, if a certificate says so.
+    common_name: Option<CommonName>,
     answers: Answers,
     /// Of its watchers.
     budget: Budget,
+    afterwards: Afterwards,
 }
 
 impl Api {
@@ -187,10 +203,11 @@ impl Api {
         self
     }
 
-    /// Serves gRPC and HTTP to clients until the token given to [`Api::new`] is cancelled and the requests in flight are
-    /// done, or `drain` has passed.
-    pub async fn serve_client(&self, listener: Box<dyn Listener>, drain: Duration) {
+    /// Serves gRPC and HTTP to clients, over TLS if it is given, until the token given to [`Api::new`] is cancelled and the requests in
+    /// flight are done, or `drain` has passed.
+    pub async fn serve_client(&self, listener: Box<dyn Listener>, tls: Option<ClientTls>, drain: Duration) {
         let metrics = &self.0.metrics;
+        let names_users = tls.as_ref().is_some_and(|tls| tls.names_users);
         let port = Port {
             name: "client",
             door: Door::new(
@@ -198,11 +215,14 @@ impl Api {
                 self.0.addresses.clone(),
                 metrics.refused_connections("client"),
             ),
+            streams: self.0.requests.concurrent_streams,
+            tls: tls.map(|tls| tls.acceptor),
+            refusals: Refusals::new("client", metrics),
             drain,
             open: metrics.client_connections.clone(),
             accepted: metrics.client_connections_accepted.clone(),
         };
-        self.serve(listener, port, PortKind::Client, self.0.stopping.clone()).await;
+        self.serve(listener, port, PortKind::Client, names_users, self.0.stopping.clone()).await;
         // Whoever stood in a queue takes its key away.
         self.0.queues.left(limits::STOP_STEP).await;
     }
@@ -225,11 +245,14 @@ impl Api {
                 Addresses::new(per_address, metrics.slowed_reads.clone()),
                 metrics.refused_connections("admin"),
             ),
+            streams: limits::STREAMS_PER_CONNECTION,
+            tls: None,
+            refusals: Refusals::new("admin", metrics),
             drain,
             open: prometheus_client::metrics::gauge::Gauge::default(),
             accepted: prometheus_client::metrics::counter::Counter::default(),
         };
-        self.serve(listener, port, PortKind::Admin, stopping).await;
+        self.serve(listener, port, PortKind::Admin, false, stopping).await;
     }
 
     async fn serve(
@@ -237,13 +260,18 @@ impl Api {
         listener: Box<dyn Listener>,
         port: Port,
         kind: PortKind,
+        names_users: bool,
         stopping: CancellationToken,
     ) {
         let api = self.clone();
-        let open = move |visit| {
+        let open = move |Arrival { visit, certificate, afterwards }| {
+            let certificate = certificate.filter(|_| names_users);
+            let common_name = certificate.map(|certificate| CommonName(certificate.common_name()));
             let answers = Answers::new(&api.0.unread);
             let budget = Budget::of_connection();
-            let connection = Arc::new(Connection { api: api.clone(), port: kind, visit, answers, budget });
+            let api = api.clone();
+            let connection =
+                Arc::new(Connection { api, port: kind, visit, common_name, answers, budget, afterwards });
             service_fn(move |request| {
                 let connection = Arc::clone(&connection);
                 async move { Ok::<_, Infallible>(connection.call(request).await) }
@@ -255,17 +283,21 @@ impl Api {
 
 impl Connection {
     /// Answers one request. gRPC is told apart first: it is what there is most of.
-    async fn call(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn call(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let api = &self.api.0;
         if !self.visit.request() {
             api.metrics.refused(RefusedRequest::Rate);
             return refused::too_often(&request);
         }
         if self.port == PortKind::Client && grpc::is_grpc(&request) {
+            // As in etcd, a certificate says who calls by gRPC only: what comes as JSON says it by a token.
+            if let Some(name) = &self.common_name {
+                request.extensions_mut().insert(name.clone());
+            }
             methods::call(api, &self.answers, &self.budget, request.map(RequestBody::Wire)).await
         } else if self.port == PortKind::Client {
             // In a box, because it is rare and would make every call's future larger.
-            Box::pin(gateway::answer(api, &self.answers, &self.budget, request)).await
+            Box::pin(gateway::answer(api, &self.answers, &self.budget, &self.afterwards, request)).await
         } else {
             Box::pin(http::answer(api, self.port, &self.answers, &request)).await
         }

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::transport::tls::der;
+
 /// Why a key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -88,21 +90,9 @@ pub(super) fn public_key(file: &[u8], is_rsa: bool) -> Result<Vec<u8>, KeyError>
 
 /// The content of the DER element at the start, which has this tag, and what follows it.
 fn element(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), KeyError> {
-    let malformed = || KeyError::Rejected("it is malformed".into());
-    let (found, rest) = der.split_first().ok_or_else(malformed)?;
-    if *found != tag {
-        return Err(KeyError::Kind);
-    }
-    let (first, rest) = rest.split_first().ok_or_else(malformed)?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(*first), rest),
-        0x81 | 0x82 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x0f)).ok_or_else(malformed)?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return Err(malformed()),
-    };
-    rest.split_at_checked(length).ok_or_else(malformed)
+    let (found, content, rest) =
+        der::element(der).ok_or_else(|| KeyError::Rejected("it is malformed".into()))?;
+    if found == tag { Ok((content, rest)) } else { Err(KeyError::Kind) }
 }
 
 /// An EC key of RFC 5915 as PKCS #8, which is what ring takes.

@@ -196,9 +196,11 @@ pub(super) async fn check(
     }
     let identity = caller.identity(api).await?;
     let Err(refusal) = check_here(api, &identity, &may) else { return Ok(identity) };
-    if refusal == Refusal::UserEmpty || api.store.barrier().await.is_err() {
+    if refusal == Refusal::UserEmpty {
         return Err(texts::refusal(refusal));
     }
+    // A member that cannot catch up does not know: what was permitted meanwhile must not be denied.
+    api.store.barrier().await.map_err(|error| texts::failure(&error))?;
     let identity = caller.identity(api).await?;
     check_here(api, &identity, may).map_err(texts::refusal)?;
     Ok(identity)

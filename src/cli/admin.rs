@@ -20,6 +20,9 @@ const ANSWER_BYTES: usize = 4 << 20;
 /// Prints `/status` and `/readyz?verbose` of the member at `address`. Exits with 1 if it is not ready.
 pub(super) async fn run(address: &str, global: &Global, out: &mut dyn Write) -> Result<Exit, Failure> {
     let endpoint: Endpoint = address.parse().map_err(|error| Failure::usage(format!("--admin: {error}")))?;
+    if endpoint.for_client(false).1 {
+        return Err(Failure::usage(format!("--admin: {address}: the admin port speaks plain HTTP")));
+    }
     let (_, status) = get(&endpoint, "/status", global.timeout).await?;
     let (code, ready) = get(&endpoint, "/readyz?verbose", global.timeout).await?;
     let is_ready = code == 200;
@@ -87,9 +90,11 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<(), Failure> {
         ),
     )?;
     line("failure", text("/consensus/failure"))?;
-    for (place, seen) in status["scale"].as_array().into_iter().flatten().enumerate() {
-        let name = if place == 0 { "members" } else { "" };
-        line(name, seen.as_str().unwrap_or_default().to_owned())?;
+    for (list, title) in [("alarms", "alarm"), ("scale", "members")] {
+        for (place, said) in status[list].as_array().into_iter().flatten().enumerate() {
+            let name = if place == 0 { title } else { "" };
+            line(name, said.as_str().unwrap_or_default().to_owned())?;
+        }
     }
     Ok(())
 }
@@ -150,6 +155,7 @@ mod tests {
             "lastStop": { "start": 4, "decided": "the pod comes back" },
             "disk": { "is": "a member", "cluster": "0000000000000abc", "node": "2#1841", "boot": 5 },
             "consensus": { "leader": null, "term": 3, "appliedIndex": 40, "lastIndex": 41, "revision": 17 },
+            "alarms": ["NOSPACE of 1#3: what makes the store grow is refused"],
             "scale": ["3 pods are desired, from ordinal 0 on", "nothing to change"],
         });
         let mut out = Vec::new();
@@ -161,6 +167,7 @@ mod tests {
         last stop  of start 4: the pod comes back
         disk       a member; cluster 0000000000000abc, node 2#1841, start 5
         consensus  no leader, term 3, applied 40 of 41, revision 17
+        alarm      NOSPACE of 1#3: what makes the store grow is refused
         members    3 pods are desired, from ordinal 0 on
                    nothing to change
         ");

@@ -8,7 +8,14 @@ use crate::storage::engine::Batch;
 
 fn global() -> Global {
     let timeout = std::time::Duration::from_secs(1);
-    Global { endpoints: String::new(), json: false, timeout, user: None, password: None }
+    Global {
+        endpoints: String::new(),
+        json: false,
+        timeout,
+        user: None,
+        password: None,
+        tls: Default::default(),
+    }
 }
 
 fn checked(directory: &Path) -> (Result<Exit, Failure>, String) {

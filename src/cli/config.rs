@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::duration;
 use super::settings::{ConfigError, Flags, Texts};
-use crate::config::{AuthConfig, Cluster, Config, Data, SizeFrom, Tuning};
+use crate::config::{AuthConfig, Cluster, Config, Data, RequestLimits, SizeFrom, Tuning};
 use crate::identity::PodFacts;
 use crate::limits::{self, PerAddress};
 
 #[path = "config_maintenance.rs"]
 mod maintenance;
+#[path = "config_tls.rs"]
+mod tls;
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -104,6 +106,8 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         None => SizeFrom::Fixed,
     };
     let cluster = with_ports(cluster, listen_client, listen_peer);
+    let (client_tls, common_names) = tls::client(&texts)?;
+    let has_tls = client_tls.is_some();
     let config = Config {
         data: data(&texts, &name)?,
         name,
@@ -111,13 +115,15 @@ pub(super) fn resolve(flags: &Flags, world: &World<'_>) -> Result<Settings, Conf
         listen_client,
         listen_peer,
         listen_admin,
+        client_tls,
+        peer_tls: tls::peer(&texts)?,
         also_listen: crate::config::AlsoListen::default(),
-        advertise_client: texts.get("advertise-client-url", urls)?.unwrap_or_default(),
+        advertise_client: texts.get("advertise-client-url", |text| urls(text, has_tls))?.unwrap_or_default(),
         cors: texts.get("cors", origins)?.unwrap_or_default(),
         dns_server: texts.get("dns-server", address)?,
-        auth: auth(&texts)?,
+        auth: auth(&texts, common_names)?,
         tuning: tuning(&texts)?,
-        requests: crate::config::RequestLimits::default(),
+        requests: requests(&texts)?,
         per_address: per_address(&texts)?,
         size_from: texts.get("size-from", size_from)?.unwrap_or(default_size),
         api_server,
@@ -207,12 +213,13 @@ fn data(texts: &Texts<'_>, name: &str) -> Result<Data, ConfigError> {
     Ok(Data::Directory(directory.into()))
 }
 
-fn auth(texts: &Texts<'_>) -> Result<AuthConfig, ConfigError> {
+fn auth(texts: &Texts<'_>, common_names: bool) -> Result<AuthConfig, ConfigError> {
     let default = AuthConfig::default();
     Ok(AuthConfig {
         tokens: texts.get("auth-token", str::parse)?.unwrap_or(default.tokens),
         token_ttl: texts.get("auth-token-ttl", token_ttl)?.unwrap_or(default.token_ttl),
         bcrypt_cost: texts.get("bcrypt-cost", number::<u32>)?.unwrap_or(default.bcrypt_cost),
+        common_names,
     })
 }
 
@@ -235,6 +242,13 @@ fn token_ttl(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => duration::parse(text),
     }
+}
+
+fn requests(texts: &Texts<'_>) -> Result<RequestLimits, ConfigError> {
+    let default = RequestLimits::default();
+    let concurrent_streams =
+        texts.get("max-concurrent-streams", number::<u32>)?.unwrap_or(default.concurrent_streams);
+    Ok(RequestLimits { concurrent_streams, ..default })
 }
 
 fn tuning(texts: &Texts<'_>) -> Result<Tuning, ConfigError> {
@@ -271,7 +285,12 @@ fn name(text: &str) -> Result<String, String> {
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| {
-        format!("is no number from 0 to {}", if size_of::<T>() == 2 { "65535" } else { "2^64-1" })
+        let most = match size_of::<T>() {
+            2 => "65535",
+            4 => "4294967295",
+            _ => "2^64-1",
+        };
+        format!("is no number from 0 to {most}")
     })
 }
 
@@ -314,9 +333,11 @@ fn peers(text: &str) -> Result<Vec<String>, String> {
     Ok(peers)
 }
 
-fn urls(text: &str) -> Result<Vec<String>, String> {
+/// URLs; of those without a scheme the port says what they have.
+fn urls(text: &str, has_tls: bool) -> Result<Vec<String>, String> {
     let list = crate::client::Endpoint::list(text).map_err(|error| error.to_string())?;
-    Ok(list.iter().map(|endpoint| format!("http://{}", endpoint.authority())).collect())
+    let url = |endpoint: &crate::client::Endpoint| endpoint.for_client(has_tls).0.to_string();
+    Ok(list.iter().map(|endpoint| url(endpoint).trim_end_matches('/').to_owned()).collect())
 }
 
 fn url(text: &str) -> Result<String, String> {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Global;
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::client::{Client, Connection, Endpoint, Options};
+use crate::client::{Client, Connection, Endpoint, Options, Remote};
 
 /// How often the spinner moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,10 +34,10 @@ pub(super) async fn run(
     global: &Global,
     out: &mut dyn Write,
 ) -> Result<Exit, Failure> {
-    let options = Options { timeout: global.timeout, ..Options::default() };
+    let options = global.options()?;
     let mut exit = Exit::Ok;
     let mut rows = Vec::new();
-    for endpoint in endpoints(arguments, global).await? {
+    for endpoint in endpoints(arguments, global, &options).await? {
         let connection = Connection::new(endpoint, &options);
         let place = connection.endpoint().to_string();
         let spinner = ProgressBar::new_spinner().with_message(format!("defragmenting {place}"));
@@ -65,9 +65,13 @@ pub(super) async fn run(
 }
 
 /// Those that were given, or those of all members.
-async fn endpoints(arguments: &Arguments, global: &Global) -> Result<Vec<Endpoint>, Failure> {
+async fn endpoints(
+    arguments: &Arguments,
+    global: &Global,
+    options: &Options,
+) -> Result<Vec<Endpoint>, Failure> {
     let list = if arguments.cluster {
-        let members = global.client()?.members().await?.value;
+        let members = Remote::new(&global.endpoints, options)?.members().await?.value;
         // One of each: they are the same member's.
         members
             .into_iter()

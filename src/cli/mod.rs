@@ -6,7 +6,7 @@
 //!
 //! * `serve` `config` `settings` `signals`: a member
 //! * `get` `put` `del` `txn` `txn_script` `watch` `compact` `status` `admin` `members` `events` `lease` `lock` `elect`: clients; `keys`: which keys they mean;
-//!   `credentials`: who calls
+//!   `credentials`: who calls; `tls`: over which connections
 //! * `alarm` `defrag` `snapshot` `snapshot_status`: maintenance
 //! * `auth` `user` `role`: who may what
 //! * `etcd`: a member behind etcd's command line
@@ -59,6 +59,7 @@ mod snapshot;
 mod snapshot_status;
 mod status;
 mod text;
+mod tls;
 mod txn;
 mod txn_script;
 mod user;
@@ -70,7 +71,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{Credentials, Options, Remote};
+use crate::client::{Options, Remote};
 use exit::{Exit, Failure};
 
 /// A replicated key-value store with etcd's v3 API.
@@ -133,19 +134,24 @@ struct Global {
         help_heading = "Client options"
     )]
     password: Option<String>,
+    #[command(flatten)]
+    tls: tls::TlsOptions,
 }
 
 impl Global {
     /// A client of all endpoints.
     fn client(&self) -> Result<Remote, Failure> {
-        let credentials = self.credentials()?;
-        let options = Options { timeout: self.timeout, credentials, ..Options::default() };
-        Ok(Remote::new(&self.endpoints, &options)?)
+        Ok(Remote::new(&self.endpoints, &self.options()?)?)
     }
 
-    /// Who calls. Asks for a password that is not given.
-    fn credentials(&self) -> Result<Option<Credentials>, Failure> {
-        credentials::credentials(self.user.as_deref(), self.password.as_deref())
+    /// How clients connect, and who calls. Asks for a password that is not given.
+    fn options(&self) -> Result<Options, Failure> {
+        Ok(Options {
+            timeout: self.timeout,
+            credentials: credentials::credentials(self.user.as_deref(), self.password.as_deref())?,
+            tls: self.tls.connector()?,
+            ..Options::default()
+        })
     }
 }
 

@@ -31,7 +31,7 @@ const fn setting(
 }
 
 /// All settings, in the order of the help.
-pub(super) const SETTINGS: [Setting; 44] = [
+pub(super) const SETTINGS: [Setting; 59] = [
     setting("config", "SETSTONE_CONFIG", "FILE", "TOML file whose keys are the names of these flags"),
     setting(
         "name",
@@ -70,6 +70,12 @@ pub(super) const SETTINGS: [Setting; 44] = [
         "SETSTONE_MAX_VOTERS",
         "N",
         "At most so many members vote; the others are spares (default: 5)",
+    ),
+    setting(
+        "max-concurrent-streams",
+        "SETSTONE_MAX_CONCURRENT_STREAMS",
+        "N",
+        "Requests that a client may have open on one connection (default and most: 4096)",
     ),
     setting(
         "peers",
@@ -125,6 +131,80 @@ pub(super) const SETTINGS: [Setting; 44] = [
         "SETSTONE_MAX_BYTES_PER_ADDRESS",
         "BYTES",
         "Bytes that are read of one client address in a second; 0: any number (default: 0)",
+    ),
+    setting(
+        "cert-file",
+        "SETSTONE_CERT_FILE",
+        "FILE",
+        "The client port speaks TLS and nothing else, and shows this certificate, in PEM with those above it; files are read again when they change",
+    ),
+    setting("key-file", "SETSTONE_KEY_FILE", "FILE", "The key of --cert-file, in PEM"),
+    setting(
+        "trusted-ca-file",
+        "SETSTONE_TRUSTED_CA_FILE",
+        "FILE",
+        "Clients must show a certificate of one of these authorities, in PEM",
+    ),
+    setting(
+        "client-cert-auth",
+        "SETSTONE_CLIENT_CERT_AUTH",
+        "",
+        "The common name of a client's certificate is the user who calls, once authentication is enabled",
+    ),
+    setting(
+        "client-crl-file",
+        "SETSTONE_CLIENT_CRL_FILE",
+        "FILE",
+        "Certificates of clients that were revoked, in PEM or DER",
+    ),
+    setting(
+        "auto-tls",
+        "SETSTONE_AUTO_TLS",
+        "",
+        "Without --cert-file: the client port shows a certificate of its own making; for trying out",
+    ),
+    setting(
+        "peer-cert-file",
+        "SETSTONE_PEER_CERT_FILE",
+        "FILE",
+        "Members speak TLS to each other, and show this certificate, as servers and as clients; it must be for the name that the others know the member by",
+    ),
+    setting("peer-key-file", "SETSTONE_PEER_KEY_FILE", "FILE", "The key of --peer-cert-file, in PEM"),
+    setting(
+        "peer-trusted-ca-file",
+        "SETSTONE_PEER_TRUSTED_CA_FILE",
+        "FILE",
+        "The authorities of the members' certificates, in PEM",
+    ),
+    setting(
+        "peer-crl-file",
+        "SETSTONE_PEER_CRL_FILE",
+        "FILE",
+        "Certificates of members that were revoked, in PEM or DER",
+    ),
+    setting(
+        "peer-auto-tls",
+        "SETSTONE_PEER_AUTO_TLS",
+        "",
+        "Without --peer-cert-file: members show certificates of their own making, and take any; for trying out",
+    ),
+    setting(
+        "tls-min-version",
+        "SETSTONE_TLS_MIN_VERSION",
+        "TLS1.2|TLS1.3",
+        "Oldest version of TLS that is spoken (default: TLS1.2)",
+    ),
+    setting(
+        "tls-max-version",
+        "SETSTONE_TLS_MAX_VERSION",
+        "TLS1.2|TLS1.3",
+        "Newest version of TLS that is spoken (default: TLS1.3)",
+    ),
+    setting(
+        "cipher-suites",
+        "SETSTONE_CIPHER_SUITES",
+        "LIST",
+        "Cipher suites of TLS 1.2, by the names of the registry (default: all that are good)",
     ),
     setting("dns-server", "SETSTONE_DNS_SERVER", "ADDRESS", "Name server, ip:port, instead of the system's"),
     setting(

@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use crate::env::simulated::Bug;
 use crate::simulation::{self, Options, Report};
 
-/// Seeds within which each planted bug must be found.
+/// Seeds within which each planted bug must be found, counted from its first.
 const BUG_SEEDS: u64 = 100;
 
 /// Runs whole clusters in one thread, on simulated time, network, names and disks; a seed decides everything
@@ -229,14 +229,15 @@ fn bugs(jobs: usize, out: &mut dyn Write) -> Result<Exit, Failure> {
     let missed = AtomicU64::new(0);
     let find = |bug: &Bug| {
         let wrong = |seed| symptom(&simulation::run(seed, Options { echo: false, bug: Some(*bug) }));
-        let found = (0..BUG_SEEDS).find_map(|seed| Some((seed, wrong(seed)?)));
+        let first = bug.first_seed();
+        let found = (first..first + BUG_SEEDS).find_map(|seed| Some((seed, wrong(seed)?)));
         let what = bug.what().trim();
         found.map_or_else(
             || {
                 missed.fetch_add(1, Ordering::Relaxed);
                 format!("| `{bug}` | {what} | none | {BUG_SEEDS} | |")
             },
-            |(seed, symptom)| format!("| `{bug}` | {what} | {seed} | {} | {symptom} |", seed + 1),
+            |(seed, symptom)| format!("| `{bug}` | {what} | {seed} | {} | {symptom} |", seed - first + 1),
         )
     };
     in_parallel(jobs, Bug::ALL, find, &mut |row| {

@@ -12,7 +12,7 @@ use super::Global;
 use super::exit::{Exit, Failure};
 use super::output::{self, header_json};
 use super::snapshot_status;
-use crate::client::{Client, Connection, Endpoint, Options, Snapshot};
+use crate::client::{Client, Connection, Endpoint, Snapshot};
 use crate::env::Files;
 use crate::env::files::{File, Open};
 use crate::env::real_files::RealFiles;
@@ -64,8 +64,7 @@ async fn save(path: &Path, global: &Global, out: &mut dyn Write) -> Result<Exit,
         return Err(Failure::usage(text));
     };
     let started = Instant::now();
-    let options = Options { timeout: global.timeout, ..Options::default() };
-    let answer = Connection::new(endpoint.clone(), &options).snapshot().await?;
+    let answer = Connection::new(endpoint.clone(), &global.options()?).snapshot().await?;
     let mut snapshot = answer.value;
     let version = snapshot.version().to_owned();
     let part = Part::begin(path).map_err(|error| named(path, &error))?;

@@ -20,9 +20,12 @@ Examples:
   setstone watch --prefix /services/ --prev-kv
   setstone watch --prefix '' --rev 1 --json         everything that ever happened and is not compacted
   setstone watch a m --no-delete                    keys from a up to, not including, m
+  setstone watch color -- sh -c 'echo $ETCD_WATCH_KEY is $ETCD_WATCH_VALUE'
 
 Each change is PUT or DELETE, the pair before it with --prev-kv, the key, and the value. A lost connection is made again
 elsewhere, and no change is missed or printed twice. With --json each line is a document.
+A command runs once for each change, in their order, with ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE, in
+quotes as etcdctl gives them, and ETCD_WATCH_REVISION; when one fails, this one does.
 Exits with 1 if the revisions that it wants were compacted.")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -48,6 +51,9 @@ pub(super) struct Arguments {
     /// Keys and values are hexadecimal digits
     #[arg(long)]
     pub hex: bool,
+    /// What to run for each change
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 impl Arguments {
@@ -82,6 +88,10 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
                     } else {
                         print_event(out, &event, encoding)?;
                     }
+                    if let Some((program, words)) = arguments.command.split_first() {
+                        out.flush()?;
+                        run_for(&event, encoding, program, words).await?;
+                    }
                     if left == 1 {
                         return Ok(Exit::Ok);
                     }
@@ -103,6 +113,35 @@ pub(super) async fn run(arguments: Arguments, global: &Global, out: &mut dyn Wri
         out.flush()?;
     }
     Ok(Exit::Ok)
+}
+
+/// Runs a command for one change, with etcdctl's variables, until it has ended.
+async fn run_for(
+    event: &WatchEvent,
+    encoding: Encoding,
+    program: &str,
+    words: &[String],
+) -> Result<(), Failure> {
+    let quoted = |bytes: &[u8]| match encoding {
+        Encoding::Text => format!("{:?}", String::from_utf8_lossy(bytes)),
+        Encoding::Hex => format!("{:?}", encoding.show(bytes)),
+    };
+    let ended = tokio::process::Command::new(program)
+        .args(words)
+        .env("ETCD_WATCH_REVISION", event.kv.mod_revision.to_string())
+        .env("ETCD_WATCH_EVENT_TYPE", format!("{:?}", kind(event)))
+        .env("ETCD_WATCH_KEY", quoted(&event.kv.key))
+        .env("ETCD_WATCH_VALUE", quoted(&event.kv.value))
+        // Whoever stops waiting stops it.
+        .kill_on_drop(true)
+        .status()
+        .await;
+    let what = match ended {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::new(Exit::Failed, format!("{program}: {what}")))
 }
 
 fn kind(event: &WatchEvent) -> &'static str {

@@ -42,7 +42,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::v3lockpb::lock_client::LockClient;
 use crate::proto::v3lockpb::{LockRequest, UnlockRequest};
-use crate::transport;
+use crate::transport::{self, tls::Connector};
 
 /// How a client connects and how long it waits.
 #[derive(Clone, Debug)]
@@ -55,6 +55,9 @@ pub struct Options {
     pub dial: Dial,
     /// Who calls; `None`: nobody in particular, as long as authentication is disabled.
     pub credentials: Option<Credentials>,
+    /// TLS; used by [`Dial::System`], for endpoints that say `https://` and for those that say nothing. `None`: for `https://` servers count
+    /// for which an authority of the system has signed.
+    pub tls: Option<Connector>,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             connect_timeout: limits::CALLER_CONNECT_TIMEOUT,
             dial: Dial::System,
             credentials: None,
+            tls: None,
         }
     }
 }
@@ -119,13 +123,20 @@ impl Connection {
     /// A connection that will be made when it is first needed. Must be called inside a tokio runtime.
     pub fn new(endpoint: Endpoint, options: &Options) -> Self {
         let channel = match &options.dial {
-            Dial::System => Channel::builder(endpoint.uri().clone())
-                .connect_timeout(options.connect_timeout)
-                .http2_keep_alive_interval(limits::CHANNEL_PING_INTERVAL)
-                .keep_alive_timeout(limits::CHANNEL_PING_TIMEOUT)
-                .initial_stream_window_size(limits::CALLER_STREAM_WINDOW)
-                .initial_connection_window_size(limits::CALLER_CONNECTION_WINDOW)
-                .connect_lazy(),
+            Dial::System => {
+                let (uri, is_secure) = endpoint.for_client(options.tls.is_some());
+                let builder = Channel::builder(uri)
+                    .connect_timeout(options.connect_timeout)
+                    .http2_keep_alive_interval(limits::CHANNEL_PING_INTERVAL)
+                    .keep_alive_timeout(limits::CHANNEL_PING_TIMEOUT)
+                    .initial_stream_window_size(limits::CALLER_STREAM_WINDOW)
+                    .initial_connection_window_size(limits::CALLER_CONNECTION_WINDOW);
+                match &options.tls {
+                    _ if !is_secure => builder.connect_lazy(),
+                    Some(tls) => transport::over_tls(&builder, tls.clone()),
+                    None => transport::over_tls(&builder, Connector::of_system()),
+                }
+            }
             Dial::Env(env) => transport::channel(endpoint.uri(), env),
         };
         let credentials = options.credentials.clone();

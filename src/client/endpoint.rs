@@ -1,4 +1,4 @@
-//! What an endpoint's text means: `host:port`, with or without `http://`.
+//! What an endpoint's text means: `host:port`, with or without `http://` or `https://`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +9,18 @@ use http::Uri;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     uri: Uri,
+    scheme: Scheme,
+}
+
+/// What a text says of how to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    /// Nothing.
+    Unsaid,
+    /// Plainly.
+    Http,
+    /// Over TLS.
+    Https,
 }
 
 /// Why a text is no endpoint.
@@ -22,9 +34,18 @@ pub struct EndpointError {
 }
 
 impl Endpoint {
-    /// As `http://host:port`.
+    /// As `http://host:port` or `https://host:port`.
     pub fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// As [`Endpoint::uri`], for a client that has TLS or not: it is used where the text does not say, as etcd's clients do.
+    pub(crate) fn for_client(&self, has_tls: bool) -> (Uri, bool) {
+        let is_secure = self.scheme == Scheme::Https || self.scheme == Scheme::Unsaid && has_tls;
+        let scheme = if is_secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+        let mut parts = self.uri.clone().into_parts();
+        parts.scheme = Some(scheme);
+        (Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone()), is_secure)
     }
 
     /// Host and port, separated by a colon.
@@ -52,14 +73,15 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let fail = |reason| EndpointError { text: text.into(), reason };
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => return Err(fail("TLS is not supported yet; use http")),
-            Some(_) => return Err(fail("the scheme is not http")),
-            None => text,
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some(_) => return Err(fail("the scheme is neither http nor https")),
+            None => (Scheme::Unsaid, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let uri: Uri = format!("http://{rest}/").parse().map_err(|_| fail("is not host:port"))?;
+        let begin = if scheme == Scheme::Https { "https" } else { "http" };
+        let uri: Uri = format!("{begin}://{rest}/").parse().map_err(|_| fail("is not host:port"))?;
         if uri.path() != "/" || uri.query().is_some() {
             return Err(fail("has a path; host:port is all there may be"));
         }
@@ -72,7 +94,7 @@ impl FromStr for Endpoint {
             Some(authority) if authority.port_u16().unwrap_or(0) == 0 => {
                 Err(fail("has no port from 1 to 65535"))
             }
-            Some(_) => Ok(Self { uri }),
+            Some(_) => Ok(Self { uri, scheme }),
         }
     }
 }
@@ -100,6 +122,19 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_used_where_the_text_says_so_or_nothing() {
+        for (text, has_tls, uri, is_secure) in [
+            ("a:1", false, "http://a:1/", false),
+            ("a:1", true, "https://a:1/", true),
+            ("http://a:1", true, "http://a:1/", false),
+            ("https://a:1", false, "https://a:1/", true),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.for_client(has_tls), (uri.parse().unwrap(), is_secure), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, reason) in [
             ("", "names nothing"),
@@ -108,8 +143,8 @@ mod tests {
             ("a:0", "has no port from 1 to 65535"),
             ("a:99999", "has no port from 1 to 65535"),
             (":2379", "has no host"),
-            ("https://a:1", "TLS is not supported yet; use http"),
-            ("ftp://a:1", "the scheme is not http"),
+            ("https://a", "has no port from 1 to 65535"),
+            ("ftp://a:1", "the scheme is neither http nor https"),
             ("a:1/v3", "has a path; host:port is all there may be"),
             ("a:1?x", "has a path; host:port is all there may be"),
             ("u@a:1", "has a user; host:port is all there may be"),

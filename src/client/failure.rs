@@ -8,6 +8,7 @@ use std::error::Error as _;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use crate::error::Error;
+use crate::transport::tls;
 
 /// What a request does to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) fn from_status(status: &Status, kind: Kind, endpoint: &str) -> Error 
     if has_cause::<TimeoutExpired>(status) {
         return timed_out(kind);
     }
-    let sent = !has_cause::<ConnectError>(status) && !was_given_back(status);
+    let sent = !has_cause::<ConnectError>(status) && !was_given_back(status) && !is_shut_out(status);
     let code = if sent { status.code() } else { Code::Unavailable };
     let text = match status.message() {
         "" => format!("the member answered {code:?}"),
@@ -86,6 +87,11 @@ fn was_given_back(status: &Status) -> bool {
     };
     causes(status)
         .any(|error| error.downcast_ref().is_some_and(unsent) || error.downcast_ref().is_some_and(farewell))
+}
+
+/// The server has closed the connection for the certificate that it was shown, before it looked at anything.
+fn is_shut_out(status: &Status) -> bool {
+    causes(status).any(|error| tls::says_certificate_is_refused(&error.to_string()))
 }
 
 /// A connection error's own text is "tcp connect error"; what a person needs is at the end of the chain.

@@ -51,6 +51,7 @@ use futures::future::BoxFuture;
 pub use crate::mvcc::alarm::{Alarm, AlarmKind};
 pub use crate::mvcc::{EventKind, KeyValue};
 pub use crate::raft::store::{EventInfo, MemberInfo, StoreHash};
+pub use crate::transport::tls::{ClientTls, Connector, KeyPair, TlsError};
 pub use auth::{Access, AuthStatus, Permission};
 pub use connection::{Connection, Dial, KeepAlives, Options};
 pub use credentials::Credentials;

@@ -16,11 +16,18 @@ pub struct AuthConfig {
     pub token_ttl: Duration,
     /// Work that hashing a password takes, as a power of two: bcrypt's cost.
     pub bcrypt_cost: u32,
+    /// The common name of a client's certificate is the user who calls, unless a token says otherwise: etcd's `--client-cert-auth`.
+    pub common_names: bool,
 }
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self { tokens: Tokens::Simple, token_ttl: limits::TOKEN_TTL, bcrypt_cost: limits::BCRYPT_COST }
+        Self {
+            tokens: Tokens::Simple,
+            token_ttl: limits::TOKEN_TTL,
+            bcrypt_cost: limits::BCRYPT_COST,
+            common_names: false,
+        }
     }
 }
 

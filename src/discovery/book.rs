@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::guarded::Guarded;
 use super::timing::{Next, OwnName, OwnNext, Said, Whereabouts};
 use super::{Directory, Peer};
-use crate::env::{Env, Lookup, Names, Network};
+use crate::env::{Env, Lookup, Names, Network, Stream};
 use crate::identity::Ordinal;
 use crate::limits;
+use crate::transport::tls::{Certificate, Connector, is_name_mismatch};
 
 /// What is known of a peer's name: the three values of rule 2, and "not asked yet".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct AddressBook {
     directory: Directory,
     names: Arc<dyn Names>,
     network: Arc<dyn Network>,
+    /// How connections are made secure; `None`: they are plain.
+    tls: Option<Connector>,
     state: Mutex<State>,
     /// Held while the own name is asked, so that it is asked once.
     own_asking: AsyncMutex<()>,
@@ -85,7 +88,12 @@ impl fmt::Debug for AddressBook {
 impl AddressBook {
     /// A book that knows nothing yet. The pod's life begins now.
     pub fn new(env: &Env, directory: Directory) -> Arc<Self> {
-        Self::born(Instant::now(), Arc::clone(&env.names), Arc::clone(&env.network), directory)
+        Self::over(env, directory, None)
+    }
+
+    /// As [`AddressBook::new`], with connections over TLS if it is given.
+    pub fn over(env: &Env, directory: Directory, tls: Option<Connector>) -> Arc<Self> {
+        Self::born(Instant::now(), Arc::clone(&env.names), Arc::clone(&env.network), directory, tls)
     }
 
     fn born(
@@ -93,11 +101,13 @@ impl AddressBook {
         names: Arc<dyn Names>,
         network: Arc<dyn Network>,
         directory: Directory,
+        tls: Option<Connector>,
     ) -> Arc<Self> {
         Arc::new(Self {
             directory,
             names,
             network,
+            tls,
             state: Mutex::new(State {
                 own: OwnName::new(at),
                 peers: BTreeMap::new(),
@@ -112,6 +122,38 @@ impl AddressBook {
     /// The pods that can exist.
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// Whether connections to peers are secure.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether a certificate is that of a member that may move: it is for the host where one is known to be, or for the address that the
+    /// connection comes from, by number or by a name that leads there; the last two are etcd's rule. The caller sets the deadline.
+    pub async fn is_member(&self, certificate: &Certificate, from: IpAddr) -> bool {
+        let known = match &self.directory {
+            Directory::Fixed { peers, .. } | Directory::Members { peers, .. } => peers.clone(),
+            Directory::Pods(_) => Vec::new(),
+        };
+        let moved: Vec<Peer> = self.state.lock().moved.values().cloned().collect();
+        if known.iter().chain(&moved).any(|peer| certificate.is_for(&peer.fqdn))
+            || certificate.is_for_address(from)
+        {
+            return true;
+        }
+        let names = certificate.names();
+        let names = names.iter().filter(|name| !name.starts_with('*'));
+        for name in names.take(limits::TLS_NAMES_LOOKED_UP) {
+            if name == "localhost" && from.is_loopback() {
+                return true;
+            }
+            let asked = timeout(limits::DNS_TIMEOUT, self.names.lookup(name)).await;
+            if matches!(asked, Ok(Lookup::At(addresses)) if addresses.contains(&from)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// What is known of a peer's name. A lent address overrides `Absent`.
@@ -195,13 +237,12 @@ impl AddressBook {
         let (addresses, cut) = self.addresses(peer).await.map_err(io::Error::other)?;
         let mut last = io::Error::other(format!("{peer} has no address"));
         for address in addresses {
-            let connect = timeout(limits::PEER_CONNECT_TIMEOUT, self.network.connect(address));
             let connected = tokio::select! {
                 () = cut.cancelled() => return Err(io::Error::other(format!("{peer} moved"))),
-                connected = connect => connected,
+                connected = self.connect(peer, address) => connected,
             };
             match connected {
-                Ok(Ok(stream)) => {
+                Ok(stream) => {
                     self.with(peer, |entry| {
                         entry.whereabouts.connected();
                         entry.current = Some(address);
@@ -209,19 +250,26 @@ impl AddressBook {
                     let (book, lost) = (Arc::clone(self), peer.clone());
                     return Ok(Guarded::new(stream, cut, move || book.lost(&lost)));
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
+                    if is_name_mismatch(&error) && peer.ip().is_none() {
+                        // Somebody else has its address by now. The certificate says what a hello would.
+                        self.with(peer, |entry| entry.whereabouts.wrong(Instant::now(), address));
+                    }
                     last = io::Error::new(error.kind(), format!("{peer} at {address}: {error}"));
-                }
-                Err(_) => {
-                    last = io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        format!("{peer} at {address}: no connection in time"),
-                    );
                 }
             }
         }
         self.with(peer, |entry| entry.whereabouts.failed(Instant::now()));
         Err(last)
+    }
+
+    /// A connection to an address, which over TLS must be that of the peer, however the address became known.
+    async fn connect(&self, peer: &Peer, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        let stream =
+            timeout(limits::PEER_CONNECT_TIMEOUT, self.network.connect(address)).await.map_err(late)??;
+        let Some(tls) = &self.tls else { return Ok(stream) };
+        timeout(limits::PEER_HANDSHAKE_TIMEOUT, tls.connect(stream, &peer.fqdn)).await.map_err(late)?
     }
 
     /// The addresses behind the headless service. Asked only before a first bootstrap, where nobody may be overlooked, and no

@@ -53,7 +53,7 @@ async fn setup() -> (Arc<Zone>, Arc<AddressBook>, TcpListener, Peer) {
     zone.say(&directory.own().fqdn, at(OWN_IP));
     let peer = directory.peer(1).unwrap();
     let born = Instant::now() - limits::DNS_QUIET;
-    let book = AddressBook::born(born, Arc::clone(&zone) as _, Arc::new(Tcp::default()), directory);
+    let book = AddressBook::born(born, Arc::clone(&zone) as _, Arc::new(Tcp::default()), directory, None);
     (zone, book, listener, peer)
 }
 
@@ -72,7 +72,8 @@ async fn why_not(book: &Arc<AddressBook>, peer: &Peer) -> String {
 async fn a_young_pod_asks_nobody() {
     let (zone, _, _listener, peer) = setup().await;
     let directory = Directory::Pods(facts(2380));
-    let book = AddressBook::born(Instant::now(), Arc::clone(&zone) as _, Arc::new(Tcp::default()), directory);
+    let book =
+        AddressBook::born(Instant::now(), Arc::clone(&zone) as _, Arc::new(Tcp::default()), directory, None);
     why_not(&book, &peer).await;
     assert!(matches!(book.presence(&peer), Presence::Unknown(_)));
     assert!(matches!(book.service().await, ServiceAnswer::Unknown(_)));
@@ -242,6 +243,7 @@ async fn a_fixed_list_needs_no_own_name_and_knows_no_absence() {
         Arc::clone(&zone) as _,
         Arc::new(Tcp::default()),
         directory.clone(),
+        None,
     );
     book.dial(&directory.peer(1).unwrap()).await.unwrap();
     assert_eq!(zone.take_asked(), Vec::<String>::new());

@@ -89,7 +89,8 @@ impl PeerChannels {
 
     fn connect(&self, peer: &Peer) -> Channel {
         // The address in it is only what the peer sees as the host; where to connect, the book says.
-        let endpoint = Endpoint::from_shared(format!("http://{peer}"))
+        let scheme = if self.book.is_secure() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{peer}"))
             .unwrap_or_else(|_| Endpoint::from_static("http://peer.invalid"))
             .http2_keep_alive_interval(limits::PEER_KEEPALIVE)
             .keep_alive_timeout(limits::PEER_KEEPALIVE)

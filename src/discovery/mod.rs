@@ -14,4 +14,4 @@ mod timing;
 
 pub use book::{AddressBook, Presence, ServiceAnswer};
 pub use channels::{Path, PeerChannels};
-pub use peer::{Directory, Peer, PeerError};
+pub use peer::{Directory, Peer, PeerError, Speaker};

@@ -1,9 +1,16 @@
-//! The pods that can exist, by name. Values only.
+//! The pods that can exist, by name, and for which of them a peer may speak.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Ordinal, PodFacts};
+use crate::limits;
+use crate::transport::tls::Certificate;
 
 /// Where a peer service is to be found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,6 +182,87 @@ impl Directory {
     }
 }
 
+/// For which pods a peer may speak that has connected. Cheap to clone; clones are of one connection.
+#[derive(Clone, Debug, Default)]
+pub enum Speaker {
+    /// For all: nobody has to show who they are, or the certificate is one for all.
+    #[default]
+    Anyone,
+    /// For those whose names are in its certificate.
+    Pods(Arc<Named>),
+}
+
+/// Whose names are in a certificate.
+#[derive(Debug, Default)]
+pub struct Named {
+    pods: BTreeSet<Ordinal>,
+    /// Ends the connection.
+    hung_up: CancellationToken,
+}
+
+impl Speaker {
+    /// Whoever sent a request: the peer port puts it into the extensions of each.
+    pub fn of(extensions: &http::Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    /// Whether it may speak for the pod of this ordinal. If not, its connection ends: it may come back with the right certificate.
+    pub fn speaks_for(&self, ordinal: Ordinal) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Pods(named) if named.pods.contains(&ordinal) => true,
+            Self::Pods(named) => {
+                named.hung_up.cancel();
+                false
+            }
+        }
+    }
+
+    /// Ends a moment after it spoke for a pod that it may not speak for: it is told so first. `None` if that cannot be.
+    pub fn hung_up(&self) -> Option<BoxFuture<'static, ()>> {
+        let Self::Pods(named) = self else { return None };
+        let named = Arc::clone(named);
+        Some(Box::pin(async move {
+            named.hung_up.cancelled().await;
+            tokio::time::sleep(limits::PEER_HANG_UP).await;
+        }))
+    }
+}
+
+impl Directory {
+    /// For which pods whoever has this certificate may speak, where the names of pods are known beforehand. A name with an asterisk for its
+    /// first label stands for every pod.
+    ///
+    /// # Errors
+    /// None of its names is that of a pod that can exist. Also of members that may move, whose names are not known here.
+    pub fn speaker(&self, certificate: &Certificate) -> Result<Speaker, String> {
+        let stranger = || {
+            let names = certificate.names().join(", ");
+            let name = certificate.common_name();
+            format!("the certificate of {name:?}, for {names:?}, is that of no member")
+        };
+        let pods: BTreeSet<Ordinal> = match self {
+            Self::Pods(facts) => {
+                let all = format!("*.{}", facts.service_fqdn());
+                let names = certificate.names();
+                if names.iter().any(|name| name.eq_ignore_ascii_case(&all)) {
+                    return Ok(Speaker::Anyone);
+                }
+                names.iter().filter_map(|name| Some(self.find(&name.to_ascii_lowercase())?.ordinal)).collect()
+            }
+            Self::Fixed { peers, .. } => {
+                let named = peers.iter().filter(|peer| certificate.is_for(&peer.fqdn));
+                named.map(|peer| peer.ordinal).collect()
+            }
+            Self::Members { .. } => BTreeSet::new(),
+        };
+        if pods.is_empty() {
+            return Err(stranger());
+        }
+        Ok(Speaker::Pods(Arc::new(Named { pods, hung_up: CancellationToken::new() })))
+    }
+}
+
 /// Begin of the name of a member that may move.
 const MEMBER: &str = "member-";
 
@@ -232,5 +320,70 @@ mod tests {
         let name = directory.name_of(&at(32_768, "c:2"));
         assert_eq!(directory.find(&name), Some(at(32_768, "b:1")), "a name says nothing of the address");
         assert_eq!(directory.find("member-7"), None);
+    }
+
+    fn pods() -> Directory {
+        Directory::Pods(PodFacts {
+            pod_name: "s-0".into(),
+            namespace: "shop".into(),
+            ordinal: 0,
+            service: "peers".into(),
+            cluster_domain: "cluster.local".into(),
+            zone: None,
+            pod_ip: None,
+            peer_port: 2380,
+            client_port: 2379,
+        })
+    }
+
+    /// The ordinals up to 3 that whoever has a certificate for these names may speak for.
+    fn speaks_for(directory: &Directory, names: &[&str]) -> Result<Vec<Ordinal>, String> {
+        let certificate = Certificate::made(names);
+        let may = |ordinal: &Ordinal| {
+            // Whoever was refused is hung up on, so each is asked anew.
+            directory.speaker(&certificate).is_ok_and(|speaker| speaker.speaks_for(*ordinal))
+        };
+        directory.speaker(&certificate).map(|_| (0..4).filter(may).collect())
+    }
+
+    #[test]
+    fn a_certificate_speaks_for_the_pods_that_are_named_in_it() {
+        let directory = pods();
+        let one = "s-1.peers.shop.svc.cluster.local";
+        let speaks = |names: &[&str]| speaks_for(&directory, names);
+        assert_eq!(speaks(&[one, "web.example", "10.0.0.1"]), Ok(vec![1]));
+        assert_eq!(speaks(&["S-1.Peers.shop.svc.cluster.local"]), Ok(vec![1]));
+        assert_eq!(speaks(&[one, "s-3.peers.shop.svc.cluster.local"]), Ok(vec![1, 3]));
+        assert_eq!(speaks(&["*.peers.shop.svc.cluster.local"]), Ok(vec![0, 1, 2, 3]));
+        for stranger in [
+            "s-1",
+            "s-1.peers.shop.svc",
+            "s-1.peers.other.svc.cluster.local",
+            "s-01.peers.shop.svc.cluster.local",
+            "t-1.peers.shop.svc.cluster.local",
+            "*.shop.svc.cluster.local",
+            "peers.shop.svc.cluster.local",
+            "a.s-1.peers.shop.svc.cluster.local",
+            "10.0.0.1",
+        ] {
+            assert!(
+                speaks(&[stranger]).is_err_and(|said| said.contains("is that of no member")),
+                "{stranger}"
+            );
+        }
+        let list: Vec<String> = vec!["a.example:1".into(), "10.0.0.2:1".into(), "a.example:2".into()];
+        let fixed = Directory::fixed(0, &list).unwrap();
+        assert_eq!(speaks_for(&fixed, &["a.example"]), Ok(vec![0, 2]), "several on one host");
+        assert_eq!(speaks_for(&fixed, &["10.0.0.2"]), Ok(vec![1]));
+        assert!(speaks_for(&fixed, &["b.example"]).is_err());
+    }
+
+    #[test]
+    fn whoever_speaks_for_another_is_hung_up_on() {
+        let speaker = pods().speaker(&Certificate::made(&["s-1.peers.shop.svc.cluster.local"])).unwrap();
+        let Speaker::Pods(named) = &speaker else { panic!("{speaker:?}") };
+        assert!(speaker.speaks_for(1) && !named.hung_up.is_cancelled());
+        assert!(!speaker.clone().speaks_for(2) && named.hung_up.is_cancelled());
+        assert!(Speaker::Anyone.hung_up().is_none());
     }
 }

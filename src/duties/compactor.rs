@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::AutoCompaction;
+use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::State;
@@ -55,7 +56,9 @@ impl Periodic {
 
     /// Up to where to compact now.
     fn due(&mut self, now: Instant) -> Option<i64> {
-        let revision = *self.revisions.front()?;
+        let oldest = self.revisions.front()?;
+        let revision =
+            *self.revisions.back().filter(|_| simulated::planted(Bug::CompactYoung)).unwrap_or(oldest);
         let wait = if self.is_first { self.period } else { self.period.min(HOUR) };
         if now.saturating_duration_since(self.last) < wait || revision == self.compacted {
             return None;
@@ -93,13 +96,14 @@ pub(super) async fn run(consensus: Consensus, mode: AutoCompaction) {
             loop {
                 periodic.note(revision());
                 tokio::time::sleep(periodic.pause()).await;
-                if !consensus.is_leader() {
+                if !consensus.is_leader() || simulated::planted(Bug::NeverCompact) {
                     continue;
                 }
-                if let Some(to) = periodic.due(Instant::now())
-                    && compact(&consensus, to).await
-                {
-                    periodic.done(to, Instant::now());
+                if let Some(to) = periodic.due(Instant::now()) {
+                    simulated::tell(|| Seen::Compacts { revision: to, kept: period.as_millis() as u64 });
+                    if compact(&consensus, to).await {
+                        periodic.done(to, Instant::now());
+                    }
                 }
             }
         }

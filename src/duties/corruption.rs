@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::env::simulated::{self, Bug};
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
@@ -48,6 +49,9 @@ fn judge(mine: (NodeId, StoreHash), others: &BTreeMap<NodeId, StoreHash>, member
     let Some(right) = by_hash.iter().find(|(_, ids)| ids.len() > members / 2).map(|(hash, _)| *hash) else {
         return Verdict::Unclear;
     };
+    if simulated::planted(Bug::CorruptMisnamed) {
+        return Verdict::Differ(by_hash.remove(&right).unwrap_or_default());
+    }
     by_hash.remove(&right);
     Verdict::Differ(by_hash.into_values().flatten().collect())
 }
@@ -118,6 +122,7 @@ async fn compare(consensus: &Consensus) -> Option<Verdict> {
 async fn tell(consensus: &Consensus, verdict: &Verdict) {
     let whose = match verdict {
         Verdict::Equal(_) => return,
+        Verdict::Differ(_) if simulated::planted(Bug::CorruptUntold) => return,
         Verdict::Differ(members) => members.clone(),
         // As with etcd, the alarm is of nobody then.
         Verdict::Unclear => vec![NodeId::default()],

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::env::files::Space;
+use crate::env::simulated::{self, Bug};
 use crate::env::{Files, Tasks};
 use crate::limits;
 use crate::mvcc::State;
@@ -84,7 +85,7 @@ impl Watch {
         };
         let snapshot = self.consensus.snapshots().bytes();
         let needed = needed(space.total, self.reserve, self.segment, snapshot);
-        let low = is_low(space.free, needed, self.low);
+        let low = is_low(space.free, needed, self.low) && !simulated::planted(Bug::FillUnnoticed);
         self.consensus.metrics().disk_free_bytes.set(i64::try_from(space.free).unwrap_or(i64::MAX));
         if low != self.low {
             if low {
@@ -129,6 +130,9 @@ impl Watch {
     async fn set_alarm(&self) {
         let alarm = Alarm { kind: AlarmKind::NoSpace, member: self.consensus.mine().node };
         if self.consensus.machine().has_alarm(alarm, Cause::Disk) == self.low {
+            return;
+        }
+        if !self.low && simulated::planted(Bug::AlarmStays) {
             return;
         }
         let command = AlarmCommand { alarm, cause: Cause::Disk, raised: self.low };

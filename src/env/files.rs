@@ -34,6 +34,26 @@ pub trait File: Debug + Send + Sync {
     fn length(&self) -> io::Result<u64>;
 }
 
+/// Reads a whole file that others write, such as one with keys.
+///
+/// # Errors
+/// It cannot be read, or has more than `limit` bytes.
+pub fn read_small(files: &dyn Files, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = files.open(path, Open::Read)?;
+    let length = file.length()?;
+    if length > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has {length} bytes; {limit} are the most"),
+        ));
+    }
+    let mut content = vec![0; length as usize];
+    let read = file.read_at(&mut content, 0)?;
+    // It became shorter while it was read.
+    content.truncate(read);
+    Ok(content)
+}
+
 /// An exclusive lock on a directory; released when dropped.
 pub trait Lock: Debug + Send + Sync {}
 

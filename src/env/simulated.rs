@@ -1,11 +1,13 @@
 //! Where a simulation looks into a node, and where it plants bugs. Nothing of this is in a build without the feature
-//! `simulation`: there [`tell`], [`planted`] and [`is_running`] are empty.
+//! `simulation`: there [`tell`], [`planted`], [`is_running`] and [`stoppable`] are empty.
 //!
 //! Everything is per thread, because a simulation runs on one: several can run side by side.
 
 mod bugs;
+#[cfg(feature = "simulation")]
+pub mod stopping;
 
-pub use bugs::Bug;
+pub use bugs::{Bug, FIRST_LATER_SEED, FIRST_UPKEEP_SEED};
 
 /// The place of an entry: its term, then its index.
 pub type EntryId = (u64, u64);
@@ -132,6 +134,22 @@ pub enum Seen {
         /// Who is to vote.
         voters: Vec<u64>,
     },
+    /// What the store of a member is after it applied an entry.
+    Stored {
+        /// Index of the entry.
+        index: u64,
+        /// Revision of the store.
+        revision: i64,
+        /// The alarm NOSPACE is raised.
+        no_space: bool,
+    },
+    /// A leader compacts by itself.
+    Compacts {
+        /// Up to here.
+        revision: i64,
+        /// Milliseconds that are to be kept.
+        kept: u64,
+    },
     /// How much of something a member holds, which has a limit.
     Holds {
         /// What it holds.
@@ -155,6 +173,7 @@ mod on {
         static SINK: RefCell<Option<Sink>> = const { RefCell::new(None) };
         static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
         static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+        static SPOILED: Cell<Option<u16>> = const { Cell::new(None) };
     }
 
     /// Tells whoever watches this thread what happened.
@@ -169,6 +188,16 @@ mod on {
     /// Whether this thread runs with the bug.
     pub fn planted(bug: Bug) -> bool {
         BUG.get() == Some(bug)
+    }
+
+    /// From now on, the member of this ordinal applies something else than what was asked for.
+    pub fn spoil(ordinal: Option<u16>) {
+        SPOILED.set(ordinal);
+    }
+
+    /// Whether the member of this ordinal applies something else than what was asked for.
+    pub fn is_spoiled(ordinal: u16) -> bool {
+        SPOILED.get() == Some(ordinal)
     }
 
     /// Whether this thread simulates.
@@ -207,12 +236,15 @@ mod on {
             SINK.set(None);
             SEED.set(None);
             BUG.set(None);
+            SPOILED.set(None);
         }
     }
 }
 
 #[cfg(feature = "simulation")]
-pub use on::{Simulating, is_running, planted, random, tell};
+pub use on::{Simulating, is_running, is_spoiled, planted, random, spoil, tell};
+#[cfg(feature = "simulation")]
+pub use stopping::stoppable;
 
 /// Nobody watches.
 #[cfg(not(feature = "simulation"))]
@@ -224,6 +256,13 @@ pub fn tell(_: impl FnOnce() -> Seen) {}
 #[inline]
 pub const fn planted(_: Bug) -> bool {
     false
+}
+
+/// No process stands still.
+#[cfg(not(feature = "simulation"))]
+#[inline]
+pub const fn stoppable<F: Future>(future: F) -> F {
+    future
 }
 
 /// Nothing is simulated.

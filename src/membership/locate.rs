@@ -10,7 +10,6 @@ use super::by_hand;
 use super::plan::Leading;
 use super::wire;
 use crate::discovery::{AddressBook, Directory, Path, Peer, PeerChannels};
-use crate::env::Env;
 use crate::identity::{Membership, Ordinal};
 use crate::limits;
 use crate::mvcc::cluster::ByHand;
@@ -47,7 +46,7 @@ pub(super) fn find(view: Option<&Leading>, membership: &Membership, peer_address
     match added.or_else(is_member) {
         Some(ordinal) => Found::Ordinal(ordinal),
         None => Found::Nobody(format!(
-            "no member was added at http://{peer_address}, or it was removed: MemberAdd comes first"
+            "no member was added at {peer_address}, or it was removed: MemberAdd comes first"
         )),
     }
 }
@@ -72,11 +71,15 @@ pub struct Located {
 }
 
 /// Asks those at `named` (`host:port`), and whoever they tell of, until the leader says which member is the one at `own`. Does not end while
-/// nobody answers: the caller gives up when it likes.
+/// nobody answers: the caller gives up when it likes. `book` makes the book of addresses.
 ///
 /// # Errors
 /// The leader knows of none; or there is nobody to ask.
-pub async fn locate(env: &Env, named: &[String], own: &str) -> Result<Located, String> {
+pub async fn locate(
+    book: impl FnOnce(Directory) -> Arc<AddressBook>,
+    named: &[String],
+    own: &str,
+) -> Result<Located, String> {
     let mut addresses: BTreeSet<String> = named.iter().filter(|address| *address != own).cloned().collect();
     if addresses.is_empty() {
         return Err(
@@ -85,7 +88,7 @@ pub async fn locate(env: &Env, named: &[String], own: &str) -> Result<Located, S
     }
     let here = Peer::parse(0, own).map_err(|error| error.to_string())?;
     let directory = Directory::Members { own: here, peers: Vec::new() };
-    let channels = PeerChannels::new(AddressBook::new(env, directory));
+    let channels = PeerChannels::new(book(directory));
     let mut told = String::new();
     loop {
         let mut reasons = Vec::new();

@@ -185,7 +185,7 @@ fn expect(view: &Leading, update: &Update) -> Result<Granted, WishRefusal> {
 fn describe(view: &Leading, update: &Update) -> Result<Granted, WishRefusal> {
     let is = view.described.get(&update.id).cloned().unwrap_or_default();
     if view.rules.is_none() {
-        let text = format!("{} is reached at http://{}", is.name, is.peer_address);
+        let text = format!("{} is reached at {}", is.name, is.peer_address);
         return Err(WishRefusal::Against(text));
     }
     if let Some(ByHand::Added(added)) = view.by_hand.get(&update.id.ordinal())

@@ -1,4 +1,63 @@
+use std::fmt::Write as _;
+
+use super::super::transcripts::{Scene, id, replay_all};
 use super::*;
+
+/// A pod that probes look at. Nothing is known of a leader, and the disk is open and healthy, unless a line says otherwise.
+struct Probed(Look);
+
+impl Default for Probed {
+    fn default() -> Self {
+        Self(Look { storage_moves: true, ..Look::default() })
+    }
+}
+
+impl Scene for Probed {
+    fn line(&mut self, word: &str, rest: &str) {
+        let (look, yes) = (&mut self.0, rest == "yes");
+        let some = (rest != "none").then_some(rest);
+        match word {
+            "stuck" => look.storage_moves = !yes,
+            "storage" => {
+                look.storage_failure = Some(rest).filter(|rest| *rest != "healthy").map(str::to_owned)
+            }
+            "loading" => look.loading = yes,
+            "told-to-stop" => look.draining = yes,
+            "leader" => look.leader_known = rest == "known",
+            "leaderless" => {
+                look.leader_known = false;
+                look.leaderless_for = Duration::from_secs(rest.trim_end_matches('s').parse().unwrap());
+            }
+            "member" => look.is_member = yes,
+            "older" => look.older_member = some.map(id),
+            "applied" => look.applied_index = rest.parse().unwrap(),
+            "needs" => look.read_index = some.map(|index| index.parse().unwrap()),
+            "outside" => look.retired = yes,
+            "absent" => look.needed.absent = rest.split(", ").map(str::to_owned).collect(),
+            "cannot-do-without" => look.needed.cannot_do_without = yes,
+            _ => panic!("what is {word:?}?"),
+        }
+    }
+
+    fn outcome(&self) -> String {
+        let (ready, serving) = of(&self.0);
+        let live = readiness(&self.0).live;
+        let word = |is: bool, what: &str| if is { what.to_owned() } else { format!("not {what}") };
+        let mut out =
+            format!("=> {}, {}, {}\n", word(live, "live"), word(ready, "ready"), word(serving, "serving"));
+        for clause in readiness(&self.0).clauses {
+            let holds = if clause.holds { "yes" } else { "no" };
+            writeln!(out, "=>   {}: {holds}, {}", clause.name, clause.detail).unwrap();
+        }
+        out
+    }
+}
+
+#[test]
+fn ready_transcripts() {
+    let decisions = replay_all::<Probed>("ready");
+    assert!(decisions >= 20, "only {decisions} decisions were looked at");
+}
 
 fn serving() -> Look {
     Look {

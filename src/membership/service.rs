@@ -15,7 +15,7 @@ use super::operator;
 use super::reconcile::{Outlook, Retiring};
 use super::start::Desired;
 use super::wire;
-use crate::discovery::{AddressBook, Directory};
+use crate::discovery::{AddressBook, Directory, Speaker};
 use crate::identity::{Member, NodeId, Ordinal};
 use crate::proto::peer;
 use crate::proto::peer::membership_server::Membership;
@@ -86,10 +86,10 @@ pub struct MembershipService {
 impl MembershipService {
     /// What came with a hello: the address is lent, and the sender is asked at once. What it says of its own disk does not count:
     /// only the answer of the pod that was asked does.
-    fn hello(&self, request: &peer::DescribeRequest) {
+    fn hello(&self, speaker: &Speaker, request: &peer::DescribeRequest) {
         let Some(book) = &self.book else { return };
         let Some(sender) = book.directory().find(&request.sender) else { return };
-        if sender.ordinal == self.own.ordinal {
+        if sender.ordinal == self.own.ordinal || !speaker.speaks_for(sender.ordinal) {
             return;
         }
         if let Ok(address) = request.sender_address.parse() {
@@ -160,13 +160,23 @@ impl MembershipService {
     }
 }
 
+/// Whether a request about this ordinal is from its pod.
+fn speaks_for(speaker: &Speaker, ordinal: u32) -> Result<(), Status> {
+    match Ordinal::try_from(ordinal) {
+        Ok(ordinal) if !speaker.speaks_for(ordinal) => {
+            Err(Status::permission_denied(format!("the certificate is not that of ordinal {ordinal}'s pod")))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[tonic::async_trait]
 impl Membership for MembershipService {
     async fn describe(
         &self,
         request: Request<peer::DescribeRequest>,
     ) -> Result<Response<peer::DescribeResponse>, Status> {
-        self.hello(request.get_ref());
+        self.hello(&Speaker::of(request.extensions()), request.get_ref());
         self.loaded()?;
         let mut consensus = self.local.consensus();
         let mut disk = self.local.disk();
@@ -217,8 +227,10 @@ impl Membership for MembershipService {
         request: Request<peer::AdmitRequest>,
     ) -> Result<Response<peer::AdmitResponse>, Status> {
         self.loaded()?;
+        let speaker = Speaker::of(request.extensions());
         let request = request.into_inner();
         self.addressed(&request.asked).map_err(Status::failed_precondition)?;
+        speaks_for(&speaker, request.ordinal)?;
         let applicant =
             wire::from_admit(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let view = self.outlook.of(self.lead.as_ref());
@@ -246,8 +258,10 @@ impl Membership for MembershipService {
         request: Request<peer::RetireRequest>,
     ) -> Result<Response<peer::RetireResponse>, Status> {
         self.loaded()?;
+        let speaker = Speaker::of(request.extensions());
         let peer::RetireRequest { asked, cluster_id, node_id } = request.into_inner();
         self.addressed(&asked).map_err(Status::failed_precondition)?;
+        speaks_for(&speaker, NodeId(node_id).ordinal().into())?;
         self.same_cluster(cluster_id)?;
         let outcome = match self.retire_now(NodeId(node_id)) {
             Ok(()) => peer::retire_response::Outcome::Retired(peer::Blank {}),

@@ -64,13 +64,18 @@ pub(super) fn requests(r: &mut Registrar) -> Arc<[Counter]> {
 impl Metrics {
     /// The counters of connections that `port` closes: `client`, `peer` or `admin`.
     pub fn refused_connections(&self, port: &'static str) -> RefusedConnections {
-        let counter = |reason| self.refused_connections.get_or_create_owned(&ClosedLabels { port, reason });
+        let counter = |reason| self.refused_connection(port, reason);
         RefusedConnections {
             full: counter("full"),
             address: counter("address"),
             rate: counter("rate"),
             silent: counter("silent"),
         }
+    }
+
+    /// The counter of connections that `port` (`client`, `peer` or `admin`) closes for one reason.
+    pub fn refused_connection(&self, port: &'static str, reason: &'static str) -> Counter {
+        self.refused_connections.get_or_create_owned(&ClosedLabels { port, reason })
     }
 
     /// A request was refused.

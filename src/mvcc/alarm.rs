@@ -8,9 +8,11 @@
 //! Clients do not see the cause: to them an alarm is there or not.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::command::{Command, Outcome, Refusal};
 use super::lease::LeaseCommand;
+use crate::env::simulated::{self, Bug};
 use crate::identity::NodeId;
 use crate::limits;
 
@@ -74,6 +76,16 @@ pub struct Alarm {
     pub member: NodeId,
 }
 
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused = match self.kind {
+            AlarmKind::NoSpace => "what makes the store grow is refused",
+            AlarmKind::Corrupt => "everything is refused",
+        };
+        write!(f, "{} of {}: {refused}", self.kind.name(), self.member)
+    }
+}
+
 /// Raises or lowers an alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlarmCommand {
@@ -134,7 +146,8 @@ impl Alarms {
         if of_keys && self.is_raised(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);
         }
-        (command.cost() > 0 && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
+        let grows = command.cost() > 0 && !simulated::planted(Bug::GrowWithoutSpace);
+        (grows && self.is_raised(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
     }
 
     /// Applies a command; the answer names the alarm that it was about. What changes goes to `touched`.

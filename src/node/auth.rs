@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::api::Authenticator;
 use crate::api::tokens::Signed;
 use crate::config::{AuthConfig, Jwt, Tokens};
-use crate::env::files::Open;
 use crate::env::real_files::RealFiles;
-use crate::env::{Env, Files};
+use crate::env::{Env, files};
 use crate::error::Error;
 
 /// Longest file with a key, in bytes: a key of RSA has some thousand.
@@ -36,19 +35,7 @@ pub(super) async fn authenticator(config: &AuthConfig, env: &Env) -> Result<Auth
 /// What a file with a key holds. Of the real file system, whatever the store lives on: who names a file of keys has put it there.
 fn key(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     let Some(path) = path else { return Ok(None) };
-    let fail = |what: String| Error::Start(format!("auth-token: {}: {what}", path.display()));
-    let file = RealFiles.open(path, Open::Read).map_err(|error| fail(error.to_string()))?;
-    let length = file.length().map_err(|error| fail(error.to_string()))?;
-    if length > KEY_FILE_BYTES {
-        return Err(fail(format!("{length} bytes are no key")));
-    }
-    let mut content = vec![0; length as usize];
-    let mut filled = 0;
-    while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, filled as u64).map_err(|error| fail(error.to_string()))? {
-            0 => return Err(fail("it became shorter while it was read".into())),
-            read => filled += read,
-        }
-    }
+    let content = files::read_small(&RealFiles, path, KEY_FILE_BYTES)
+        .map_err(|error| Error::Start(format!("auth-token: {}: {error}", path.display())))?;
     Ok(Some(content))
 }

@@ -29,6 +29,10 @@ impl Dial for DialPods {
         }
     }
 
+    fn is_secure(&self) -> bool {
+        self.0.book().is_secure()
+    }
+
     fn refused(&self, member: NodeId, address: &str, by: NodeId) {
         // The same pod with another disk is where it should be; one that only has the same ordinal gives another name when it
         // is asked what it is.

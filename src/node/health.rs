@@ -238,6 +238,7 @@ impl Health {
                 "compactedRevision": position.compacted,
                 "failure": position.failure,
             },
+            "alarms": self.gate.alarms().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "members": members,
         })
     }

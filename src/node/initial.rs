@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::identity::{DiskState, Identity, IdentityFile, Ordinal, REQUEST_FILE, Recovery, Request};
 use crate::membership::{self, Own, Rules};
 use crate::storage::{DataDirectory, replace_file};
+use crate::transport::tls::Connector;
 
 /// The rules by which members come and go; `None` in a `StatefulSet`.
 pub(super) fn rules(config: &Config) -> Option<Rules> {
@@ -55,6 +56,7 @@ pub(super) async fn place(
     config: &Config,
     initial: &InitialCluster,
     env: &Env,
+    tls: Option<Connector>,
     directory: &DataDirectory,
     addresses: Addresses,
 ) -> Result<Place, Error> {
@@ -78,10 +80,16 @@ pub(super) async fn place(
         Who::Disk(ordinal) => (ordinal, 0, Vec::new()),
         Who::Ask(own) => {
             let named: Vec<String> = founders.iter().map(ToString::to_string).collect();
-            let located = membership::locate(env, &named, &initial.own).await.map_err(Error::Start)?;
+            let located = membership::locate(
+                |directory| AddressBook::over(env, directory, tls.clone()),
+                &named,
+                &initial.own,
+            )
+            .await
+            .map_err(Error::Start)?;
             if let Some(own) = own.filter(|own| *own != located.ordinal) {
                 return Err(Error::Disk(format!(
-                    "{} belongs to the member of ordinal {own}, and the one at http://{} has ordinal {}: that one was removed, and \
+                    "{} belongs to the member of ordinal {own}, and the one at {} has ordinal {}: that one was removed, and \
                      added again. Nothing was touched; give this member an empty directory",
                     directory.root().display(),
                     initial.own,
@@ -101,7 +109,7 @@ pub(super) async fn place(
         token: initial.token.clone(),
         ..Own::new(&directory, config.client_urls(addresses.client))
     };
-    let channels = PeerChannels::new(AddressBook::new(env, directory));
+    let channels = PeerChannels::new(AddressBook::over(env, directory, tls));
     Ok(Place { ordinal, own, expected, named, channels: Some(channels) })
 }
 

@@ -9,6 +9,7 @@
 //! * `auth`: how passwords are hashed and tokens made
 //! * `dial`: connections to peers, for consensus
 //! * `initial`: which member of an initial cluster this is
+//! * `tls`: certificates of the ports
 //! * `health`: ready, live, and why
 //! * `watched`: what is applied, for watchers
 //! * `run`: the task that carries out what the starter decides
@@ -22,6 +23,7 @@ mod initial;
 mod lead;
 mod run;
 mod stop;
+mod tls;
 mod watched;
 mod world;
 
@@ -40,11 +42,12 @@ use tokio_util::task::TaskTracker;
 
 use self::disk::LocalDisk;
 use self::health::Health;
+use self::tls::Secure;
 use crate::api::{Api, Authenticator};
 use crate::client::Embedded;
 use crate::config::{Cluster, Config, Data, SizeFrom, reachable};
 use crate::discovery::{AddressBook, Directory, PeerChannels};
-use crate::env::{Env, Listener};
+use crate::env::{Env, Listener, simulated};
 use crate::error::Error;
 use crate::identity::Ordinal;
 use crate::membership::{
@@ -56,6 +59,7 @@ use crate::proto::peer::membership_server::MembershipServer;
 use crate::raft::{Gate, Service};
 use crate::storage::DataDirectory;
 use crate::storage::directory::DirectoryError;
+use crate::transport::tls::Connector;
 use crate::watch::Hub;
 
 /// A running member. Dropping it stops its tasks without handing over; call [`Node::shutdown`].
@@ -123,14 +127,15 @@ impl Node {
         let metrics = Metrics::new();
         // The lock first: the same command twice is refused for the directory, not for a port.
         let directory = lock_directory(&config, &env).await?;
+        let secure = Secure::load(&config, &env, &metrics).await?;
         let ports = Ports::bind(&config, &env).await?;
         let addresses = ports.addresses()?;
         let authenticator = auth::authenticator(&config.auth, &env).await?;
         let place = match &config.cluster {
             Cluster::Initial(cluster) => {
-                initial::place(&config, cluster, &env, &directory, addresses).await?
+                initial::place(&config, cluster, &env, secure.connector(), &directory, addresses).await?
             }
-            _ => place(&config, &env, addresses.client)?,
+            _ => place(&config, &env, secure.connector(), addresses.client)?,
         };
         let gate = Gate::new("the disk is being opened");
         let disk = open_disk(&config, &env, directory, &place, &metrics, &gate).await?;
@@ -201,21 +206,22 @@ impl Node {
             channels: node.channels.clone(),
         };
         let operator = Arc::new(operator);
-        node.serve(ports, authenticator, &starter.service(), &runner.service, operator.clone());
+        secure.keep(&env, &node.tasks, &node.closing);
+        node.serve(ports, &secure, authenticator, &starter.service(), &runner.service, operator.clone());
         let disk = node.disk.clone();
         if let Err(error) = blocking(&env, move || disk.load()).await {
             node.abandon().await;
             return Err(error);
         }
-        node.tasks.spawn(starter.run(node.closing.clone()));
-        node.tasks.spawn(runner.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(starter.run(node.closing.clone())));
+        node.tasks.spawn(simulated::stoppable(runner.run(node.closing.clone())));
         node.tasks.spawn(tidy(
             env.clone(),
             node.disk.clone(),
             node.health.watch_serving(),
             node.closing.clone(),
         ));
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         if rules.is_some() {
             let (publishing, closing) =
                 (membership::publish(operator, node.disk.clone(), place.own), node.closing.clone());
@@ -228,9 +234,9 @@ impl Node {
         }
         let local = node.disk.clone();
         let keeper = SizeKeeper { source, local: local.clone(), lead: leader.clone(), size, hurry };
-        node.tasks.spawn(keeper.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(keeper.run(node.closing.clone())));
         let reconciler = Reconciler { lead: leader, local, outlook, retiring, journal, seen };
-        node.tasks.spawn(reconciler.run(node.closing.clone()));
+        node.tasks.spawn(simulated::stoppable(reconciler.run(node.closing.clone())));
         Ok(node)
     }
 
@@ -238,6 +244,7 @@ impl Node {
     fn serve(
         &self,
         ports: Ports,
+        secure: &Secure,
         authenticator: Authenticator,
         membership: &MembershipServer<MembershipService>,
         service: &Service,
@@ -258,9 +265,11 @@ impl Node {
         let (tasks, closing) = (&self.tasks, &self.closing);
         let door = run::peer_door(&self.metrics);
         for listener in ports.peer {
+            let peers =
+                secure.peer.clone().zip(self.channels.as_ref().map(|channels| channels.book().clone()));
             let (door, service, membership) = (door.clone(), service.clone(), membership.clone());
             let (tasks, closing) = (tasks.clone(), closing.clone());
-            self.tasks.spawn(run::serve_peers(listener, door, service, membership, tasks, closing));
+            self.tasks.spawn(run::serve_peers(listener, door, peers, service, membership, tasks, closing));
         }
         for listener in ports.admin {
             let (api, closing) = (api.clone(), closing.clone());
@@ -268,10 +277,10 @@ impl Node {
         }
         let grace = self.config.grace_period;
         for listener in ports.client {
-            let api = api.clone();
-            tasks.spawn(async move { api.serve_client(listener, grace).await });
+            let (api, tls) = (api.clone(), secure.client.clone());
+            tasks.spawn(async move { api.serve_client(listener, tls, grace).await });
         }
-        tasks.spawn(self.health.clone().keep(closing.clone()));
+        tasks.spawn(simulated::stoppable(self.health.clone().keep(closing.clone())));
     }
 
     /// Ends what a start that failed has begun.
@@ -415,7 +424,7 @@ fn size_source(config: &Config, env: &Env) -> Result<SizeSource, Error> {
     })
 }
 
-fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error> {
+fn place(config: &Config, env: &Env, tls: Option<Connector>, client: SocketAddr) -> Result<Place, Error> {
     let client_urls = config.client_urls(client);
     let directory = match &config.cluster {
         Cluster::Single => {
@@ -456,7 +465,7 @@ fn place(config: &Config, env: &Env, client: SocketAddr) -> Result<Place, Error>
         reachable_at,
         token: String::new(),
     };
-    let channels = PeerChannels::new(AddressBook::new(env, directory));
+    let channels = PeerChannels::new(AddressBook::over(env, directory, tls));
     Ok(Place { ordinal: peer.ordinal, own, expected, named: BTreeSet::new(), channels: Some(channels) })
 }
 

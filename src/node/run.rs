@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use tokio::sync::watch;
-use tokio_stream::StreamExt as _;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -14,9 +16,10 @@ use tonic::transport::server::Connected;
 
 use super::dial::{DialNobody, DialPods};
 use super::disk::{self, LocalDisk};
+use super::tls::Peers;
 use super::watched;
 use crate::config::Tuning;
-use crate::discovery::PeerChannels;
+use crate::discovery::{AddressBook, PeerChannels, Speaker};
 use crate::duties;
 use crate::env::{Listener, Random, Stream};
 use crate::error::Error;
@@ -135,24 +138,37 @@ impl Runner {
 /// on talking to a member that has stopped.
 struct PeerStream {
     stream: Box<dyn Stream>,
+    /// For whom it may speak.
+    speaker: Speaker,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends when it spoke for another; `None` if it may speak for all.
+    hung_up: Option<BoxFuture<'static, ()>>,
+    /// It was hung up on.
+    is_over: bool,
     /// The connection counts as a task of the node.
     _task: TaskTrackerToken,
 }
 
 impl PeerStream {
-    /// The stream, unless the port is closed.
+    /// The stream, unless the port is closed or it was hung up on.
     fn open(&mut self, cx: &mut Context<'_>) -> std::io::Result<Pin<&mut dyn Stream>> {
-        match self.closed.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(std::io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(Pin::new(&mut *self.stream)),
+        if self.hung_up.as_mut().is_some_and(|hung_up| hung_up.as_mut().poll(cx).is_ready()) {
+            self.is_over = true;
+            self.hung_up = None;
         }
+        if self.is_over || self.closed.as_mut().poll(cx).is_ready() {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(Pin::new(&mut *self.stream))
     }
 }
 
 impl Connected for PeerStream {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Speaker;
+
+    fn connect_info(&self) -> Speaker {
+        self.speaker.clone()
+    }
 }
 
 impl tokio::io::AsyncRead for PeerStream {
@@ -190,16 +206,12 @@ pub(super) fn peer_door(metrics: &Metrics) -> Door {
     Door::new(limits::PEER_CONNECTIONS, addresses, metrics.refused_connections("peer"))
 }
 
-/// Serves the peer port until `cancel`.
-pub(super) async fn serve_peers(
+/// The connections that are let in, each with whom it may speak for.
+fn admitted(
     listener: Box<dyn Listener>,
     door: Door,
-    service: Service,
-    membership: MembershipServer<MembershipService>,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
-) {
-    let closed = cancel.clone();
+    tls: Option<(Peers, Arc<AddressBook>)>,
+) -> BoxStream<'static, (Box<dyn Stream>, Speaker)> {
     let accepted = futures::stream::unfold(listener, |listener| async move {
         let connection = listener.accept().await;
         if connection.is_err() {
@@ -209,11 +221,45 @@ pub(super) async fn serve_peers(
         Some((connection, listener))
     });
     // A connection that broke while it was accepted ends nothing.
-    let streams = accepted.filter_map(move |connection| {
-        let (stream, from) = connection.ok()?;
-        let stream = door.admit_http2(stream, from.ip())?;
+    let accepted = accepted.filter_map(move |connection| {
+        let admitted = connection
+            .ok()
+            .and_then(|(stream, from)| door.admit_http2(stream, from.ip()).map(|stream| (stream, from)));
+        std::future::ready(admitted)
+    });
+    let Some((peers, book)) = tls else {
+        return accepted.map(|(stream, _)| (stream, Speaker::Anyone)).boxed();
+    };
+    let handshakes = accepted.map(move |(stream, from)| {
+        let (peers, book) = (peers.clone(), Arc::clone(&book));
+        async move { peers.admit(stream, from, &book).await }
+    });
+    handshakes.buffer_unordered(limits::TLS_HANDSHAKES).filter_map(std::future::ready).boxed()
+}
+
+/// Serves the peer port until `cancel`, over TLS if it is given.
+pub(super) async fn serve_peers(
+    listener: Box<dyn Listener>,
+    door: Door,
+    tls: Option<(Peers, Arc<AddressBook>)>,
+    service: Service,
+    membership: MembershipServer<MembershipService>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    let closed = cancel.clone();
+    let admitted = admitted(listener, door, tls);
+    let streams = admitted.map(move |(stream, speaker)| {
         let closed = Box::pin(closed.clone().cancelled_owned());
-        Some(Ok::<_, std::io::Error>(PeerStream { stream, closed, _task: tasks.token() }))
+        let hung_up = speaker.hung_up();
+        Ok::<_, std::io::Error>(PeerStream {
+            stream,
+            speaker,
+            closed,
+            hung_up,
+            is_over: false,
+            _task: tasks.token(),
+        })
     });
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(limits::PEER_KEEPALIVE))

@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::accept;
 use super::naming::Naming;
+use super::status::ApiMode;
 use crate::identity::Ordinal;
 use crate::limits::PLAYGROUND_API_CONNECTIONS;
 
@@ -38,7 +39,7 @@ pub(super) struct Object {
 pub(super) struct ApiServer {
     address: SocketAddr,
     object: watch::Sender<Object>,
-    up: watch::Sender<bool>,
+    mode: watch::Sender<ApiMode>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -50,17 +51,17 @@ impl ApiServer {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let (object, objects) = watch::channel(object);
-        let (up, is_up) = watch::channel(true);
+        let (mode, modes) = watch::channel(ApiMode::Up);
         let served = Arc::new(Served {
             path: format!("/apis/apps/v1/namespaces/{}/statefulsets/{}", naming.namespace(), naming.name()),
             namespace: naming.namespace().to_owned(),
             name: naming.name().to_owned(),
             service: naming.headless_service(),
             objects,
-            is_up,
+            modes,
         });
         let serving = AbortOnDropHandle::new(tokio::spawn(accept(listener, served)));
-        Ok(Self { address, object, up, _serving: serving })
+        Ok(Self { address, object, mode, _serving: serving })
     }
 
     /// Its URL.
@@ -88,14 +89,14 @@ impl ApiServer {
         self.object.send_modify(|object| object.deleted = true);
     }
 
-    /// Whether it answers.
-    pub(super) fn set_up(&self, up: bool) {
-        self.up.send_replace(up);
+    /// How it answers from now on.
+    pub(super) fn set_mode(&self, mode: ApiMode) {
+        self.mode.send_replace(mode);
     }
 
-    /// Whether it answers.
-    pub(super) fn is_up(&self) -> bool {
-        *self.up.borrow()
+    /// How it answers.
+    pub(super) fn mode(&self) -> ApiMode {
+        *self.mode.borrow()
     }
 }
 
@@ -105,16 +106,22 @@ struct Served {
     name: String,
     service: String,
     objects: watch::Receiver<Object>,
-    is_up: watch::Receiver<bool>,
+    modes: watch::Receiver<ApiMode>,
 }
 
 impl Served {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let mode = *self.modes.borrow();
         let (status, body) = match (request.method().as_str(), request.uri().path() == self.path) {
-            _ if !*self.is_up.borrow() => (
+            // Until whoever asks gives up and closes the connection.
+            _ if mode == ApiMode::Silent => std::future::pending().await,
+            _ if mode == ApiMode::Down => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 failure(503, "ServiceUnavailable", "the API server is down"),
             ),
+            _ if mode == ApiMode::Forbidden => {
+                (StatusCode::FORBIDDEN, failure(403, "Forbidden", "the service account may not get it"))
+            }
             ("GET", true) => (StatusCode::OK, self.object()),
             ("GET", false) => (
                 StatusCode::NOT_FOUND,
@@ -172,8 +179,8 @@ async fn accept(listener: TcpListener, served: Arc<Served>) {
 
 async fn serve(stream: TcpStream, served: Arc<Served>) {
     let answer = service_fn(move |request| {
-        let response = served.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let served = Arc::clone(&served);
+        async move { Ok::<_, Infallible>(served.answer(&request).await) }
     });
     if let Err(error) =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await

@@ -50,8 +50,8 @@ impl Driver {
                 self.step(Event::RolloutRestart);
             }),
             Request::Scale { replicas } => self.scale(replicas),
-            Request::ApiServer { up } => {
-                self.api.set_up(up);
+            Request::ApiServer { mode } => {
+                self.api.set_mode(mode);
                 self.refresh();
                 Ok(())
             }

@@ -315,7 +315,7 @@ impl Driver {
             service: self.service.address(),
             dns: self.dns.address(),
             api_server: self.api.url(),
-            api_server_up: self.api.is_up(),
+            api_mode: self.api.mode(),
             dns_mode: self.dns.mode(),
             headless_service: self.naming.headless_fqdn(),
             data: self.volumes.root().to_owned(),

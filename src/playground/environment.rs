@@ -47,7 +47,7 @@ impl Facts<'_> {
             ("SETSTONE_API_SERVER", self.api_server.to_owned()),
             ("SETSTONE_EXPECTED", self.expected.to_string()),
             ("SETSTONE_DATA_DIR", self.volume.display().to_string()),
-            ("SETSTONE_ADVERTISE_CLIENT_URL", format!("http://{}:{CLIENT_PORT}", self.client_address)),
+            ("SETSTONE_ADVERTISE_CLIENT_URL", format!("{}:{CLIENT_PORT}", self.client_address)),
             ("SETSTONE_LOG", "info".to_owned()),
             // The pod's standard input is a pipe that closes when the playground dies, however it dies.
             ("SETSTONE_EXIT_WITH_STDIN", "1".to_owned()),
@@ -88,7 +88,7 @@ mod tests {
                 "SETSTONE_API_SERVER=http://127.70.80.2:6443",
                 "SETSTONE_EXPECTED=3",
                 "SETSTONE_DATA_DIR=/data/setstone-1",
-                "SETSTONE_ADVERTISE_CLIENT_URL=http://127.70.80.201:2379",
+                "SETSTONE_ADVERTISE_CLIENT_URL=127.70.80.201:2379",
                 "SETSTONE_LOG=info",
                 "SETSTONE_EXIT_WITH_STDIN=1",
             ]

@@ -78,7 +78,7 @@ use crate::limits;
 pub use self::controller::{PodManagement, WhenScaled};
 pub use self::pod::{BackOff, Phase};
 pub use self::status::{
-    CommandError, DnsMode, Endpoints, OrphanStatus, PodStatus, Request, Response, Status,
+    ApiMode, CommandError, DnsMode, Endpoints, OrphanStatus, PodStatus, Request, Response, Status,
 };
 
 /// What to run, and how.
@@ -232,7 +232,7 @@ impl Playground {
             service: service.address(),
             dns: dns.address(),
             api_server: api.url(),
-            api_server_up: true,
+            api_mode: ApiMode::Up,
             dns_mode: DnsMode::Up,
             headless_service: naming.headless_fqdn(),
             data: volumes.root().to_owned(),
@@ -346,12 +346,12 @@ impl Playground {
         self.handle.command(Request::Scale { replicas }).await
     }
 
-    /// Lets the API server answer, or not.
+    /// How the API server answers from now on.
     ///
     /// # Errors
     /// If the playground is stopping.
-    pub async fn set_api_server(&self, up: bool) -> Result<(), CommandError> {
-        self.handle.command(Request::ApiServer { up }).await
+    pub async fn set_api_server(&self, mode: ApiMode) -> Result<(), CommandError> {
+        self.handle.command(Request::ApiServer { mode }).await
     }
 
     /// Deletes a volume. It is kept until its pod is gone, and the next pod of that name has an empty one.

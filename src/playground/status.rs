@@ -27,8 +27,8 @@ pub struct Status {
     pub dns: SocketAddr,
     /// URL of its API server.
     pub api_server: String,
-    /// Whether that answers.
-    pub api_server_up: bool,
+    /// How that answers.
+    pub api_mode: ApiMode,
     /// How the name server answers.
     pub dns_mode: DnsMode,
     /// FQDN of the headless service.
@@ -133,6 +133,22 @@ pub enum DnsMode {
     Silent,
 }
 
+/// How the API server answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum ApiMode {
+    /// As it ought to.
+    #[default]
+    Up,
+    /// 503 to every question.
+    Down,
+    /// 403 to every question: the role or its binding is gone.
+    Forbidden,
+    /// Not at all.
+    Silent,
+}
+
 /// What can be asked of a playground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -165,10 +181,10 @@ pub enum Request {
         /// How many pods there ought to be.
         replicas: Ordinal,
     },
-    /// Let the API server answer, or not.
+    /// How the API server answers.
     ApiServer {
-        /// Whether it answers from now on.
-        up: bool,
+        /// From now on.
+        mode: ApiMode,
     },
     /// Delete a volume. As in Kubernetes, it is kept until its pod is gone.
     DeleteVolume {

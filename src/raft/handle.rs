@@ -32,7 +32,7 @@ use super::types::{PeerNode, Raft};
 use super::wire::Sender;
 use super::{duties, marks};
 use crate::config::Tuning;
-use crate::env::Random;
+use crate::env::{Random, simulated};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
@@ -173,8 +173,10 @@ impl Consensus {
         let peers = PeerChannels::new(parts.mine, parts.dial, raft.clone());
         let known_peers = peers.clone();
         parts.machine.observe_commits(parts.metrics.engine_commit_seconds.clone());
-        tasks.spawn(proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone()));
-        tasks.spawn(forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone()));
+        let proposing = proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone());
+        tasks.spawn(simulated::stoppable(proposing));
+        let forwarding = forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone());
+        tasks.spawn(simulated::stoppable(forwarding));
         let read_rounds = Arc::new(AtomicU64::new(0));
         let counted = (parts.metrics.clone(), parts.tuning.election_max);
         let rounds = read::run(
@@ -186,7 +188,7 @@ impl Consensus {
             counted,
             cancel.clone(),
         );
-        tasks.spawn(rounds);
+        tasks.spawn(simulated::stoppable(rounds));
         let inner = Inner {
             mine: parts.mine,
             raft,
@@ -232,12 +234,12 @@ impl Consensus {
     /// Runs a task that ends with consensus.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.inner.cancel.clone();
-        self.inner.tasks.spawn(async move {
+        self.inner.tasks.spawn(simulated::stoppable(async move {
             tokio::select! {
                 () = task => {}
                 () = cancel.cancelled() => {}
             }
-        });
+        }));
     }
 
     pub(crate) fn raft(&self) -> &Raft {

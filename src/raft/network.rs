@@ -55,6 +55,10 @@ pub trait Dial: Send + Sync {
     fn channel(&self, member: NodeId, address: &str, lane: Lane) -> Channel;
     /// A message for `member` was refused by the member `by`, which is what that connection led to.
     fn refused(&self, _member: NodeId, _address: &str, _by: NodeId) {}
+    /// Whether connections are made over TLS.
+    fn is_secure(&self) -> bool {
+        false
+    }
 }
 
 /// A peer that cannot be reached, is too slow, or says what we do not understand.
@@ -435,6 +439,12 @@ pub struct PeerChannels {
 impl PeerChannels {
     pub(crate) fn new(mine: Sender, dial: Arc<dyn Dial>, raft: super::types::Raft) -> Self {
         Self { mine, dial, raft }
+    }
+
+    /// The URL of a peer service (`host:port`): all members' have the same scheme.
+    pub(crate) fn url(&self, address: &str) -> String {
+        let scheme = if self.dial.is_secure() { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// The connection to a member, and the envelope for it.

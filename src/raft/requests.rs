@@ -304,7 +304,7 @@ impl Store for Consensus {
         let started = membership.nodes().map(|(id, node)| MemberInfo {
             id: *id,
             name: node.name.clone(),
-            peer_urls: vec![format!("http://{}", node.peer_address)],
+            peer_urls: vec![self.inner.peers.url(&node.peer_address)],
             client_urls: node.client_urls.clone(),
             is_learner: !membership.voter_ids().any(|voter| voter == *id),
         });

@@ -37,7 +37,7 @@ impl AsyncRuntime for Seeded {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        Tokio::spawn(future)
+        Tokio::spawn(simulated::stoppable(future))
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

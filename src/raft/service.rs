@@ -16,7 +16,9 @@ use super::lease::LeaseQuestion;
 use super::proposer::ReplyTo;
 use super::snapshot;
 use super::wire;
+use crate::discovery::Speaker;
 use crate::error::Error;
+use crate::identity::NodeId;
 use crate::limits;
 use crate::proto::peer::raft_server::{Raft, RaftServer};
 use crate::proto::peer::{
@@ -56,11 +58,21 @@ impl Service {
         self.consensus.get().ok_or_else(|| Status::unavailable("consensus does not run on this member yet"))
     }
 
-    fn admit(&self, envelope: Option<&Envelope>) -> Result<&Consensus, Status> {
+    /// Refuses a message that is not for this member, or not from whom its connection may speak for.
+    fn admit(&self, speaker: &Speaker, envelope: Option<&Envelope>) -> Result<&Consensus, Status> {
         let consensus = self.consensus()?;
+        let from = NodeId(envelope.map_or(0, |envelope| envelope.from));
+        if !speaker.speaks_for(from.ordinal()) {
+            return Err(Status::permission_denied(format!("the certificate is not that of {from}'s pod")));
+        }
         consensus.admit(envelope).map_err(|why| wire::refusal(&why, consensus.id()))?;
         Ok(consensus)
     }
+}
+
+/// A request, and for whom whoever sent it may speak.
+fn taken<T>(request: Request<T>) -> (Speaker, T) {
+    (Speaker::of(request.extensions()), request.into_inner())
 }
 
 fn malformed(error: &super::codec::CodecError) -> Status {
@@ -87,9 +99,10 @@ impl Raft for Service {
         // openraft takes requests only; the reason why they ended goes beside them.
         let ended: Arc<Mutex<Option<Status>>> = Arc::default();
         let reason = ended.clone();
-        let requests = request.into_inner().scan((), move |(), message| {
+        let (speaker, messages) = taken(request);
+        let requests = messages.scan((), move |(), message| {
             let checked = message.and_then(|message| {
-                service.admit(message.envelope.as_ref())?;
+                service.admit(&speaker, message.envelope.as_ref())?;
                 wire::append_from_wire(message).map_err(|error| malformed(&error))
             });
             futures::future::ready(match checked {
@@ -115,8 +128,8 @@ impl Raft for Service {
     }
 
     async fn heartbeat(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let request = wire::append_from_wire(message).map_err(|error| malformed(&error))?;
         let (prev, last) = (request.prev_log_id, wire::last_of(&request));
         let response = consensus.raft().append_entries(request).await.map_err(stopped)?;
@@ -129,16 +142,16 @@ impl Raft for Service {
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let request = wire::vote_request_from_wire(&message).map_err(|error| malformed(&error))?;
         let response = consensus.raft().vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_to_wire(&response)))
     }
 
     async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let request = wire::vote_request_from_wire(&message).map_err(|error| malformed(&error))?;
         let response = consensus.raft().pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_to_wire(&response)))
@@ -148,12 +161,12 @@ impl Raft for Service {
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let from = message.from_leader.as_ref().ok_or_else(|| Status::invalid_argument("no vote"))?;
         let request = openraft::raft::TransferLeaderRequest::new(
             wire::vote_from_wire(from),
-            crate::identity::NodeId(message.to),
+            NodeId(message.to),
             message.last.as_ref().map(wire::log_id_from_wire),
         );
         let accepted = consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?.is_ok();
@@ -164,8 +177,8 @@ impl Raft for Service {
         &self,
         request: Request<SnapshotOffsetRequest>,
     ) -> Result<Response<SnapshotOffsetResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let offset = consensus.snapshots().offset(&message.snapshot_id).await.map_err(stopped)?;
         Ok(Response::new(SnapshotOffsetResponse { offset }))
     }
@@ -174,10 +187,10 @@ impl Raft for Service {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
-        let mut chunks = request.into_inner();
+        let (speaker, mut chunks) = taken(request);
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no snapshot"))?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("the snapshot has no head"))?;
-        let consensus = self.admit(head.envelope.as_ref())?;
+        let consensus = self.admit(&speaker, head.envelope.as_ref())?;
         let committed = consensus.committed();
         let (vote, received) = snapshot::receive(consensus.snapshots(), head, &mut chunks, committed).await?;
         let response = consensus.raft().install_full_snapshot(vote, received).await.map_err(stopped)?;
@@ -190,12 +203,12 @@ impl Raft for Service {
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let mut messages = request.into_inner();
+        let (speaker, mut messages) = taken(request);
         let first = tokio::time::timeout(limits::PEER_CONNECT_TIMEOUT, messages.message())
             .await
             .map_err(|_| Status::deadline_exceeded("the first message did not come"))??
             .ok_or_else(|| Status::invalid_argument("no envelope"))?;
-        let consensus = self.admit(first.envelope.as_ref())?.clone();
+        let consensus = self.admit(&speaker, first.envelope.as_ref())?.clone();
         let (replies, answered) = mpsc::unbounded_channel();
         let (mut unread, gate) = Unread::new();
         // Ends with the follower's stream; what it asked for by then is answered into a channel that nobody reads.
@@ -236,8 +249,8 @@ impl Raft for Service {
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         let outcome = match consensus.machine().hash(message.revision).await {
             Ok(hash) => hash_response::Outcome::Hash(StoreHash {
                 hash: hash.hash,
@@ -254,8 +267,8 @@ impl Raft for Service {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexResponse>, Status> {
-        let message = request.into_inner();
-        let consensus = self.admit(message.envelope.as_ref())?;
+        let (speaker, message) = taken(request);
+        let consensus = self.admit(&speaker, message.envelope.as_ref())?;
         if !consensus.raft().is_leader() {
             return Err(Status::unavailable("this member does not lead"));
         }

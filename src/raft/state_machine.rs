@@ -13,10 +13,12 @@ use tokio::sync::watch;
 use super::codec;
 use super::machine::Machine;
 use super::snapshot::{self, Builder, SnapshotFile};
-use super::types::{Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Entry, EntryPayload, LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::env::simulated::{self, Bug, Seen};
 use crate::identity::NodeId;
 use crate::metrics::Metrics;
+#[cfg(feature = "simulation")]
+use crate::mvcc::command::Command;
 use crate::storage::Log;
 
 /// How often an entry that waits for the disk looks whether the disk has failed.
@@ -55,6 +57,16 @@ impl StateMachine {
     pub(crate) fn with_durable(mut self, durable: watch::Receiver<u64>) -> Self {
         self.durable = durable;
         self
+    }
+
+    fn apply_entry(&self, entry: &Entry) -> io::Result<Replies> {
+        #[cfg(feature = "simulation")]
+        if simulated::is_spoiled(self.node.ordinal()) {
+            return Ok(self.machine.apply(&spoiled(entry))?);
+        }
+        let replies = self.machine.apply(entry)?;
+        simulated::tell(|| self.machine.stored(entry.log_id.index));
+        Ok(replies)
     }
 
     async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
@@ -105,7 +117,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if simulated::planted(Bug::SkipApply) && deviates {
                 continue;
             }
-            let replies = self.machine.apply(&entry)?;
+            let replies = self.apply_entry(&entry)?;
             simulated::tell(|| applied(self.node, &entry));
             #[cfg(feature = "simulation")]
             if entry.log_id.index.is_multiple_of(DIGEST_INTERVAL) {
@@ -138,6 +150,24 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, SnapshotFile>>> {
         self.snapshots.newest()
     }
+}
+
+/// The entry with another value in each of its puts.
+#[cfg(feature = "simulation")]
+fn spoiled(entry: &Entry) -> Entry {
+    let mut spoiled = entry.clone();
+    if let EntryPayload::Normal(batch) = &entry.payload
+        && let Ok(mut requests) = codec::decode_batch(batch)
+    {
+        for request in &mut requests {
+            if let Command::Put(put) = &mut request.command {
+                put.value = "spoiled".into();
+            }
+        }
+        let requests: Vec<_> = requests.into_iter().map(codec::encode_request).collect();
+        spoiled.payload = EntryPayload::Normal(codec::encode_batch(&requests));
+    }
+    spoiled
 }
 
 fn applied(node: NodeId, entry: &Entry) -> Seen {

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use super::disaster;
 use super::history::Action;
 use super::shared::{Phase, Shared};
-use super::workload::Caller;
+use super::workload::{Caller, is_compacted};
+use super::{disaster, restoring, upkeep};
 use crate::playground::controller::PodManagement;
 
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Time in which the members' marks name the last write.
-const MARKED: Duration = Duration::from_millis(2_500);
+pub(super) const MARKED: Duration = Duration::from_millis(2_500);
 /// Time in which leases end that nobody keeps alive: longer than any lives, and than an election takes.
 const LEASES_END: Duration = Duration::from_secs(20);
 /// Time in which a pod with another disk than it had finds out what it is to wait for.
@@ -54,8 +54,10 @@ pub(super) async fn run(mut caller: Caller, shared: Shared) {
             waits(&mut caller, &shared, member).await;
         }
     }
+    upkeep::run(&mut caller, &shared, &serving, newest).await;
     shared.waiting_for.replace("watchers that have not seen everything".into());
     disaster::run(&mut caller, &shared, newest).await;
+    restoring::run(&mut caller, &shared).await;
 }
 
 /// Nobody keeps leases alive any more: all of them end.
@@ -159,7 +161,7 @@ fn gave_up(shared: &Shared, member: u16) -> bool {
 }
 
 /// All members have equal stores; returns the newest revision.
-async fn compare(caller: &mut Caller, shared: &Shared, serving: &[u16]) -> i64 {
+pub(super) async fn compare(caller: &mut Caller, shared: &Shared, serving: &[u16]) -> i64 {
     let mut newest = 0;
     for member in serving {
         shared.waiting_for.replace(format!("a linearizable read through member {member}"));
@@ -197,9 +199,20 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
             _ => None,
         })
         .max();
-    for revision in asked.unwrap_or(1)..=newest {
+    let by_itself = shared.book.borrow().newest_compacted();
+    for revision in asked.max(by_itself).unwrap_or(1)..=newest {
         shared.waiting_for.replace(format!("revision {revision} from member {member}"));
-        let state = again(async || caller.inspect(member, revision).await.ok()).await;
+        let state = again(async || match caller.inspect(member, revision).await {
+            // What members compact by themselves meanwhile, the archivist has read.
+            Err(error)
+                if is_compacted(&error) && Some(revision) < shared.book.borrow().newest_compacted() =>
+            {
+                Some(None)
+            }
+            other => other.ok().map(Some),
+        })
+        .await;
+        let Some(state) = state else { continue };
         let before = shared.states.borrow_mut().insert(revision, state.clone());
         if before.as_ref().is_some_and(|before| *before != state) {
             shared.complain(format!("revision {revision} was {before:?}, and is {state:?} now"));
@@ -209,7 +222,7 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
 
 /// Whether a pod that did not serve at first does now: as another disk, or as itself, if what was done to its disk took nothing from it,
 /// or its pod only came late. It may also have to wait, or to refuse what it has.
-async fn rejoins(shared: &Shared, member: u16) -> bool {
+pub(super) async fn rejoins(shared: &Shared, member: u16) -> bool {
     let deadline = tokio::time::Instant::now() + FIND_OUT;
     while tokio::time::Instant::now() < deadline {
         if let Some(report) = shared.reports.borrow().get(&member) {
@@ -261,7 +274,7 @@ async fn waits(caller: &mut Caller, shared: &Shared, member: u16) {
 }
 
 /// The newest revision that a member knows. A connection may lead to another, whose address its name had in a cache.
-async fn newest_of(caller: &mut Caller, member: usize) -> i64 {
+pub(super) async fn newest_of(caller: &mut Caller, member: usize) -> i64 {
     loop {
         match caller.newest(member).await {
             Ok(revision) => return revision,

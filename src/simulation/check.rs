@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::history::{Action, Answer, Operation, Outcome, State};
-use super::lock_check::PREFIX;
+use super::{lock_check, permission_check};
 
 /// Revision of an empty store.
 const FIRST: i64 = 1;
@@ -71,9 +71,11 @@ pub fn check(
             _ => check_answer(operation, state, states.get(&(revision - 1)), &mut wrong),
         }
     }
-    let of_locks = |changes: &Changes| changes.iter().all(|(key, _)| key.starts_with(PREFIX.as_bytes()));
+    let others = [lock_check::PREFIX, permission_check::PREFIX];
+    let is_of_others = |key: &Bytes| others.iter().any(|prefix| key.starts_with(prefix.as_bytes()));
+    let of_others = |changes: &Changes| changes.iter().all(|(key, _)| is_of_others(key));
     let rest = changes.iter().filter(|(revision, changes)| {
-        !work.contains_key(revision) && !by_leases.contains(revision) && !of_locks(changes)
+        !work.contains_key(revision) && !by_leases.contains(revision) && !of_others(changes)
     });
     explain_rest(operations, &floors, rest, states, &mut wrong);
     wrong

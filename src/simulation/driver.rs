@@ -8,12 +8,12 @@ use turmoil::Sim;
 
 use super::fault::{Fault, Volume};
 use super::kubelet::Kubelet;
-use super::plan::Rollback;
-use super::shared::{Phase, Shared};
+use super::shared::Shared;
+use super::upkeep::Treatment;
 use super::world::{Dice, Pod, STEP_MICROS};
 use super::{os_clock, volumes};
 use crate::env::Lookup;
-use crate::env::simulated::mix;
+use crate::env::simulated::{self, mix, stopping};
 use crate::env::simulated_files::SimulatedFiles;
 use crate::playground::controller::Event;
 
@@ -21,42 +21,47 @@ use crate::playground::controller::Event;
 /// up to a minute for pods that it knows of.
 const LIVENESS_MILLIS: u64 = 120_000;
 /// Bytes that a disk has room for without faults.
-const ROOM: u64 = 1 << 40;
+pub(super) const ROOM: u64 = 1 << 40;
 
 type Pairs = Vec<(IpAddr, IpAddr)>;
 
 /// What is to be done at a certain time.
-enum Step {
+pub(super) enum Step {
     Break(Pairs),
     Repair(Pairs),
     Release(Pairs),
     Lossless,
     Unbroken(u16),
     Resumed(u16, Pairs),
+    GoesOn(tokio::runtime::Id),
     FastNetwork,
     FastPod(u16, Pairs),
     FastDisk(u16),
     Unstuck(u16),
+    Left(u16, u64),
     Room(u16),
     Names,
     Speaks,
     Published,
     Scaled,
     Owner,
+    LoseVolumes,
 }
 
 pub(super) struct Driver<'a> {
-    sim: Sim<'a>,
-    shared: Shared,
-    dice: Dice,
-    kubelet: Kubelet,
+    pub(super) sim: Sim<'a>,
+    pub(super) shared: Shared,
+    pub(super) dice: Dice,
+    pub(super) kubelet: Kubelet,
     steps: Vec<(u64, Step)>,
     next_fault: usize,
     healed: bool,
     /// From when on everything must work again, in time.
-    owed_from: u64,
+    pub(super) owed_from: u64,
     /// An old copy: of which pod's volume, and when it was made.
-    old_volume: Option<(u16, u64, SimulatedFiles)>,
+    pub(super) old_volume: Option<(u16, u64, SimulatedFiles)>,
+    /// Copies of volumes that all are put back to.
+    pub(super) copies: Vec<(u16, SimulatedFiles)>,
 }
 
 impl<'a> Driver<'a> {
@@ -73,6 +78,7 @@ impl<'a> Driver<'a> {
             owed_from: shared.plan.heal,
             shared,
             old_volume: None,
+            copies: Vec::new(),
         }
     }
 
@@ -89,15 +95,18 @@ impl<'a> Driver<'a> {
             } else if !self.healed {
                 self.heal();
             }
+            self.treat(millis);
             self.roll_back(millis);
             self.lose_majority(millis);
+            self.restore(millis);
             self.kubelet.step(&mut self.sim);
             match self.sim.step() {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => return self.shared.complain(format!("a task ended: {error}")),
             }
-            let broken = !self.shared.leases.borrow().wrong().is_empty();
+            let broken = !self.shared.leases.borrow().wrong().is_empty()
+                || !self.shared.book.borrow().wrong().is_empty();
             if broken
                 || !self.shared.invariants.borrow().wrong().is_empty()
                 || !self.shared.wrong.borrow().is_empty()
@@ -124,6 +133,9 @@ impl<'a> Driver<'a> {
             "not live: {} s after the last that was done to it the cluster still owes {waiting}",
             self.patience() / 1_000
         ));
+        if self.shared.book.borrow().is_closed() {
+            self.shared.complain("ALARM: NOSPACE is raised, and every volume has had room for long".into());
+        }
         for (ordinal, report) in self.shared.reports.borrow().iter() {
             self.shared.complain(format!("member {ordinal}: {}", report.status));
         }
@@ -177,6 +189,13 @@ impl<'a> Driver<'a> {
             Fault::FailedSync { pod, after } => self.with(pod, |pod| pod.files.fail_sync_after(after)),
             Fault::FullDisk { pod, bytes, time } => {
                 self.with(pod, |pod| pod.files.set_free(bytes));
+                self.later(now + time, Step::Room(pod));
+            }
+            Fault::Filling { pod, time } => {
+                let least = self.nearly_full();
+                for (quarter, left) in (0..).zip([least * 4, least * 2, least * 3 / 2, least]) {
+                    self.later(now + time * quarter / 6, Step::Left(pod, left));
+                }
                 self.later(now + time, Step::Room(pod));
             }
             Fault::SlowDisk { pod, latency, time } => {
@@ -243,16 +262,13 @@ impl<'a> Driver<'a> {
                 self.with(pod, |pod| pod.network.repeats.store(permille, Ordering::Relaxed));
                 self.later(now + time, Step::Unbroken(pod));
             }
-            Fault::Paused { pod, time } => {
-                let mut pairs = self.between(&[pod]);
-                let place = self.shared.places.borrow().get(&pod).copied();
-                let clients = self.shared.client_addresses();
-                pairs.extend(place.into_iter().flat_map(|place| clients.iter().map(move |to| (place, *to))));
-                for (one, other) in &pairs {
-                    self.sim.hold(*one, *other);
+            Fault::Paused { pod, time } => self.pause(now, pod, time),
+            Fault::Stopped { pod, time } => {
+                if let Some(runtime) = self.shared.runtimes.borrow().get(&pod) {
+                    stopping::stop(*runtime);
+                    self.steps.push((now + time, Step::GoesOn(*runtime)));
                 }
-                self.with(pod, |pod| pod.tasks.stuck.store(true, Ordering::Relaxed));
-                self.later(now + time, Step::Resumed(pod, pairs));
+                self.pause(now, pod, time);
             }
             Fault::SlowNetwork { latency, time } => {
                 self.sim.set_max_message_latency(Duration::from_millis(latency));
@@ -266,6 +282,19 @@ impl<'a> Driver<'a> {
             }
             _ => {}
         }
+    }
+
+    /// Nothing reaches or leaves a process, and its disk does nothing.
+    fn pause(&mut self, now: u64, pod: u16, time: u64) {
+        let mut pairs = self.between(&[pod]);
+        let place = self.shared.places.borrow().get(&pod).copied();
+        let clients = self.shared.client_addresses();
+        pairs.extend(place.into_iter().flat_map(|place| clients.iter().map(move |to| (place, *to))));
+        for (one, other) in &pairs {
+            self.sim.hold(*one, *other);
+        }
+        self.with(pod, |pod| pod.tasks.stuck.store(true, Ordering::Relaxed));
+        self.later(now + time, Step::Resumed(pod, pairs));
     }
 
     fn begin_of_names(&mut self, now: u64, fault: &Fault) {
@@ -310,71 +339,37 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Keeps an old copy of a volume, and puts it in place when every other member can tell; or, if it is young, when the others
-    /// have everything.
-    fn roll_back(&mut self, now: u64) {
-        let phase = self.shared.phase.get();
-        let Some(Rollback { pod, made }) = self.shared.plan.rollback else {
-            if phase == Phase::Settled {
-                self.shared.phase.set(Phase::RolledBack);
+    /// Bytes that are less than what members want to be free, and enough for what the log begins next.
+    fn nearly_full(&self) -> u64 {
+        let tuning = &self.shared.plan.tuning;
+        tuning.log_segment_bytes * 2 + tuning.maintenance.disk_reserve_bytes / 2
+    }
+
+    /// Does what the audit wants to be done to pods.
+    fn treat(&mut self, now: u64) {
+        let wanted = std::mem::take(&mut *self.shared.treatments.borrow_mut());
+        for treatment in wanted {
+            self.shared.trace.add(&format!("FAULT {treatment:?}"));
+            self.owed_from = now;
+            match treatment {
+                Treatment::Fill(pod) => self.take(Step::Left(pod, self.nearly_full())),
+                Treatment::Room(pod) => self.take(Step::Room(pod)),
+                Treatment::Spoil(pod) => {
+                    simulated::spoil(Some(pod));
+                    self.shared.invariants.borrow_mut().spoil(Some(pod));
+                }
+                Treatment::Replace(pod) => {
+                    simulated::spoil(None);
+                    self.shared.invariants.borrow_mut().spoil(None);
+                    self.shared.invariants.borrow_mut().tamper(pod);
+                    self.kubelet.power_loss(&mut self.sim, pod, now + 500);
+                    volumes::replace(&self.shared, pod, Volume::Nothing, &self.dice);
+                }
             }
-            return;
-        };
-        if made == Some(now) {
-            self.copy_volume(pod, now);
-        }
-        match (phase, made) {
-            (Phase::Settled, None) => {
-                // That of a follower: with the leader's memory gone too, nothing shows what the copy lacks (DESIGN, section 5).
-                let leads = self.shared.invariants.borrow().leader() == Some(pod);
-                let pod = if leads { (pod + 1) % self.shared.plan.size } else { pod };
-                self.copy_volume(pod, now);
-                self.shared.phase.set(Phase::Copied);
-            }
-            (Phase::Settled, Some(_)) | (Phase::Written, None) => self.put_copy_in_place(now, made.is_none()),
-            _ => {}
         }
     }
 
-    /// Takes a majority of the volumes, and the power of all machines.
-    fn lose_majority(&mut self, now: u64) {
-        if self.shared.phase.get() != Phase::Disaster {
-            return;
-        }
-        self.shared.trace.add(&format!("FAULT the volumes of {:?} are gone", self.shared.plan.lost));
-        for ordinal in 0..self.shared.plan.size {
-            let down = self.dice.within(100, 3_000);
-            self.shared.invariants.borrow_mut().tamper(ordinal);
-            self.kubelet.power_loss(&mut self.sim, ordinal, now + down);
-        }
-        for ordinal in self.shared.plan.lost.clone() {
-            volumes::replace(&self.shared, ordinal, Volume::Nothing, &self.dice);
-        }
-        self.shared.invariants.borrow_mut().recovers();
-        self.owed_from = now;
-        self.shared.phase.set(Phase::Lost);
-    }
-
-    fn copy_volume(&mut self, ordinal: u16, now: u64) {
-        if let Some(pod) = self.shared.pods.get(usize::from(ordinal)) {
-            self.old_volume = Some((ordinal, now, pod.files.copy()));
-        }
-    }
-
-    fn put_copy_in_place(&mut self, now: u64, young: bool) {
-        if let Some((ordinal, made, copy)) = self.old_volume.take() {
-            self.shared.trace.add(&format!("FAULT the volume of {ordinal} is what it was at {made}"));
-            self.shared.count(if young { "volume rolled back, young" } else { "volume rolled back" });
-            self.shared.invariants.borrow_mut().tamper(ordinal);
-            self.kubelet.power_loss(&mut self.sim, ordinal, now + 500);
-            self.with(ordinal, |pod| pod.files.replace(&copy));
-            let who = if young { &self.shared.may_wait } else { &self.shared.must_wait };
-            who.borrow_mut().insert(ordinal);
-        }
-        self.shared.phase.set(Phase::RolledBack);
-    }
-
-    fn later(&mut self, at: u64, step: Step) {
+    pub(super) fn later(&mut self, at: u64, step: Step) {
         self.steps.push((at, step));
     }
 
@@ -401,6 +396,7 @@ impl<'a> Driver<'a> {
                 self.take(Step::Release(pairs));
                 self.take(Step::Unstuck(pod));
             }
+            Step::GoesOn(runtime) => stopping::go_on(runtime),
             Step::FastNetwork => {
                 self.sim.set_max_message_latency(Duration::from_millis(self.shared.plan.latency));
             }
@@ -412,16 +408,18 @@ impl<'a> Driver<'a> {
                 self.with(pod, |pod| pod.tasks.latency.store(STEP_MICROS, Ordering::Relaxed));
             }
             Step::Unstuck(pod) => self.with(pod, |pod| pod.tasks.stuck.store(false, Ordering::Relaxed)),
+            Step::Left(pod, bytes) => self.with(pod, |pod| pod.files.set_free(bytes)),
             Step::Room(pod) => self.with(pod, |pod| pod.files.set_free(ROOM)),
             Step::Names => self.shared.zone.fail(false),
             Step::Speaks => self.shared.zone.silence(false),
             Step::Published => self.shared.publish_all(),
             Step::Scaled => self.scale(self.shared.plan.size),
             Step::Owner => self.shared.owner.set_away(false),
+            Step::LoseVolumes => self.lose_volumes(),
         }
     }
 
-    fn scale(&mut self, replicas: u16) {
+    pub(super) fn scale(&mut self, replicas: u16) {
         self.shared.owner.scale(replicas);
         if self.shared.plan.follows && replicas > 0 {
             let mut invariants = self.shared.invariants.borrow_mut();
@@ -449,7 +447,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn with(&self, pod: u16, act: impl FnOnce(&Pod)) {
+    pub(super) fn with(&self, pod: u16, act: impl FnOnce(&Pod)) {
         if let Some(pod) = self.shared.pods.get(usize::from(pod)) {
             act(pod);
         }

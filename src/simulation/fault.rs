@@ -66,6 +66,8 @@ pub enum Fault {
     Repeats { pod: u16, permille: u64, time: u64 },
     /// A process stands still: nothing reaches or leaves it, and its disk does nothing. Then everything comes at once.
     Paused { pod: u16, time: u64 },
+    /// The same, and its timers stand still too, as after SIGSTOP: those that were over meanwhile fire late, all at once.
+    Stopped { pod: u16, time: u64 },
     /// Every message takes up to this long.
     SlowNetwork { latency: u64, time: u64 },
     /// Disk and network of one pod take up to this long.
@@ -78,6 +80,8 @@ pub enum Fault {
     FailedSync { pod: u16, after: u64 },
     /// There is room for this many bytes only.
     FullDisk { pod: u16, bytes: u64, time: u64 },
+    /// Others fill the volume bit by bit, until little more is left than what the log begins next.
+    Filling { pod: u16, time: u64 },
     /// A bit is flipped while the machine is down.
     BitFlip { pod: u16, part: Part },
     /// The pod stops in order, and its engine comes back otherwise than it went.
@@ -117,12 +121,14 @@ impl Fault {
             Self::Resets { .. } => "broken connections",
             Self::Repeats { .. } => "repeated messages",
             Self::Paused { .. } => "paused process",
+            Self::Stopped { .. } => "stopped process",
             Self::SlowNetwork { .. } => "slow network",
             Self::SlowPod { .. } => "slow pod",
             Self::SlowDisk { .. } => "slow disk",
             Self::StuckDisk { .. } => "stuck disk",
             Self::FailedSync { .. } => "failed fdatasync",
             Self::FullDisk { .. } => "full disk",
+            Self::Filling { .. } => "filling volume",
             Self::BitFlip { part: Part::Log, .. } => "bit flip in the log",
             Self::BitFlip { part: Part::Snapshot, .. } => "bit flip in a snapshot",
             Self::Engine { back: EngineBack::Empty, .. } => "engine back empty",

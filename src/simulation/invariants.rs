@@ -46,6 +46,8 @@ pub struct Invariants {
     there: BTreeMap<u64, u64>,
     /// When any process last showed itself.
     now: u64,
+    /// The ordinal of a member whose state is made to be wrong.
+    spoiled: Option<u16>,
     /// Snapshots that were installed.
     installed: u64,
     wrong: Vec<String>,
@@ -92,6 +94,12 @@ impl Invariants {
         self.there.clear();
     }
 
+    /// All disks were put back to what they once were: what comes then is another history, its terms too.
+    pub fn begins_anew(&mut self) {
+        self.recovers();
+        self.leaders.clear();
+    }
+
     /// The pod is outside the desired range: its member may be removed, and its disk then is lost.
     pub fn dismiss(&mut self, ordinal: u16) {
         self.dismissed.insert(ordinal);
@@ -101,6 +109,11 @@ impl Invariants {
     pub fn tamper(&mut self, ordinal: u16) {
         let newest = self.disks.keys().copied().filter(|node| NodeId(*node).ordinal() == ordinal).max();
         self.tampered.insert(ordinal, newest.unwrap_or_default());
+    }
+
+    /// The state of this member, and of nobody else, need not be that of the others from now on.
+    pub fn spoil(&mut self, ordinal: Option<u16>) {
+        self.spoiled = ordinal;
     }
 
     /// Whether this is a disk that was admitted after something was done to the one before.
@@ -165,6 +178,7 @@ impl Invariants {
             Seen::Kept { node, index } => self.keep(node, index),
             Seen::Cut { node, index } => self.cut(node, index),
             Seen::Applied { node, id, digest } => self.applied(node, id, digest),
+            Seen::State { node, .. } if self.spoiled == Some(NodeId(node).ordinal()) => return false,
             Seen::State { node, index, digest } => {
                 if *self.states.entry(index).or_insert(digest) != digest {
                     self.complain(format!(
@@ -181,8 +195,8 @@ impl Invariants {
                 }
                 return false;
             }
-            // The ledger of the leases takes it.
-            Seen::LeaseEnded { .. } => return false,
+            // The ledger of the leases takes it, or the book of the stores.
+            Seen::LeaseEnded { .. } | Seen::Stored { .. } | Seen::Compacts { .. } => return false,
             Seen::Lost { node } => {
                 let ordinal = NodeId(node).ordinal();
                 if !self.is_tampered(ordinal) && !self.dismissed.contains(&ordinal) {
@@ -293,6 +307,8 @@ impl Invariants {
     }
 
     fn votes(&mut self, node: u64, voters: &[u64]) {
+        // Whoever says so is there, also if it stood still until now.
+        self.there.insert(node, self.now);
         let is_there =
             |voter: &&u64| self.there.get(voter).is_some_and(|seen| seen + THERE_MILLIS >= self.now);
         let there = voters.iter().filter(is_there).count();

@@ -27,10 +27,17 @@ pub struct Ledger {
     promised: BTreeMap<i64, u64>,
     /// Each with when the first member applied it.
     ended: BTreeMap<i64, (End, u64)>,
+    /// What happens now is another history.
+    closed: bool,
     wrong: Vec<String>,
 }
 
 impl Ledger {
+    /// All disks were put back to what they once were: the leases of that time end once more.
+    pub fn begins_anew(&mut self) {
+        self.closed = true;
+    }
+
     /// A client was told that a lease lives for `ttl` seconds, and had asked at `asked`.
     pub fn promised(&mut self, lease: i64, asked: u64, ttl: i64) {
         let until = asked + 1_000 * u64::try_from(ttl).unwrap_or_default();
@@ -48,6 +55,9 @@ impl Ledger {
 
     /// A member applied the end of a lease, at `now`.
     pub fn ended(&mut self, lease: i64, end: End, now: u64) {
+        if self.closed {
+            return;
+        }
         let (known, _) = *self.ended.entry(lease).or_insert((end, now));
         if known != end {
             self.wrong.push(format!(

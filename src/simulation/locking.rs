@@ -83,7 +83,8 @@ impl Locker {
     fn new(number: u16, shared: Shared, place: &Pod) -> Result<Self, Error> {
         let env = place.env(&shared.now, &shared.zone);
         let dice = Dice::new(mix(shared.plan.seed ^ 0x6c6f_636b) ^ u64::from(number));
-        let options = Options { timeout: PATIENCE, dial: Dial::Env(env), ..Options::default() };
+        let credentials = shared.credentials();
+        let options = Options { timeout: PATIENCE, dial: Dial::Env(env), credentials, ..Options::default() };
         let at = |ordinal| format!("{}:2379", shared.facts(ordinal).fqdn()).parse::<Endpoint>();
         let endpoints: Vec<Endpoint> = (0..shared.plan.size)
             .map(at)

@@ -5,13 +5,16 @@
 //! from production are the implementations of `env`, the engine (sled is replaced by a journal, which a crash leaves as it
 //! likes), and where consensus takes its randomness from.
 //!
-//! * `plan`, `fault`: what a seed decides beforehand: cluster, knobs, faults (pure)
+//! * `plan`, `later`, `fault`: what a seed decides beforehand: cluster, knobs, faults (pure)
 //! * `world`, `network`: the implementations of `env`
-//! * `driver`: moves time, makes things fail, heals
+//! * `driver`, `calamity`: moves time, makes things fail, heals
 //! * `kubelet`, `process`: runs pods as the playground's StatefulSet controller says
 //! * `volumes`: what is done to the disks of machines without power
 //! * `workload`, `watching`, `audit`: the clients; those that watch; what is asked of every member at the end
+//! * `permissions`, `permission_check`: users that may do little; whether they could do that and nothing else
 //! * `disaster`: the end of some: a majority of the volumes is gone, and a human has it recovered
+//! * `upkeep`: what members do about their stores by themselves, looked at at the end; `upkeep_check`: whether they may (pure)
+//! * `restoring`: the end of others: all volumes are put back to older copies
 //! * `history`, `check`, `watch_check`: what clients and watchers saw, and whether that can be (pure)
 //! * `leases`: what was promised of leases, and whether it was kept (pure)
 //! * `invariants`: what must hold inside the members at any time (pure)
@@ -19,6 +22,7 @@
 //! * `os_clock`, `panics`: what a thread that simulates has of the operating system's clocks, and what its panics say
 
 mod audit;
+mod calamity;
 pub mod check;
 mod disaster;
 mod driver;
@@ -26,16 +30,22 @@ pub mod fault;
 pub mod history;
 pub mod invariants;
 mod kubelet;
+pub mod later;
 pub mod leases;
 pub mod lock_check;
 mod locking;
 pub mod network;
 mod os_clock;
 mod panics;
+pub mod permission_check;
+mod permissions;
 pub mod plan;
 mod process;
+mod restoring;
 mod shared;
 pub mod trace;
+mod upkeep;
+pub mod upkeep_check;
 mod volumes;
 pub mod watch_check;
 mod watching;
@@ -58,6 +68,7 @@ use network::Zone;
 use plan::Plan;
 use shared::{Phase, Shared, Simulation};
 use trace::Trace;
+use upkeep_check::Book;
 use watching::Observer;
 use workload::Caller;
 use world::{Now, Pod, SimulatedOwner};
@@ -113,12 +124,23 @@ fn run_here(seed: u64, options: Options) -> Report {
     let plan = Plan::of(seed);
     let invariants = Rc::new(RefCell::new(Invariants::of(if plan.follows { 1 } else { plan.size })));
     let leases = Rc::new(RefCell::new(Ledger::default()));
+    let book = Rc::new(RefCell::new(Book::default()));
     let sink = {
         let (trace, invariants) = (trace.clone(), invariants.clone());
-        let (leases, now) = (leases.clone(), now.clone());
+        let (leases, book, now) = (leases.clone(), book.clone(), now.clone());
         Box::new(move |seen: Seen| {
-            if let Seen::LeaseEnded { lease, index, revision, moved, expired } = seen {
-                leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
+            match seen {
+                Seen::LeaseEnded { lease, index, revision, moved, expired } => {
+                    leases.borrow_mut().ended(lease, End { index, revision, moved, expired }, now.millis());
+                }
+                Seen::Stored { index, revision, no_space } => {
+                    book.borrow_mut().stored(index, revision, no_space, now.millis());
+                }
+                Seen::Compacts { revision, kept } => {
+                    let place = trace.add(&format!("{seen:?}"));
+                    book.borrow_mut().compacts(revision, kept, now.millis(), place);
+                }
+                _ => {}
             }
             if invariants.borrow_mut().take(seen.clone()) {
                 trace.add(&format!("{seen:x?}"));
@@ -138,20 +160,26 @@ fn run_here(seed: u64, options: Options) -> Report {
         leases,
         places: RefCell::default(),
         processes: RefCell::default(),
+        runtimes: RefCell::default(),
         reports: RefCell::default(),
         heard: RefCell::default(),
-        // The archivist, the tenants and those who take locks are among them.
-        calling: Cell::new(plan.clients + 2 + u16::from(plan.lockers > 0)),
+        // The archivist, the tenants, those who take locks and those who have few rights are among them.
+        calling: Cell::new(plan.clients + 2 + u16::from(plan.lockers > 0) + u16::from(plan.has_users)),
         states: RefCell::default(),
         owner: Arc::new(SimulatedOwner::new(plan.size, plan.seed)),
         must_wait: RefCell::default(),
         may_wait: RefCell::default(),
         other_clusters: RefCell::default(),
+        copied_at: Cell::new(0),
+        rounds: RefCell::default(),
         phase: Cell::new(Phase::Running),
         watchings: RefCell::default(),
         watching: Cell::new(plan.watchers),
         holdings: RefCell::default(),
         settled: Cell::new(None),
+        book,
+        treatments: RefCell::default(),
+        missed: Cell::new(false),
         counts: RefCell::default(),
         wrong: RefCell::default(),
         waiting_for: RefCell::new("the end of the calls".into()),
@@ -180,17 +208,21 @@ fn report(seed: u64, shared: &Shared) -> Report {
     let mut wrong: Vec<String> = invariants.wrong().to_vec();
     wrong.extend(shared.wrong.borrow().iter().cloned());
     wrong.extend(shared.leases.borrow().wrong().iter().cloned());
-    if wrong.is_empty() {
+    wrong.extend(shared.book.borrow().check(&shared.operations.borrow()));
+    if wrong.is_empty() && !shared.missed.get() {
         let (states, leases) = (shared.states.borrow(), shared.leases.borrow());
-        let operations = shared.operations.borrow();
+        let mut operations = shared.operations.borrow().clone();
+        operations.extend(shared.book.borrow().compactions());
         wrong.extend(leases.check(&states));
         wrong.extend(check::check(&operations, &states, &leases.revisions()));
         wrong.extend(lock_check::check(&shared.holdings.borrow(), &states));
+        wrong.extend(permission_check::check(&shared.rounds.borrow(), &states));
         wrong.extend(watch_check::check(&shared.watchings.borrow(), &operations, &states));
     }
     let mut counts = shared.counts.borrow().clone();
     counts.extend(invariants.counts());
     counts.extend(shared.leases.borrow().counts());
+    counts.extend(shared.book.borrow().counts());
     counts.insert("watches", shared.watchings.borrow().len() as u64);
     let count = |wanted: fn(&Outcome) -> bool| {
         shared.operations.borrow().iter().filter(|operation| wanted(&operation.outcome)).count()
@@ -248,8 +280,9 @@ fn build<'a>(shared: &Shared) -> turmoil::Sim<'a> {
                 Some(0) => Caller::new("archive", shared, &place, workload::patience()).archive().await,
                 Some(1) => workload::tenants(&shared, &place).await,
                 Some(2) => watch(&shared, &place).await?,
-                Some(4) => locking::lockers(&shared, &place).await?,
-                Some(_) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
+                Some(3) => audit::run(Caller::new("audit", shared.clone(), &place, AUDIT), shared).await,
+                Some(4) if shared.plan.lockers > 0 => locking::lockers(&shared, &place).await?,
+                Some(_) => permissions::users(&shared, &place).await?,
             }
             Ok(())
         });

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fault::{EngineBack, Fault, Part, Volume};
+use super::later::{self, Basics, Resize, Restore};
 use super::world::Dice;
-use crate::config::{Maintenance, Tuning};
-use crate::env::simulated::mix;
+use crate::config::{AutoCompaction, Maintenance, Tuning};
+use crate::env::simulated::{FIRST_LATER_SEED, FIRST_UPKEEP_SEED, mix};
 use crate::playground::controller::{PodManagement, Spec, WhenScaled};
 use crate::playground::pod::{BackOff, Thresholds};
 
@@ -72,9 +73,19 @@ pub struct Plan {
     pub rollback: Option<Rollback>,
     /// Pods whose volumes are gone at the very end: without them there is no majority. Or none.
     pub lost: Vec<u16>,
+    /// The set is scaled while they go.
+    pub resized: Option<Resize>,
+    /// All volumes are put back to older copies at the very end.
+    pub restored: Option<Restore>,
+    /// Users are asked who they are, and some may do little.
+    pub has_users: bool,
     /// The members ask for the size of the `StatefulSet`, and membership follows it. A set that was scaled down can lose fewer
     /// disks, so nothing is done to them then.
     pub follows: bool,
+    /// Members look after their stores by themselves, volumes fill, and all that is looked at when everything else was checked.
+    pub upkeep: bool,
+    /// The member whose store is spoiled at the end, if the plan has upkeep.
+    pub spoiled: Option<u16>,
 }
 
 impl Plan {
@@ -113,21 +124,33 @@ impl Plan {
         let scaling = Dice::new(mix(seed) ^ 0x7363_616c);
         let follows = may_follow && scaling.chance(60);
         if follows {
-            for _ in 0..scaling.within(1, 3) {
-                let replicas = scaling.below(u64::from(size)) as u16;
-                let fault = Fault::Scale { replicas, time: scaling.within(1_000, 10_000) };
-                faults.push((scaling.within(begin, heal), fault));
-            }
-            if scaling.chance(40) {
-                let fault = Fault::NoOwner { time: scaling.within(1_000, 12_000) };
-                faults.push((scaling.within(begin, heal), fault));
-            }
-            faults.sort_by_key(|(at, _)| *at);
+            faults.extend(scalings(&scaling, size, begin, heal));
         }
         let disaster = Dice::new(mix(seed) ^ 0x6c6f_7374);
         // Sizes of which all pods vote, whoever counts them.
         let may_lose = may_follow && !follows && matches!(size, 2 | 3 | 5);
         let lost = if may_lose && disaster.chance(50) { majority(&disaster, size) } else { Vec::new() };
+        let basics = Basics { seed, size, mode, begin, heal, untouched, follows };
+        faults.extend(later::standing(&basics));
+        let (resized, lost, restored) = later::ends(&basics, lost);
+        // Of its own, too.
+        let upkeep = Dice::new(mix(seed) ^ 0x7570_6b65);
+        let ends = !lost.is_empty() || restored.is_some();
+        let has_upkeep = seed >= FIRST_UPKEEP_SEED && !ends && upkeep.chance(60);
+        if has_upkeep {
+            for _ in 0..upkeep.within(1, 2) {
+                let fault = Fault::Filling {
+                    pod: upkeep.below(u64::from(size)) as u16,
+                    time: upkeep.within(1_000, 8_000),
+                };
+                faults.push((upkeep.within(begin, heal), fault));
+            }
+        }
+        faults.sort_by_key(|(at, _)| *at);
+        // Whose store is wrong can be told when a majority is right.
+        let may_spoil = has_upkeep && untouched && !follows && matches!(size, 3 | 5);
+        let spoiled = (may_spoil && upkeep.chance(70)).then(|| upkeep.below(u64::from(size)) as u16);
+        let maintenance = if has_upkeep { care(&upkeep, spoiled.is_some()) } else { maintenance(seed) };
         let locking = Dice::new(mix(seed) ^ 0x6c6f_636b);
         // Of its own, too.
         let watching = Dice::new(mix(seed) ^ 0x7761_7463);
@@ -143,20 +166,40 @@ impl Plan {
             lockers: if locking.chance(50) { locking.within(2, 4) as u16 } else { 0 },
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
-            tuning: tuning(&dice, &watching, maintenance(seed)),
+            tuning: tuning(&dice, &watching, maintenance),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
             heal,
             rollback,
             lost,
+            resized,
+            restored,
+            has_users: later::has_users(seed),
             follows,
+            upkeep: has_upkeep,
+            spoiled,
         }
     }
 }
 
+/// The set is scaled and back, some times; the API server may be away meanwhile.
+fn scalings(dice: &Dice, size: u16, begin: u64, heal: u64) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    for _ in 0..dice.within(1, 3) {
+        let replicas = dice.below(u64::from(size)) as u16;
+        let fault = Fault::Scale { replicas, time: dice.within(1_000, 10_000) };
+        faults.push((dice.within(begin, heal), fault));
+    }
+    if dice.chance(40) {
+        let fault = Fault::NoOwner { time: dice.within(1_000, 12_000) };
+        faults.push((dice.within(begin, heal), fault));
+    }
+    faults
+}
+
 /// So many pods, and not all, that the others are no majority.
-fn majority(dice: &Dice, size: u16) -> Vec<u16> {
+pub(super) fn majority(dice: &Dice, size: u16) -> Vec<u16> {
     let mut pods: Vec<u16> = (0..size).collect();
     for _ in 0..dice.within(1, u64::from(size / 2)) {
         pods.remove(dice.below(pods.len() as u64) as usize);
@@ -182,14 +225,11 @@ fn spec(dice: &Dice, size: u16, mode: Mode) -> Spec {
     }
 }
 
-/// Seeds below this are as they were before there was maintenance: planted bugs are looked for in them.
-const PLAIN_SEEDS: u64 = 100;
-
 /// In some seeds the volumes are watched, and stores are compared. In the others full disks are met, not avoided. Nobody compacts but the
 /// archivist: what is forgotten, somebody asked to forget.
 fn maintenance(seed: u64) -> Maintenance {
     let dice = &Dice::new(mix(seed) ^ 0x7370_6163);
-    if seed < PLAIN_SEEDS || !dice.chance(25) {
+    if seed < FIRST_LATER_SEED || !dice.chance(25) {
         return Maintenance { disk_reserve_bytes: 0, ..Maintenance::default() };
     }
     let seconds = |dice: &Dice| Duration::from_millis(dice.within(1_000, 5_000));
@@ -197,6 +237,18 @@ fn maintenance(seed: u64) -> Maintenance {
         disk_reserve_bytes: dice.within(1, 64) << 10,
         corrupt_check_at_start: dice.chance(50),
         corrupt_check_interval: dice.chance(50).then(|| seconds(dice)),
+        ..Maintenance::default()
+    }
+}
+
+/// What members of a plan with upkeep do by themselves. What is kept is longer than clients wait, so that the archivist has read it.
+fn care(dice: &Dice, compares: bool) -> Maintenance {
+    let period = Duration::from_millis(dice.within(8_000, 15_000));
+    Maintenance {
+        disk_reserve_bytes: dice.within(4, 64) << 10,
+        auto_compaction: dice.chance(60).then_some(AutoCompaction::Periodic(period)),
+        corrupt_check_at_start: dice.chance(50),
+        corrupt_check_interval: compares.then(|| Duration::from_millis(dice.within(1_000, 5_000))),
         ..Maintenance::default()
     }
 }
@@ -287,6 +339,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         let mut sizes = BTreeSet::new();
         let (mut followed, mut disasters) = (0, 0);
+        let (mut upkeep, mut spoiled) = (0, 0);
         for plan in (0..1_000).map(Plan::of) {
             sizes.insert(plan.size);
             let tampered: BTreeSet<u16> =
@@ -296,6 +349,9 @@ mod tests {
             let (left, all) = (usize::from(plan.size) - plan.lost.len(), usize::from(plan.size));
             assert!(plan.lost.is_empty() || left > 0 && left * 2 <= all && tampered.is_empty(), "{plan:?}");
             disasters += usize::from(!plan.lost.is_empty());
+            upkeep += usize::from(plan.upkeep);
+            spoiled += usize::from(plan.spoiled.is_some());
+            assert!(!plan.upkeep || plan.seed >= FIRST_UPKEEP_SEED && plan.lost.is_empty(), "{plan:?}");
             followed += usize::from(
                 plan.follows && plan.faults.iter().any(|(_, fault)| fault.name() == "scaled and back"),
             );
@@ -309,6 +365,8 @@ mod tests {
         assert!(followed > 50, "{followed} of 1000 change their size");
         assert!(disasters > 30, "{disasters} of 1000 lose a majority of their volumes");
         assert_eq!(sizes, (1..=7).collect());
-        assert_eq!(seen.len(), 38, "{seen:?}");
+        assert_eq!(seen.len(), 40, "{seen:?}");
+        assert!(upkeep > 200, "{upkeep} of 1000 have stores that are looked after");
+        assert!(spoiled > 10, "{spoiled} of 1000 have a store that is spoiled");
     }
 }

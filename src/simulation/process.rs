@@ -10,7 +10,7 @@ use super::shared::{Heard, Process, Report, Shared};
 use super::volumes;
 use super::world::Pod;
 use crate::env::Env;
-use crate::env::simulated::Seen;
+use crate::env::simulated::{Seen, stoppable};
 use crate::identity::NodeId;
 use crate::node::Node;
 
@@ -28,7 +28,8 @@ pub(super) async fn run(shared: Shared, address: IpAddr) -> turmoil::Result {
     if let Some(process) = shared.process_at(address) {
         let ordinal = process.container.pod.ordinal;
         if let Some(pod) = shared.pods.get(usize::from(ordinal)) {
-            let how = live(&shared, pod, &process).await;
+            shared.runtimes.borrow_mut().insert(ordinal, tokio::runtime::Handle::current().id());
+            let how = stoppable(live(&shared, pod, &process)).await;
             shared.trace.add(&format!("process {} ends: {how}", process.container));
             shared.heard.borrow_mut().push(Heard::Ended(process.container, how));
         }
@@ -118,7 +119,9 @@ fn node_of(text: &str) -> Option<NodeId> {
 fn told(report: &crate::api::Report) -> Report {
     let decided = report.status.pointer("/start/decided").and_then(|text| text.as_str()).unwrap_or_default();
     let node = report.status.pointer("/disk/node").and_then(|text| text.as_str()).and_then(node_of);
-    Report { serving: report.serving, node, decided: decided.to_owned(), status: report.status.to_string() }
+    let cluster = report.status.pointer("/disk/cluster").and_then(|text| text.as_str()).unwrap_or_default();
+    let (decided, cluster) = (decided.to_owned(), cluster.to_owned());
+    Report { serving: report.serving, cluster, node, decided, status: report.status.to_string() }
 }
 
 /// After a stop in time no task runs and no file is open any more.

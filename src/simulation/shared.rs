@@ -12,14 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{Action, Operation, Outcome, State};
 use super::invariants::Invariants;
+use super::later;
 use super::leases::Ledger;
 use super::lock_check::Holding;
 use super::network::Zone;
+use super::permission_check::Round;
 use super::plan::{Mode, Plan};
 use super::trace::Trace;
+use super::upkeep::Treatment;
+use super::upkeep_check::Book;
 use super::watch_check::Watching;
 use super::world::{Now, Pod, SimulatedOwner};
-use crate::config::{Cluster, Config, Data, SizeFrom};
+use crate::client::Credentials;
+use crate::config::{AuthConfig, Cluster, Config, Data, SizeFrom};
 use crate::env::Lookup;
 use crate::identity::{ClusterId, NodeId, PodFacts};
 use crate::playground::pod::ContainerId;
@@ -54,6 +59,8 @@ pub(super) struct Process {
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     pub(super) serving: bool,
+    /// Of which cluster its disk is.
+    pub(super) cluster: String,
     /// Which disk it is.
     pub(super) node: Option<NodeId>,
     /// What it decided at its start, or what it waits for.
@@ -76,6 +83,8 @@ pub(super) struct Simulation {
     pub(super) places: RefCell<BTreeMap<u16, IpAddr>>,
     /// The processes that run, by ordinal.
     pub(super) processes: RefCell<BTreeMap<u16, Process>>,
+    /// The runtimes of the processes that were started last, by ordinal.
+    pub(super) runtimes: RefCell<BTreeMap<u16, tokio::runtime::Id>>,
     /// What the members say of themselves, by ordinal.
     pub(super) reports: RefCell<BTreeMap<u16, Report>>,
     pub(super) heard: RefCell<Vec<Heard>>,
@@ -91,6 +100,10 @@ pub(super) struct Simulation {
     pub(super) may_wait: RefCell<BTreeSet<u16>>,
     /// Ids of clusters that volumes were made to be of.
     pub(super) other_clusters: RefCell<BTreeSet<ClusterId>>,
+    /// The newest revision that was told of when all volumes were copied.
+    pub(super) copied_at: Cell<i64>,
+    /// What users were given, and what they did.
+    pub(super) rounds: RefCell<Vec<Round>>,
     /// How far the audit has come.
     pub(super) phase: Cell<Phase>,
     /// What was watched.
@@ -101,6 +114,12 @@ pub(super) struct Simulation {
     pub(super) holdings: RefCell<Vec<Holding>>,
     /// The revision of the store once nothing is written any more: watchers must reach it.
     pub(super) settled: Cell<Option<i64>>,
+    /// What members did to their stores by themselves.
+    pub(super) book: Rc<RefCell<Book>>,
+    /// What the audit wants to be done to pods.
+    pub(super) treatments: RefCell<Vec<Treatment>>,
+    /// Something was forgotten before the archivist had read it: what clients saw of it cannot be checked.
+    pub(super) missed: Cell<bool>,
     /// How often what happened.
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What else was found to be wrong.
@@ -124,8 +143,22 @@ pub(super) enum Phase {
     RolledBack,
     /// Everything was checked; now a majority of the volumes is to go.
     Disaster,
+    /// The set was scaled; the volumes go in a moment.
+    Resized,
     /// It is gone.
     Lost,
+    /// Some volumes are to be copied.
+    CopyOlder,
+    /// They were.
+    CopiedOlder,
+    /// The others are to be copied.
+    CopyOthers,
+    /// They were.
+    CopiedOthers,
+    /// All volumes are to be put back to their copies.
+    Restore,
+    /// They were.
+    Restored,
 }
 
 impl Simulation {
@@ -161,11 +194,17 @@ impl Simulation {
             listen_peer: ([0, 0, 0, 0], 2380).into(),
             advertise_client: vec![format!("http://{}:2379", facts.fqdn())],
             tuning: self.plan.tuning.clone(),
+            auth: if self.plan.has_users { later::auth(self.plan.seed) } else { AuthConfig::default() },
             size_from: if self.plan.follows { SizeFrom::StatefulSet } else { SizeFrom::Fixed },
             // SIGKILL comes a little later.
             grace_period: self.plan.spec.grace.saturating_sub(Duration::from_millis(100)),
             ..Config::in_memory(&facts.pod_name)
         }
+    }
+
+    /// Who the clients are that may do everything, where users are asked who they are.
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        self.plan.has_users.then(|| Credentials::new("root", "root"))
     }
 
     /// All addresses that pods may have.
@@ -177,8 +216,8 @@ impl Simulation {
 
     /// The addresses of the clients, numbered after the pods of any size.
     pub(super) fn client_addresses(&self) -> Vec<IpAddr> {
-        // The last one is that of those who take locks.
-        let more = 4 + u16::from(self.plan.lockers > 0);
+        // The last ones are those of clients that take locks, and of users.
+        let more = 4 + u16::from(self.plan.lockers > 0) + u16::from(self.plan.has_users);
         (0..self.plan.clients + more).map(|number| IpAddr::from([10, 0, 1, number as u8])).collect()
     }
 
@@ -220,6 +259,11 @@ impl Simulation {
         let returned = self.trace.add(&format!("{} #{place} {text}", operation.caller));
         operation.returned = Some(returned);
         operation.outcome = outcome;
+    }
+
+    /// Has the driver do something to a pod.
+    pub(super) fn treat(&self, treatment: Treatment) {
+        self.treatments.borrow_mut().push(treatment);
     }
 
     /// Something happened that is worth counting.

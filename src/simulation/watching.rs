@@ -33,7 +33,8 @@ impl Observer {
         let env = place.env(&shared.now, &shared.zone);
         let random = env.random.clone();
         let dice = Dice::new(random.next_u64());
-        let options = Options { timeout: PATIENCE, dial: Dial::Env(env), ..Options::default() };
+        let credentials = shared.credentials();
+        let options = Options { timeout: PATIENCE, dial: Dial::Env(env), credentials, ..Options::default() };
         let at = |ordinal| format!("{}:2379", shared.facts(ordinal).fqdn()).parse::<Endpoint>();
         let endpoints = (0..shared.plan.size)
             .map(at)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::history::{Action, Answer, Outcome, State};
 use super::shared::Shared;
 use super::world::{Dice, Pod};
-use crate::client::{self, Client, Connection, Consistency, Dial, Header, Options};
+use crate::client::{self, Alarm, Client, Connection, Consistency, Dial, Header, Options};
 use crate::error::Error;
 use crate::mvcc::command::{
     Compact, Compare, CompareResult, DeleteRange, Operand, Put, Range, RangeResult, Txn, TxnOp, TxnResult,
@@ -44,7 +44,8 @@ impl Caller {
     pub(super) fn new(name: &str, shared: Shared, place: &Pod, patience: Duration) -> Self {
         let env = place.env(&shared.now, &shared.zone);
         let dice = Dice::new(env.random.next_u64());
-        let options = Options { timeout: patience, dial: Dial::Env(env), ..Options::default() };
+        let credentials = shared.credentials();
+        let options = Options { timeout: patience, dial: Dial::Env(env), credentials, ..Options::default() };
         let members = (0..shared.plan.size)
             .filter_map(|ordinal| {
                 let at = format!("{}:2379", shared.facts(ordinal).fqdn());
@@ -94,9 +95,22 @@ impl Caller {
         let mut kept = 0;
         while shared.now.millis() < shared.plan.heal {
             let member = self.dice.below(u64::from(shared.plan.size)) as usize;
-            while let Ok(state) = self.inspect(member, kept + 1).await {
-                kept += 1;
-                shared.states.borrow_mut().insert(kept, state);
+            loop {
+                match self.inspect(member, kept + 1).await {
+                    Ok(state) => {
+                        kept += 1;
+                        shared.states.borrow_mut().insert(kept, state);
+                    }
+                    // Members compacted it by themselves; nobody else does without having read it.
+                    Err(error) if is_compacted(&error) => {
+                        kept = shared.book.borrow().newest_compacted().unwrap_or(kept).max(kept);
+                        if !shared.missed.replace(true) {
+                            shared.count("histories with a gap");
+                        }
+                        break;
+                    }
+                    Err(_) => break,
+                }
             }
             let revision = kept - self.dice.below(4) as i64;
             if revision > 1 && self.dice.chance(shared.plan.compactions) {
@@ -248,6 +262,18 @@ impl Caller {
         Ok((answer.value.compact_revision, answer.value.hash))
     }
 
+    /// The alarms, as this member knows them.
+    pub(super) async fn alarms(&self, member: usize) -> Result<Vec<Alarm>, Error> {
+        let answer = self.member(member)?.alarms().await?;
+        of(member, &answer.header)?;
+        Ok(answer.value)
+    }
+
+    /// Takes an alarm back.
+    pub(super) async fn disarm(&self, member: usize, alarm: Alarm) -> Result<(), Error> {
+        self.member(member)?.set_alarm(alarm, false).await.map(drop)
+    }
+
     /// The newest revision, as this member knows it with everything that was acknowledged.
     pub(super) async fn newest(&self, member: usize) -> Result<i64, Error> {
         let answer = self.member(member)?.get(everything(), Consistency::Linearizable).await?;
@@ -299,7 +325,7 @@ pub(super) async fn tenants(shared: &Shared, place: &Pod) {
     shared.calling.set(shared.calling.get().saturating_sub(1));
 }
 
-fn is_compacted(error: &Error) -> bool {
+pub(super) fn is_compacted(error: &Error) -> bool {
     error.to_string().contains("compacted")
 }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
 
+use super::tls::Connector;
 use crate::env::{Env, Lookup, Names, Network, Stream};
 use crate::limits;
 
@@ -38,6 +41,27 @@ pub fn channel(uri: &Uri, env: &Env) -> Channel {
         .connect_with_connector_lazy(connector)
 }
 
+/// The channel that `endpoint` says, over TLS: the operating system connects, and resolves the name, which is the one that the server's
+/// certificate must be for.
+pub fn over_tls(endpoint: &Endpoint, tls: Connector) -> Channel {
+    let mut system = HttpConnector::new();
+    system.enforce_http(false);
+    system.set_nodelay(true);
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+        let (system, tls) = (system.clone(), tls.clone());
+        async move {
+            let host = name_of(uri.host().unwrap_or_default()).to_owned();
+            let stream = system.oneshot(uri).await.map_err(io::Error::other)?;
+            tls.connect(Box::new(stream.into_inner()), &host).await.map(TokioIo::new)
+        }
+    }))
+}
+
+/// A URI's host as certificates have it: without brackets, and without a dot at its end.
+fn name_of(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.')
+}
+
 /// Connects to the first address of the URI's host that takes the connection.
 async fn connect(uri: &Uri, network: &dyn Network, names: &dyn Names) -> io::Result<Box<dyn Stream>> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri}: {what}"));
@@ -55,14 +79,13 @@ async fn connect(uri: &Uri, network: &dyn Network, names: &dyn Names) -> io::Res
 
 /// The addresses of a host: itself if it is one, the loopback for `localhost`, else what DNS says.
 async fn addresses(host: &str, names: &dyn Names) -> io::Result<Vec<IpAddr>> {
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = literal.parse() {
+    if let Ok(address) = name_of(host).parse() {
         return Ok(vec![address]);
     }
     if host.eq_ignore_ascii_case("localhost") {
         return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
     }
-    match names.lookup(host.trim_end_matches('.')).await {
+    match names.lookup(name_of(host)).await {
         Lookup::At(addresses) => Ok(addresses),
         Lookup::Absent => Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"))),
         Lookup::Unknown(reason) => Err(io::Error::other(format!("{host} could not be looked up: {reason}"))),

@@ -13,9 +13,14 @@ use crate::env::Stream;
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The two protocols of a port.
+/// The first byte of a handshake of TLS (RFC 8446, section 5.1), which no request begins with.
+const HANDSHAKE: u8 = 0x16;
+
+/// What somebody speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
+    /// TLS, where it is not spoken.
+    Tls,
     Http1,
     Http2,
 }
@@ -35,7 +40,7 @@ pub(super) async fn protocol_of(mut stream: Box<dyn Stream>) -> io::Result<(Prot
     let protocol = loop {
         let (Some(got), Some(expected)) = (seen.get(..to), PREFACE.get(..to)) else { break Protocol::Http1 };
         if got != expected {
-            break Protocol::Http1;
+            break if got.first() == Some(&HANDSHAKE) { Protocol::Tls } else { Protocol::Http1 };
         }
         if to == PREFACE.len() {
             break Protocol::Http2;
@@ -129,6 +134,15 @@ mod tests {
         for cut in 0..preface.len() {
             let (protocol, all) = told(&[&preface[..cut], &preface[cut..]]).await.unwrap();
             assert_eq!((protocol, all), (Protocol::Http2, preface.clone()));
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_is_told_from_requests() {
+        let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3];
+        for cut in 0..hello.len() {
+            let (protocol, all) = told(&[&hello[..cut], &hello[cut..]]).await.unwrap();
+            assert_eq!((protocol, all.as_slice()), (Protocol::Tls, hello.as_slice()));
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariants: no task outlives [`serve`]; no more connections are open than [`Port::door`] lets in; a connection that says nothing, or stops in the middle of something, is closed within a deadline.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,9 @@ use tokio_util::task::TaskTracker;
 use super::addresses::Visit;
 use super::door::Door;
 use super::first_bytes::{Protocol, Rewound, protocol_of};
-use crate::env::{Listener, Stream};
+use super::tls::{Acceptor, Certificate, Refusal};
+use super::{Afterwards, Refusals};
+use crate::env::{Listener, Stream, simulated};
 use crate::limits;
 
 /// What a port allows.
@@ -33,12 +36,29 @@ pub struct Port {
     pub name: &'static str,
     /// Who may connect; others are closed at once.
     pub door: Door,
+    /// Requests that one connection of HTTP/2 may have open; more are refused as HTTP/2 does.
+    pub streams: u32,
+    /// How TLS is spoken with everybody; `None`: with nobody.
+    pub tls: Option<Acceptor>,
+    /// What is refused after it was accepted.
+    pub refusals: Refusals,
     /// Time that requests in flight have to finish once the port stops.
     pub drain: Duration,
     /// Open connections.
     pub open: Gauge,
     /// Connections accepted.
     pub accepted: Counter,
+}
+
+/// A new connection, when its service is made.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Whose it is.
+    pub visit: Visit,
+    /// What was shown on it.
+    pub certificate: Option<Certificate>,
+    /// Takes what is to be spoken on it after HTTP/1.
+    pub afterwards: Afterwards,
 }
 
 /// Errors of any kind, as hyper takes them.
@@ -54,7 +74,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(simulated::stoppable(future));
     }
 }
 
@@ -63,6 +83,8 @@ struct Shared {
     http1: http1::Builder,
     http2: http2::Builder<Owned>,
     door: Door,
+    tls: Option<Acceptor>,
+    refusals: Refusals,
     /// No new requests.
     stopping: CancellationToken,
     /// Close what is still open.
@@ -73,7 +95,7 @@ struct Shared {
 /// in flight [`Port::drain`] to do so, and drops the rest. `open` makes the service of a new connection.
 pub async fn serve<O, S>(listener: Box<dyn Listener>, port: Port, stopping: CancellationToken, open: O)
 where
-    O: Fn(Visit) -> S + Send + Sync + 'static,
+    O: Fn(Arrival) -> S + Send + Sync + 'static,
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -83,13 +105,16 @@ where
     let tasks = TaskTracker::new();
     let shared = Arc::new(Shared {
         http1: http1_settings(),
-        http2: http2_settings(&tasks),
+        http2: http2_settings(&tasks, port.streams),
         door: port.door.clone(),
+        tls: port.tls.clone(),
+        refusals: port.refusals.clone(),
         stopping: stopping.child_token(),
         abort: CancellationToken::new(),
     });
     // Whoever drops this future drops its connections too.
     let _end = (shared.stopping.clone().drop_guard(), shared.abort.clone().drop_guard());
+    let open = Arc::new(open);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -102,7 +127,12 @@ where
                 port.accepted.inc();
                 let open_now = OpenConnection::new(&port.open, slot);
                 let stream = visit.metered(stream);
-                tasks.spawn(connection(stream, open(visit), Arc::clone(&shared), open_now));
+                let (open, shared) = (Arc::clone(&open), Arc::clone(&shared));
+                let served = async move {
+                    let open = |certificate, afterwards| open(Arrival { visit, certificate, afterwards });
+                    connection(stream, from, open, shared, open_now).await;
+                };
+                tasks.spawn(simulated::stoppable(served));
             }
             Err(error) => {
                 tracing::warn!(port = port.name, %error, "a connection could not be accepted");
@@ -132,7 +162,7 @@ fn http1_settings() -> http1::Builder {
     http1
 }
 
-fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
+fn http2_settings(tasks: &TaskTracker, streams: u32) -> http2::Builder<Owned> {
     let mut http2 = http2::Builder::new(Owned(tasks.clone()));
     http2
         .timer(TokioTimer::new())
@@ -140,7 +170,7 @@ fn http2_settings(tasks: &TaskTracker) -> http2::Builder<Owned> {
         .adaptive_window(false)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(streams)
         .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
         .max_header_list_size(limits::REQUEST_HEADER_BYTES)
         .keep_alive_interval(limits::CLIENT_PING_INTERVAL)
@@ -167,9 +197,14 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One connection from its first byte to its end.
-async fn connection<S>(stream: Box<dyn Stream>, service: S, shared: Arc<Shared>, _open: OpenConnection)
-where
+/// One connection from its first byte to its end. `open` makes its service.
+async fn connection<S>(
+    stream: Box<dyn Stream>,
+    from: SocketAddr,
+    open: impl FnOnce(Option<Certificate>, Afterwards) -> S,
+    shared: Arc<Shared>,
+    _open: OpenConnection,
+) where
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -179,20 +214,52 @@ where
     let first = tokio::select! {
         biased;
         () = shared.stopping.cancelled() => return,
-        first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)) => first,
+        first = shared.first(stream, from) => first,
     };
-    let (protocol, stream) = match first {
-        Ok(Ok(told)) => told,
-        Ok(Err(_)) => return,
-        Err(_) => {
-            shared.door.was_silent();
-            return;
-        }
-    };
+    let Some((protocol, stream, certificate)) = first else { return };
+    let afterwards = Afterwards::default();
+    let service = open(certificate, afterwards.clone());
     // In a box, so that the task of an idle connection is no larger than what it speaks.
     match protocol {
         Protocol::Http2 => Box::pin(speak_http2(stream, service, &shared)).await,
-        Protocol::Http1 => Box::pin(speak_http1(stream, service, &shared)).await,
+        Protocol::Http1 => {
+            Box::pin(speak_http1(stream, service, &shared)).await;
+            if let Some(next) = afterwards.take() {
+                tokio::select! {
+                    biased;
+                    () = shared.abort.cancelled() => {}
+                    () = next => {}
+                }
+            }
+        }
+        Protocol::Tls => {
+            let detail = &"this port speaks no TLS, or TLS within TLS was tried";
+            shared.refusals.refuse(Refusal::TlsOnPlainPort, from, detail);
+        }
+    }
+}
+
+impl Shared {
+    /// What a new connection speaks, and what was shown on it; `None` if it is closed.
+    async fn first(
+        &self,
+        stream: Box<dyn Stream>,
+        from: SocketAddr,
+    ) -> Option<(Protocol, Rewound, Option<Certificate>)> {
+        let (stream, certificate) = match &self.tls {
+            Some(tls) => {
+                let secured = Box::pin(tls.accept(stream, from)).await?;
+                (secured.stream, secured.certificate)
+            }
+            None => (stream, None),
+        };
+        let first = tokio::time::timeout(limits::CONNECTION_HEADER_TIMEOUT, protocol_of(stream)).await;
+        let Ok(first) = first else {
+            self.door.was_silent();
+            return None;
+        };
+        let (protocol, stream) = first.ok()?;
+        Some((protocol, stream, certificate))
     }
 }
 
@@ -216,8 +283,8 @@ where
     S::ResBody: Body<Data = Bytes> + Send + 'static,
     <S::ResBody as Body>::Error: Into<BoxError>,
 {
-    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service));
-    drive(connection, shared, http1::Connection::graceful_shutdown).await;
+    let connection = pin!(shared.http1.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    drive(connection, shared, http1::UpgradeableConnection::graceful_shutdown).await;
 }
 
 /// Drives a connection to its end; tells it to finish when the port stops.

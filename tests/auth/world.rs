@@ -17,7 +17,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A member alone, in memory, whose passwords are worth no work.
 pub fn config(tokens: Tokens, token_ttl: Duration) -> Config {
-    let auth = AuthConfig { tokens, token_ttl, bcrypt_cost: limits::BCRYPT_COST_MIN };
+    let auth =
+        AuthConfig { tokens, token_ttl, bcrypt_cost: limits::BCRYPT_COST_MIN, ..AuthConfig::default() };
     Config { auth, ..Config::in_memory("alone") }
 }
 

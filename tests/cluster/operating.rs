@@ -7,19 +7,13 @@ use setstone::error::Error;
 use setstone::identity::{NodeId, Ordinal};
 use setstone::mvcc::command::Put;
 
-use super::world::{World, http_get, until};
+use super::world::{World, status_of, until};
 
 /// Runs a command of the program; its exit code and what it said.
 fn setstone(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_setstone")).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
-}
-
-async fn status(world: &World, ordinal: Ordinal) -> Option<serde_json::Value> {
-    let answer = http_get(world.pod(ordinal).address?, "/status").await.ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    serde_json::from_str(body).ok()
 }
 
 /// The id of a pod's member, once it votes.
@@ -59,7 +53,7 @@ async fn a_cluster_that_lost_its_majority_goes_on_when_somebody_says_so() {
     let command = format!("kubectl exec setstone-0 -- setstone recover --cluster {} --yes", old.cluster);
     for ordinal in 0..3 {
         until(&format!("pod {ordinal} names the survivor"), async || {
-            let hint = status(&world, ordinal).await?["start"]["hint"].as_str()?.to_owned();
+            let hint = status_of(&world, ordinal).await?["start"]["hint"].as_str()?.to_owned();
             (hint.contains(&command) && hint.contains("1#1 is gone, 2#1 is gone")).then_some(())
         })
         .await;

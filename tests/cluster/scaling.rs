@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use setstone::client::{self, Client, Remote};
 use setstone::identity::{NodeId, Ordinal};
+use setstone::playground::ApiMode;
 use tokio::time::Instant;
 
 use super::load::Load;
 use super::world::{DEADLINE, World, http_get, until};
 
 /// From the change of the size to the end of what follows from it.
-const STEP: Duration = Duration::from_secs(30);
+pub const STEP: Duration = Duration::from_secs(30);
 
 /// The members, by ordinal, each with whether it votes.
 pub async fn members(at: &impl Client) -> Option<BTreeMap<Ordinal, (NodeId, bool)>> {
@@ -76,13 +77,13 @@ async fn membership_follows_the_stateful_set_under_load() {
     load.more(200).await;
 
     // Without the API server pods come and go, and nobody is removed for it.
-    world.playground.set_api_server(false).await.unwrap();
+    world.playground.set_api_server(ApiMode::Down).await.unwrap();
     world.playground.scale(2).await.unwrap();
     world.playground.wait_until(DEADLINE, |status| status.pods.len() == 2).await.unwrap();
     load.more(400).await;
     assert_eq!(members(world.member(0)).await.unwrap().len(), 3);
     // It comes back: the member that is silent is removed.
-    world.playground.set_api_server(true).await.unwrap();
+    world.playground.set_api_server(ApiMode::Up).await.unwrap();
     settled(&world, 2, 2).await;
     scale(&world, 3, 3).await;
 

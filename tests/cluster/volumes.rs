@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use setstone::identity::{NodeId, Ordinal};
+use setstone::playground::ApiMode;
 use tokio::time::Instant;
 
 use super::load::Load;
 use super::scaling::members;
-use super::world::{DEADLINE, World, http_get, signal_to, until};
+use super::world::{DEADLINE, World, signal_to, status_of, until};
 
 /// From the loss of a volume until another disk votes in its place.
 const REPLACED: Duration = Duration::from_secs(20);
 /// Marks are written once a second: what was written for that long cannot go unnoticed when it is gone.
-const MARKED: Duration = Duration::from_millis(2_500);
+pub const MARKED: Duration = Duration::from_millis(2_500);
 
 type Members = BTreeMap<Ordinal, (NodeId, bool)>;
 
@@ -73,24 +74,31 @@ async fn healed(world: &World, ordinal: Ordinal, before: &Members, begin: Instan
 
 /// A volume is gone when its pod comes back, whether that had stopped in order or was killed.
 async fn lost(world: &World, load: &Load, ordinal: Ordinal, running: bool) {
-    let (before, begin, pod) = (members(&world.remote).await.unwrap(), Instant::now(), world.pod(ordinal));
-    world.playground.delete_volume(ordinal).await.unwrap();
+    let (before, begin) = (members(&world.remote).await.unwrap(), Instant::now());
     if running {
+        world.playground.delete_volume(ordinal).await.unwrap();
         world.playground.restart(ordinal).await.unwrap();
     } else {
-        // The object first, or its container would start again on what is there.
-        signal_to(pod.pid.unwrap(), rustix::process::Signal::STOP);
-        world.playground.restart(ordinal).await.unwrap();
-        signal_to(pod.pid.unwrap(), rustix::process::Signal::KILL);
+        torn_out(world, ordinal).await;
     }
     healed(world, ordinal, &before, begin).await;
     load.more(200).await;
 }
 
+/// The process of a pod is killed, and its volume is gone when it comes back.
+pub async fn torn_out(world: &World, ordinal: Ordinal) {
+    let pid = world.pod(ordinal).pid.unwrap();
+    // The object first, or its container would start again on what is there.
+    signal_to(pid, rustix::process::Signal::STOP);
+    world.playground.delete_volume(ordinal).await.unwrap();
+    world.playground.restart(ordinal).await.unwrap();
+    signal_to(pid, rustix::process::Signal::KILL);
+}
+
 /// A pod is gone for a while, for reasons that the members know nothing of, and its volume with it.
 async fn lost_while_away(world: &World, load: &Load) {
     let before = members(&world.remote).await.unwrap();
-    world.playground.set_api_server(false).await.unwrap();
+    world.playground.set_api_server(ApiMode::Down).await.unwrap();
     world.playground.scale(2).await.unwrap();
     world.playground.wait_until(DEADLINE, |status| status.pods.len() == 2).await.unwrap();
     world.playground.delete_volume(2).await.unwrap();
@@ -98,7 +106,7 @@ async fn lost_while_away(world: &World, load: &Load) {
     load.more(200).await;
     let begin = Instant::now();
     world.playground.scale(3).await.unwrap();
-    world.playground.set_api_server(true).await.unwrap();
+    world.playground.set_api_server(ApiMode::Up).await.unwrap();
     healed(world, 2, &before, begin).await;
 }
 
@@ -132,10 +140,10 @@ async fn swapped(world: &World) {
     world.playground.swap_volumes(1, 2).await.unwrap();
     for (ordinal, other) in [(1, 2), (2, 1)] {
         let why = until(&format!("pod {ordinal} refuses the disk"), async || {
-            let status = http_get(world.pod(ordinal).address?, "/status").await.ok()?;
-            let (_, body) = status.split_once("\r\n\r\n")?;
-            let status: serde_json::Value = serde_json::from_str(body).ok()?;
-            status["start"]["decided"].as_str().filter(|text| text.contains("refusing")).map(str::to_owned)
+            status_of(world, ordinal).await?["start"]["decided"]
+                .as_str()
+                .filter(|text| text.contains("refusing"))
+                .map(str::to_owned)
         })
         .await;
         println!("pod {ordinal} after {:?}: {why}", begin.elapsed());

@@ -41,6 +41,13 @@ impl World {
 
     /// The same, with other options of the playground.
     pub async fn with(settings: &[&str], change: impl FnOnce(&mut Options)) -> Self {
+        let world = Self::begin(settings, change).await;
+        world.ready().await;
+        world
+    }
+
+    /// The same, before any of them is ready.
+    pub async fn begin(settings: &[&str], change: impl FnOnce(&mut Options)) -> Self {
         let turn = CLUSTERS.acquire().await.unwrap();
         let (data, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut options = Options::new(env!("CARGO_BIN_EXE_setstone"));
@@ -53,9 +60,7 @@ impl World {
         let playground = Playground::start(options).await.unwrap();
         let endpoints = playground.endpoints().pods.join(",");
         let remote = Remote::new(&endpoints, &client::Options::default()).unwrap();
-        let world = Self { playground, remote, data, _run: run, _turn: turn };
-        world.ready().await;
-        world
+        Self { playground, remote, data, _run: run, _turn: turn }
     }
 
     pub async fn ready(&self) {
@@ -229,6 +234,13 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         }
         assert!(begin.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
     }
+}
+
+/// What a pod says of itself.
+pub async fn status_of(world: &World, ordinal: Ordinal) -> Option<serde_json::Value> {
+    let answer = http_get(world.pod(ordinal).address?, "/status").await.ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
 }
 
 /// One request to an admin port.

@@ -33,6 +33,11 @@ impl Drop for Etcd {
 impl Etcd {
     /// Starts the etcd of this directory, and waits until it takes connections.
     pub async fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[]).await
+    }
+
+    /// With more arguments.
+    pub async fn start_with(directory: &Path, arguments: &[&str]) -> Self {
         let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let [address, peer] = [0, 1].map(|at| listeners[at].local_addr().unwrap());
         drop(listeners);
@@ -47,6 +52,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(arguments)
             // It takes what begins like this for a setting.
             .env_remove("ETCD_BIN")
             .stdin(Stdio::null())

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use setstone::proto::etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request as Op};
 
+use super::auth::AuthCall;
 use super::side::Answer;
 
 /// Streams of watchers on each side.
@@ -47,6 +48,7 @@ pub enum Call {
     KeepAlive(pb::LeaseKeepAliveRequest),
     TimeToLive(pb::LeaseTimeToLiveRequest),
     Leases,
+    Auth(AuthCall),
 }
 
 #[derive(Clone, Debug)]
@@ -108,9 +110,13 @@ pub fn everything_at(revision: i64) -> Call {
 }
 
 /// `SplitMix64`: the same numbers everywhere.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -119,16 +125,16 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
     /// True so many times in a hundred.
-    fn chance(&mut self, percent: u64) -> bool {
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    fn one_of<T: Clone>(&mut self, values: &[T]) -> T {
+    pub fn one_of<T: Clone>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize].clone()
     }
 
@@ -148,7 +154,7 @@ pub struct Program {
 
 impl Program {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice(seed), may_delete: true, begun: VecDeque::new() }
+        Self { dice: Dice::new(seed), may_delete: true, begun: VecDeque::new() }
     }
 
     pub fn next(&mut self, world: &World) -> Step {
@@ -175,6 +181,12 @@ impl Program {
             _ => return Step::Watch { stream: self.stream(), create: self.watch(world) },
         };
         Step::Call(call)
+    }
+
+    /// A key, and the end of a range that begins with it.
+    pub fn key_and_end(&mut self) -> (Bytes, Bytes) {
+        let key = self.key();
+        (key.clone(), self.range_end(&key))
     }
 
     fn stream(&mut self) -> usize {

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use setstone::proto::etcdserverpb::{self as pb, kv_client::KvClient, lease_client::LeaseClient};
-use tonic::Status;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::program::{Call, STREAMS};
 use super::watching::Stream;
@@ -26,7 +30,12 @@ pub enum Answer {
     KeepAlive(pb::LeaseKeepAliveResponse),
     TimeToLive(pb::LeaseTimeToLiveResponse),
     Leases(pb::LeaseLeasesResponse),
-    Failed { code: tonic::Code, message: String },
+    /// Of [`Call::Auth`], as text.
+    Auth(String),
+    Failed {
+        code: tonic::Code,
+        message: String,
+    },
 }
 
 impl Answer {
@@ -54,28 +63,52 @@ impl Answer {
             Self::KeepAlive(answer) => &answer.header,
             Self::TimeToLive(answer) => &answer.header,
             Self::Leases(answer) => &answer.header,
-            Self::Failed { .. } => &None,
+            Self::Auth(_) | Self::Failed { .. } => &None,
         };
         header.as_ref().map(|header| header.revision)
     }
 }
 
+/// In whose name calls are made: a token, if in anybody's.
+#[derive(Clone, Default)]
+pub struct Name(Arc<Mutex<Option<String>>>);
+
+impl Interceptor for Name {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &*self.0.lock() {
+            let token = token.parse().map_err(|_| Status::internal("the token is no header"))?;
+            request.metadata_mut().insert("token", token);
+        }
+        Ok(request)
+    }
+}
+
+/// A channel on which calls are made in somebody's name.
+pub type Named = InterceptedService<Channel, Name>;
+
 pub struct Side {
     pub name: &'static str,
+    /// What the last authentication gave.
+    pub token: Option<String>,
+    who: Name,
     channel: Channel,
-    kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
+    kv: KvClient<Named>,
+    lease: LeaseClient<Named>,
     streams: Vec<Option<Stream>>,
 }
 
 impl Side {
     pub async fn connect(name: &'static str, address: SocketAddr) -> Self {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let who = Name::default();
+        let named = || Named::new(channel.clone(), who.clone());
         Self {
             name,
-            kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-            lease: LeaseClient::new(channel.clone()),
-            channel,
+            token: None,
+            kv: KvClient::new(named()).max_decoding_message_size(usize::MAX),
+            lease: LeaseClient::new(named()),
+            channel: channel.clone(),
+            who,
             streams: (0..STREAMS).map(|_| None).collect(),
         }
     }
@@ -87,6 +120,12 @@ impl Side {
 
     pub fn stream(&self, stream: usize) -> &Stream {
         self.streams[stream].as_ref().unwrap()
+    }
+
+    /// The call in the name of whoever has this token.
+    pub async fn call_as(&mut self, token: Option<String>, call: &Call) -> Answer {
+        *self.who.0.lock() = token;
+        self.call(call).await
     }
 
     pub async fn call(&mut self, call: &Call) -> Answer {
@@ -135,6 +174,12 @@ impl Side {
                 answer.keys.sort();
                 Answer::TimeToLive(answer)
             }
+            Call::Auth(call) => {
+                let named = Named::new(self.channel.clone(), self.who.clone());
+                let (text, token) = super::auth::answer(named, call).await?;
+                self.token = token;
+                Answer::Auth(text)
+            }
             Call::Leases => {
                 let mut answer = answered!(lease.lease_leases(pb::LeaseLeasesRequest {}));
                 answer.leases.sort_by_key(|lease| lease.id);
@@ -145,7 +190,7 @@ impl Side {
 }
 
 /// They are there, and are not compared.
-fn without_ids(header: &mut Option<pb::ResponseHeader>) {
+pub fn without_ids(header: &mut Option<pb::ResponseHeader>) {
     let header = header.as_mut().expect("a header");
     assert!(header.cluster_id != 0 && header.member_id != 0 && header.raft_term != 0, "{header:?}");
     *header = pb::ResponseHeader { revision: header.revision, ..Default::default() };

@@ -258,3 +258,33 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         looks.tick().await;
     }
 }
+
+/// Who was permitted something in the meantime is not told that it is denied by a member that does not know.
+#[tokio::test]
+async fn a_member_that_cannot_catch_up_denies_nothing() {
+    let server = fake::serve().await;
+    for (path, body) in [
+        ("user/add", json!({"name": "root", "password": "root"})),
+        ("role/add", json!({"name": "root"})),
+        ("user/grant", json!({"user": "root", "role": "root"})),
+        ("user/add", json!({"name": "alice", "password": "alice"})),
+        ("enable", json!({})),
+    ] {
+        let answer = post(server.client, &format!("/v3/auth/{path}"), body.to_string()).await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+    let alice = json!({"name": "alice", "password": "alice"}).to_string();
+    let answer = post(server.client, "/v3/auth/authenticate", alice).await.text().await;
+    let token = serde_json::from_str::<Value>(&answer).unwrap()["token"].as_str().unwrap().to_owned();
+    let refused = async || {
+        let request = Request::post("/v3/kv/put")
+            .header("authorization", &token)
+            .body(web::whole(json!({"key": "YQ==", "value": "MQ=="}).to_string()))
+            .unwrap();
+        let answer = web::send(server.client, Version::Http1, request).await.text().await;
+        serde_json::from_str::<Value>(&answer).unwrap()["message"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(refused().await, "etcdserver: permission denied");
+    *server.store.failure.lock() = Some(setstone::error::Error::NoLeader);
+    assert_eq!(refused().await, "etcdserver: no leader");
+}

@@ -344,7 +344,7 @@ pub async fn serve_with(drain: Duration) -> Served {
     let admin = network.bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let (client_address, admin_address) = (client.local_address().unwrap(), admin.local_address().unwrap());
     let serving = api.clone();
-    let client_task = tokio::spawn(async move { serving.serve_client(client, drain).await });
+    let client_task = tokio::spawn(async move { serving.serve_client(client, None, drain).await });
     let admin_task =
         tokio::spawn(async move { api.serve_admin(admin, CancellationToken::new(), drain).await });
     Served {

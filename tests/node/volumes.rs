@@ -226,6 +226,7 @@ async fn a_volume_that_is_watched_is_refused_before_it_is_full_and_goes_on_by_it
     assert!(Kv::delete(&store, "k0").await.unwrap());
     assert!(no_space(&Kv::put(&store, "small", "1").await.unwrap_err()));
     assert_eq!(store.alarms().await.unwrap().value.len(), 1);
+    assert!(member.http("/status").contains("NOSPACE of 0#1"), "{}", member.http("/status"));
 
     volume.free();
     let mut looks = Looks::within(Duration::from_secs(30));

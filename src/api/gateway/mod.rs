@@ -3,13 +3,14 @@
 //! It knows messages from their descriptors alone, and calls from [`methods::call`], which gRPC's calls go through too: a method
 //! that is served there needs one line in `routes` to be reached from here. It may not know what any method does.
 //!
-//! Streams are lines of an answer that goes on; etcd's other way to have them, a websocket, is not served.
+//! Streams are lines of an answer that goes on, or messages of a websocket.
 //!
 //! * `routes`: which path is which method
 //! * `read`: JSON into messages
 //! * `write`: messages into JSON
 //! * `values`: the JSON values of a body, as they arrive
 //! * `unary`, `stream`: one call, and one that answers more than once
+//! * `websocket`: a call over a websocket
 //! * `answered`: the messages of an answer
 //! * `metadata`: what a request's headers tell the method
 //! * `status`: failures, as HTTP has them
@@ -24,12 +25,14 @@ mod status;
 mod stream;
 mod unary;
 mod values;
+mod websocket;
 pub(crate) mod write;
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use tokio::sync::Semaphore;
@@ -39,11 +42,11 @@ use self::origins::Origins;
 use self::routes::Route;
 use self::status::Form;
 use super::http::PortKind;
-use super::{Shared, http as plain_http, methods};
+use super::{Shared, http as plain_http, methods, redirect};
 use crate::limits;
 use crate::proto::CLIENT_DESCRIPTORS;
 use crate::transport::answers::Answers;
-use crate::transport::{AnswerBody, Failure, RequestBody};
+use crate::transport::{Afterwards, AnswerBody, Failure, RequestBody};
 use crate::watch::Budget;
 
 /// What all calls of the gateway share.
@@ -129,14 +132,20 @@ pub(super) async fn answer(
     api: &Arc<Shared>,
     answers: &Answers,
     budget: &Budget,
+    afterwards: &Afterwards,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let allowed = api.gateway.origins().allowed(request.headers());
     let mut response = if request.method() == Method::OPTIONS {
         // As etcd: whatever is asked, and nothing more than the headers.
         Response::new(AnswerBody::Plain(Bytes::new()))
+    } else if let Some(elsewhere) = redirect::answer(&request) {
+        elsewhere
     } else if let Some(name) = routes::name_of(request.uri().path()) {
         match (routes::find(name), request.method() == Method::POST) {
+            (route, _) if websocket::is_asked_for(&request) => {
+                websocket::answer(api, answers, budget, afterwards, route, request)
+            }
             (Some(route), true) => called(api, answers, budget, route, request).await,
             (Some(_), false) => {
                 status::response(&Failure::new(Code::Unimplemented, "Method Not Allowed"), Form::Bare)
@@ -146,19 +155,23 @@ pub(super) async fn answer(
     } else {
         plain_http::answer(api, PortKind::Client, answers, &request).await
     };
-    if let Some(origin) = allowed {
+    if let Some(origin) = allowed.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS) {
         origins::allow(origin, response.headers_mut());
     }
     response
 }
 
-async fn called(
+async fn called<B>(
     api: &Arc<Shared>,
     answers: &Answers,
     budget: &Budget,
     route: Route,
-    request: Request<Incoming>,
-) -> Response<AnswerBody> {
+    request: Request<B>,
+) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
     let method = match api.gateway.method(route) {
         Ok(method) => method,
         Err(failure) => return status::response(&failure, Form::Bare),

@@ -1,12 +1,13 @@
 //! One call that is answered by any number of lines, `{"result":…}` each, and by `{"error":…}` if it fails. If the client sends a
 //! stream too, its body is any number of JSON values, which are read while the answers go out.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::StreamBody;
-use hyper::body::Incoming;
 use prost_reflect::MessageDescriptor;
 use tokio::time::Instant;
 use tonic::Code;
@@ -20,7 +21,11 @@ use crate::transport::request::BodyError;
 use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 
 /// Answers it. The head of the answer waits for the first line, because a failure has a status of its own until then.
-pub(super) async fn answer(call: Call<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn answer<B>(call: Call<'_>, request: Request<B>) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: fmt::Display,
+{
     let (head, body) = request.into_parts();
     let deadline = match metadata::timeout(&head.headers) {
         Ok(timeout) => timeout.map(|timeout| Instant::now() + timeout),
@@ -64,7 +69,11 @@ pub(super) async fn answer(call: Call<'_>, request: Request<Incoming>) -> Respon
 }
 
 /// The messages of a body, made as they are asked for. One that is none ends them, as if the client had said no more: so etcd does.
-fn messages(call: &Call<'_>, body: Incoming) -> RequestBody {
+fn messages<B>(call: &Call<'_>, body: B) -> RequestBody
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: fmt::Display,
+{
     let (values, kind) = (Values::new(body, &call.api.gateway.room), call.method.input());
     let messages = futures::stream::unfold((values, kind), |(mut values, kind)| async move {
         let message = match values.next().await {

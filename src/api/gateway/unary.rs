@@ -1,9 +1,11 @@
 //! One call that is answered once.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body::Body;
 use prost_reflect::DynamicMessage;
 use tonic::Code;
 
@@ -13,7 +15,11 @@ use super::{Call, metadata, read, status, write};
 use crate::transport::{AnswerBody, Failure, RequestBody, grpc};
 
 /// Answers it.
-pub(super) async fn answer(call: &Call<'_>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn answer<B>(call: &Call<'_>, request: Request<B>) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: fmt::Display,
+{
     match json_answer(call, request).await {
         Ok(text) => {
             let mut response = Response::new(AnswerBody::Plain(call.answers.count(text)));
@@ -24,7 +30,11 @@ pub(super) async fn answer(call: &Call<'_>, request: Request<Incoming>) -> Respo
     }
 }
 
-async fn json_answer(call: &Call<'_>, request: Request<Incoming>) -> Result<Bytes, Failure> {
+async fn json_answer<B>(call: &Call<'_>, request: Request<B>) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: fmt::Display,
+{
     let (head, body) = request.into_parts();
     let timeout = metadata::timeout(&head.headers)?;
     let body = message(call, body).await?;
@@ -45,7 +55,11 @@ async fn json_answer(call: &Call<'_>, request: Request<Incoming>) -> Result<Byte
 }
 
 /// The one message of a call that sends one. A body without any is an empty message.
-pub(super) async fn message(call: &Call<'_>, body: Incoming) -> Result<RequestBody, Failure> {
+pub(super) async fn message<B>(call: &Call<'_>, body: B) -> Result<RequestBody, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: fmt::Display,
+{
     let text = Values::new(body, &call.api.gateway.room).only().await?;
     let kind = call.method.input();
     let message = if text.is_empty() { DynamicMessage::new(kind) } else { read::read(&kind, &text)? };

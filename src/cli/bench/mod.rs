@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use crate::client::{Credentials, Endpoint};
+use crate::client::{Endpoint, Options};
 pub(super) use options::Arguments;
 use options::Plan;
 use report::Report;
@@ -37,16 +37,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut dyn Write) -
     let plan = arguments.plan().map_err(Failure::usage)?;
     let endpoints = Endpoint::list(&global.endpoints).map_err(|error| Failure::usage(error.to_string()))?;
     let plan = Arc::new(plan);
-    let credentials = global.credentials()?;
+    let options = global.options()?;
     if plan.prefill {
         let fill = Arc::new(plan.filling());
-        let measured = load(&fill, &endpoints, global, credentials.as_ref(), "filling")?;
+        let measured = load(&fill, &endpoints, &options, "filling")?;
         if measured.errors.total() > 0 {
             let text = format!("filling failed: {}", measured.errors.summary());
             return Err(Failure::new(Exit::Failed, text));
         }
     }
-    let measured = load(&plan, &endpoints, global, credentials.as_ref(), plan.operation.name())?;
+    let measured = load(&plan, &endpoints, &options, plan.operation.name())?;
     let report = Report::new(&plan, endpoints.len(), &measured);
     if global.json {
         super::output::print_json(out, &report.json())?;
@@ -66,8 +66,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut dyn Write) -
 fn load(
     plan: &Arc<Plan>,
     endpoints: &[Endpoint],
-    global: &Global,
-    credentials: Option<&Credentials>,
+    options: &Options,
     what: &str,
 ) -> Result<Measured, Failure> {
     let tickets = Arc::new(Tickets::new(plan));
@@ -78,8 +77,7 @@ fn load(
                 plan: Arc::clone(plan),
                 tickets: Arc::clone(&tickets),
                 endpoints: endpoints.to_vec(),
-                timeout: global.timeout,
-                credentials: credentials.cloned(),
+                options: options.clone(),
             };
             std::thread::Builder::new().name(format!("bench-{thread}")).spawn(move || worker.run())
         })

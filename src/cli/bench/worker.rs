@@ -13,7 +13,7 @@ use super::options::{Operation, Plan};
 use super::payload::{Payload, Rng};
 use super::tickets::{Ticket, Tickets};
 use crate::cli::exit::{Exit, Failure};
-use crate::client::{Client, Connection, Consistency, Credentials, Endpoint, KeepAlives, Options};
+use crate::client::{Client, Connection, Consistency, Endpoint, KeepAlives, Options};
 use crate::error::Error;
 use crate::mvcc::command::{Compare, CompareResult, Operand, Put, Range, Txn, TxnOp};
 
@@ -32,9 +32,7 @@ pub(super) struct Worker {
     pub plan: Arc<Plan>,
     pub tickets: Arc<Tickets>,
     pub endpoints: Vec<Endpoint>,
-    pub timeout: Duration,
-    /// Who calls.
-    pub credentials: Option<Credentials>,
+    pub options: Options,
 }
 
 /// What was measured.
@@ -159,9 +157,7 @@ impl Worker {
                 std::future::pending::<()>().await;
             }
         };
-        let credentials = self.credentials.clone();
-        let options = Options { timeout: self.timeout, credentials, ..Options::default() };
-        let connections = self.connections(&options);
+        let connections = self.connections();
         let mine = share(self.plan.clients, self.plan.threads, self.thread);
         let clients: Vec<_> = connections
             .iter()
@@ -185,13 +181,14 @@ impl Worker {
     }
 
     /// This thread's connections; at least one, on endpoints that no other thread began with if there are enough.
-    fn connections(&self, options: &Options) -> Vec<Connection> {
+    fn connections(&self) -> Vec<Connection> {
         let wanted =
             if self.plan.connections == 0 { self.endpoints.len() as u32 } else { self.plan.connections };
         let mine = share(wanted, self.plan.threads, self.thread).max(1);
         let skip = self.thread as usize % self.endpoints.len().max(1);
         let endpoints = self.endpoints.iter().cycle().skip(skip);
-        endpoints.take(mine as usize).map(|endpoint| Connection::new(endpoint.clone(), options)).collect()
+        let connect = |endpoint: &Endpoint| Connection::new(endpoint.clone(), &self.options);
+        endpoints.take(mine as usize).map(connect).collect()
     }
 }
 

@@ -1,7 +1,4 @@
 //! From etcd's options to one [`Config`]. Pure.
-//!
-//! Read and checked, and waiting for the part that uses it, which then takes one line in [`config`]: `quota_backend_bytes`, `compaction`,
-//! `initial_corrupt_check`, `corrupt_check`, `compact_hash_check`, `auth_token`, `auth_token_ttl`, `bcrypt_cost`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -25,6 +22,10 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
     let (listen_client, client) = first(&options.listen_client)?;
     let (listen_peer, peer) = first(&options.listen_peer)?;
     let mut admin = addresses(&options.listen_metrics)?;
+    let client_tls = options.tls.of_client(&options.listen_client, &mut said)?;
+    let members: Vec<&Url> =
+        options.initial_cluster.iter().map(|(_, url)| url).chain(&options.advertise_peer).collect();
+    let peer_tls = options.tls.of_peer(&options.listen_peer, &members, &mut said)?;
     let listen_admin = if admin.is_empty() { None } else { Some(admin.remove(0)) };
     let config = Config {
         name: options.name.clone(),
@@ -34,6 +35,14 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         listen_peer,
         listen_admin,
         also_listen: AlsoListen { client, peer, admin },
+        auth: AuthConfig {
+            tokens: options.tokens.clone(),
+            token_ttl: options.auth_token_ttl,
+            bcrypt_cost: options.bcrypt_cost,
+            common_names: options.tls.client_cert_auth && client_tls.is_some(),
+        },
+        client_tls,
+        peer_tls,
         advertise_client: options.advertise_client.iter().map(ToString::to_string).collect(),
         dns_server: None,
         tuning: tuning(options),
@@ -44,17 +53,19 @@ pub(super) fn config(options: &Options) -> Result<(Config, Vec<String>), String>
         max_voters: limits::PEERS,
         drain_delay: Duration::ZERO,
         grace_period: GRACE_PERIOD,
-        auth: AuthConfig {
-            tokens: options.tokens.clone(),
-            token_ttl: options.auth_token_ttl,
-            bcrypt_cost: options.bcrypt_cost,
-        },
         cors: options.cors.clone(),
     };
     config.validate()?;
+    let streams = config.requests.concurrent_streams as usize;
     let counts = [
         ("max-txn-ops", options.max_txn_ops, config.requests.txn_operations),
         ("max-request-bytes", options.max_request_bytes, config.requests.request_bytes),
+        // To etcd 0 is no limit.
+        (
+            "max-concurrent-streams",
+            options.max_concurrent_streams.filter(|asked| *asked > 0).unwrap_or(streams as u64),
+            streams,
+        ),
     ];
     for (name, asked, counts) in counts {
         if asked != counts as u64 {
@@ -69,6 +80,10 @@ fn requests(options: &Options) -> RequestLimits {
     RequestLimits {
         txn_operations: most(options.max_txn_ops, limits::TXN_OPERATIONS_MAX),
         request_bytes: most(options.max_request_bytes, limits::REQUEST_BYTES),
+        concurrent_streams: match options.max_concurrent_streams {
+            None | Some(0) => limits::STREAMS_PER_CONNECTION,
+            Some(asked) => most(asked, limits::STREAMS_PER_CONNECTION as usize) as u32,
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! * `flags`: etcd's flags, and what is done with each: one table
 //! * `parse`: words and variables; `file`: the configuration file; `values`: numbers, times and URLs as Go reads them
-//! * `options`: what they say, typed and checked; `config`: the node's configuration, filled from there
+//! * `options`, `tls`: what they say, typed and checked; `config`: the node's configuration, filled from there
 //! * `log`: where the log goes
 
 mod config;
@@ -14,6 +14,7 @@ mod options;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod values;
 
 use std::fmt::Write as _;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::config::origins;
 use super::flags::Does;
 use super::parse::Values;
+use super::tls::TlsOptions;
 use super::values::{self, Url};
 use crate::config::{Tokens, go_time};
 
@@ -51,6 +52,8 @@ pub(super) struct Options {
     pub max_txn_ops: u64,
     /// `--max-request-bytes`.
     pub max_request_bytes: u64,
+    /// `--max-concurrent-streams`, if it is set.
+    pub max_concurrent_streams: Option<u64>,
     /// `--quota-backend-bytes`: 0 for the default, negative for none.
     pub quota_backend_bytes: i64,
     /// `--auto-compaction-mode` and `-retention`.
@@ -61,6 +64,8 @@ pub(super) struct Options {
     pub corrupt_check: Duration,
     /// `--auth-token`.
     pub tokens: Tokens,
+    /// Certificates.
+    pub tls: TlsOptions,
     /// `--cors`.
     pub cors: Vec<String>,
     /// `--bcrypt-cost`.
@@ -126,7 +131,7 @@ impl Options {
             "" => format!("{name}.etcd"),
             path => path.to_owned(),
         };
-        let catch_up = "snapshot-catchup-entries";
+        let (catch_up, streams) = ("snapshot-catchup-entries", "max-concurrent-streams");
         let options = Self {
             data_dir,
             listen_peer: read.urls("listen-peer-urls")?,
@@ -147,12 +152,14 @@ impl Options {
             lease_checkpoint: read.gate("LeaseCheckpoint", "enable-lease-checkpoint"),
             max_txn_ops: read.number("max-txn-ops")?,
             max_request_bytes: read.number("max-request-bytes")?,
+            max_concurrent_streams: values.is_set(streams).then(|| read.number(streams)).transpose()?,
             quota_backend_bytes: values::integer(values.text("quota-backend-bytes"))
                 .map_err(|error| format!("--quota-backend-bytes: {error}"))?,
             compaction: compaction(values)?,
             initial_corrupt_check: read.gate("InitialCorruptCheck", "initial-corrupt-check"),
             corrupt_check: read.time("corrupt-check-time")?,
             tokens: read.read("auth-token", str::parse)?,
+            tls: TlsOptions::new(values)?,
             // None are all, as in etcd.
             cors: if values.text("cors").is_empty() { Vec::new() } else { read.read("cors", origins)? },
             bcrypt_cost: u32::try_from(read.number("bcrypt-cost")?).unwrap_or(u32::MAX),
@@ -199,8 +206,8 @@ impl Options {
                 return Err(format!("--{name}: at least one URL is needed"));
             }
             for url in urls {
-                if url.scheme == "https" {
-                    return Err(format!("--{name} {url}: TLS is not served yet; listen on http"));
+                if url.is_secure() && name == "listen-metrics-urls" {
+                    return Err(format!("--{name} {url}: probes and metrics are served in plain HTTP"));
                 }
                 if url.host != "localhost" && url.host.parse::<std::net::IpAddr>().is_err() {
                     return Err(format!("--{name}: expected IP in URL for binding ({url})"));
@@ -218,10 +225,6 @@ impl Options {
                     url.to_string()
                 ));
             }
-        }
-        let peers = self.initial_cluster.iter().map(|(_, url)| url).chain(&self.advertise_peer);
-        if let Some(url) = peers.into_iter().find(|url| url.scheme == "https") {
-            return Err(format!("the peer URL {url}: TLS is not served yet; use http"));
         }
         Ok(())
     }

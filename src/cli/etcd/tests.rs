@@ -8,6 +8,7 @@ use super::options::{Compaction, Options};
 use super::parse::{Asked, ParseError, Values};
 use super::{config, file, parse};
 use crate::config::{Cluster, Config, Data, InitialCluster};
+use crate::transport::tls::{Allowed, Identity, KeyPair, Version};
 
 /// What `etcd --help` of 3.7.3 lists.
 const NEWEST: &[&str] = &[
@@ -274,7 +275,7 @@ fn a_file_has_the_names_of_flags_as_keys() {
         assert!(error.contains(said), "{text}: {error}");
     }
     let (tls, _) = file::read("client-transport-security: {cert-file: a.pem}").unwrap();
-    assert!(Options::new(&tls).unwrap_err().contains("client-transport-security.cert-file"));
+    assert!(Options::new(&tls).unwrap_err().contains("[key: , cert: a.pem] (--key-file, --cert-file)"));
     assert!(file::read("").is_ok_and(|(values, _)| Options::new(&values).is_ok()));
 }
 
@@ -322,20 +323,10 @@ fn everywhere_covers_the_addresses_of_its_port() {
 #[test]
 fn what_cannot_be_had_is_refused_by_name() {
     for (of, said) in [
-        (&["--cert-file=a.pem"][..], "flag -cert-file is set to \"a.pem\", which cannot be had: TLS"),
-        (&["--peer-auto-tls"], "flag -peer-auto-tls"),
-        (&["--pre-vote=false"], "flag -pre-vote"),
+        (&["--pre-vote=false"][..], "flag -pre-vote"),
         (&["--unsafe-no-fsync"], "flag -unsafe-no-fsync"),
         (&["--discovery-srv=example.com"], "flag -discovery-srv"),
-        (
-            &["--experimental-peer-skip-client-san-verification"],
-            "flag -experimental-peer-skip-client-san-verification",
-        ),
-        (
-            &["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"],
-            "--listen-client-urls https://127.0.0.1:1: TLS",
-        ),
-        (&["--initial-advertise-peer-urls=https://a:1"], "the peer URL https://a:1: TLS"),
+        (&["--listen-metrics-urls=https://127.0.0.1:1"], "probes and metrics are served in plain HTTP"),
         (&["--listen-peer-urls=http://example.com:1"], "expected IP in URL for binding"),
         (
             &["--listen-client-urls=http://127.0.0.1:1"],
@@ -400,6 +391,16 @@ fn values_for_later_parts_are_read() {
     let (config, said) = configured(&["--max-txn-ops=1024", "--max-request-bytes=33554432"]);
     assert_eq!(said, ["--max-request-bytes is 33554432, and 1572864 is what counts: more is not possible"]);
     assert_eq!((config.requests.txn_operations, config.requests.request_bytes), (1024, 1_572_864));
+    for (asked, counts) in [("7", 7), ("0", 4_096), ("4096", 4_096)] {
+        let (config, said) = configured(&["--max-concurrent-streams", asked]);
+        assert_eq!((config.requests.concurrent_streams, said.as_slice()), (counts, &[][..]), "{asked}");
+    }
+    let (config, said) = configured(&["--max-concurrent-streams=4294967295"]);
+    assert_eq!(
+        said,
+        ["--max-concurrent-streams is 4294967295, and 4096 is what counts: more is not possible"]
+    );
+    assert_eq!(config.requests.concurrent_streams, 4_096);
 }
 
 #[test]
@@ -420,5 +421,117 @@ fn the_version_is_told_in_etcds_lines() {
         lines[1..].iter().zip(["Git SHA: ", "Go Version: ", "Go OS/Arch: ", "Setstone Version: "])
     {
         assert!(line.starts_with(begin), "{version}");
+    }
+}
+
+const SECURE_CLIENTS: [&str; 2] =
+    ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"];
+const SECURE_PEERS: [&str; 2] =
+    ["--listen-peer-urls=https://127.0.0.1:2", "--initial-advertise-peer-urls=https://localhost:2"];
+
+#[test]
+fn tls_is_where_the_urls_say_so() {
+    let with = |more: &[&str]| {
+        configured(&[&SECURE_CLIENTS[..], &SECURE_PEERS, &["--cert-file=c", "--key-file=k"], more].concat())
+    };
+    let peer = ["--peer-cert-file=pc", "--peer-key-file=pk", "--peer-trusted-ca-file=pca"];
+    let (config, said) = with(&peer);
+    assert!(said.is_empty(), "{said:?}");
+    let client = config.client_tls.unwrap();
+    assert!(!client.demands_certificates && !config.auth.common_names);
+    let tls = config.peer_tls.unwrap();
+    assert!(tls.tls.demands_certificates && !tls.any_name, "who names authorities wants certificates");
+    let (config, _) = with(
+        &[
+            &peer[..],
+            &[
+                "--trusted-ca-file=ca",
+                "--client-cert-auth",
+                "--client-crl-file=crl",
+                "--tls-min-version=TLS1.3",
+            ],
+            &["--experimental-peer-skip-client-san-verification", "--peer-cert-allowed-cn=a,b"],
+            &["--peer-client-cert-file=oc", "--peer-client-key-file=ok", "--client-cert-allowed-hostname=h"],
+        ]
+        .concat(),
+    );
+    let client = config.client_tls.unwrap();
+    assert!(client.demands_certificates && config.auth.common_names);
+    assert_eq!(client.allowed, Allowed::Hosts(vec!["h".into()]));
+    assert_eq!((client.crl, client.protocol.min), (Some("crl".into()), Version::Tls13));
+    let tls = config.peer_tls.unwrap();
+    assert!(tls.any_name);
+    assert_eq!(tls.tls.allowed, Allowed::CommonNames(vec!["a".into(), "b".into()]));
+    let outgoing = KeyPair { certificate: "oc".into(), key: "ok".into() };
+    assert_eq!(tls.tls.outgoing, Some(outgoing));
+
+    let (config, said) = configured(&["--auto-tls", "--cert-file=c", "--key-file=k", "--client-cert-auth"]);
+    assert!(config.client_tls.is_none() && !config.auth.common_names);
+    assert!(said[0].contains("scheme of client url http://localhost:2379 is HTTP"), "{said:?}");
+    let auto = ["--auto-tls", "--peer-auto-tls", "--self-signed-cert-validity=2"];
+    let (config, _) = configured(&[&SECURE_CLIENTS[..], &SECURE_PEERS, &auto].concat());
+    let validity = Duration::from_hours(2 * 365 * 24);
+    assert_eq!(config.client_tls.unwrap().identity, Identity::SelfSigned { validity });
+    assert_eq!(config.peer_tls.unwrap().tls.identity, Identity::SelfSigned { validity });
+}
+
+#[test]
+fn what_does_not_go_together_about_tls_is_refused() {
+    let certificate = ["--cert-file=c", "--key-file=k"];
+    for (of, said) in [
+        (&["--cert-file=a.pem"][..], "KeyFile and CertFile must both be present[key: , cert: a.pem]"),
+        (&["--peer-client-key-file=k"], "ClientKeyFile and ClientCertFile must both be present"),
+        (
+            &[
+                "--peer-cert-file=c",
+                "--peer-key-file=k",
+                "--peer-cert-allowed-cn=a",
+                "--peer-cert-allowed-hostname=b",
+            ],
+            "AllowedCNs and AllowedHostnames are mutually exclusive",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max",
+        ),
+        (&["--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"], "unexpected TLS cipher suite"),
+        (
+            &["--tls-min-version=TLS1.3", "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        (&["--auto-tls", "--self-signed-cert-validity=0"], "it should be greater than 0"),
+    ] {
+        let error = options(of).unwrap_err();
+        assert!(error.contains(said), "{of:?}: {error}");
+    }
+    for (of, said) in [
+        (
+            SECURE_CLIENTS.to_vec(),
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url https",
+        ),
+        (
+            SECURE_PEERS.to_vec(),
+            "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url",
+        ),
+        (
+            [&SECURE_CLIENTS[..], &certificate, &["--listen-client-http-urls=http://127.0.0.1:9"]].concat(),
+            "speak TLS with everybody or with nobody",
+        ),
+        (
+            [
+                &SECURE_PEERS[..],
+                &["--peer-auto-tls", "--initial-cluster=default=https://localhost:2,b=http://b:2"],
+            ]
+            .concat(),
+            "the peer URL http://b:2 is not https",
+        ),
+        (vec!["--initial-advertise-peer-urls=https://a:1"], "the peer URL https://a:1 is not http"),
+        (
+            [&SECURE_CLIENTS[..], &certificate, &["--client-cert-auth"]].concat(),
+            "which authorities are trusted",
+        ),
+    ] {
+        let error = options(&of).and_then(|options| config::config(&options)).unwrap_err();
+        assert!(error.contains(said), "{of:?}: {error}");
     }
 }

@@ -49,6 +49,11 @@ pub(super) struct Url {
 }
 
 impl Url {
+    /// Whether it is one of TLS.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
+
     /// Host and port, as in a membership.
     pub fn place(&self) -> String {
         if self.host.contains(':') {

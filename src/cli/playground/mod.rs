@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::identity::Ordinal;
 use crate::limits::PLAYGROUND_PODS;
-use crate::playground::{DnsMode, PodManagement, Request, Response, WhenScaled, control};
+use crate::playground::{ApiMode, DnsMode, PodManagement, Request, Response, WhenScaled, control};
 
 /// What goes wrong here is told and ends the program.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -161,8 +161,7 @@ enum Command {
     /// Let the API server answer, or not.
     ApiServer {
         /// What it is from now on.
-        #[arg(value_parser = ["up", "down"])]
-        state: String,
+        mode: ApiMode,
         #[command(flatten)]
         chosen: Chosen,
     },
@@ -226,7 +225,7 @@ impl Command {
             Self::RollbackVolume { ordinal, chosen } => (Request::RollbackVolume { ordinal }, chosen),
             Self::SwapVolumes { one, other, chosen } => (Request::SwapVolumes { one, other }, chosen),
             Self::Dns { fault } => fault.request(),
-            Self::ApiServer { state, chosen } => (Request::ApiServer { up: state == "up" }, chosen),
+            Self::ApiServer { mode, chosen } => (Request::ApiServer { mode }, chosen),
         }
     }
 }

@@ -53,7 +53,8 @@ fn commands() {
         ("dns down", Request::Dns { mode: DnsMode::Down }),
         ("dns silent", Request::Dns { mode: DnsMode::Silent }),
         ("dns stale 2 1", Request::DnsStale { ordinal: 2, to: 1 }),
-        ("api-server down", Request::ApiServer { up: false }),
+        ("api-server down", Request::ApiServer { mode: ApiMode::Down }),
+        ("api-server forbidden", Request::ApiServer { mode: ApiMode::Forbidden }),
     ];
     for (line, expected) in cases {
         let (request, chosen) = parse(&format!("{line} --run r")).unwrap().command.unwrap().request();
@@ -107,7 +108,7 @@ pub(super) fn status() -> Status {
         service: ([127, 70, 80, 2], 2379).into(),
         dns: ([127, 70, 80, 53], 5300).into(),
         api_server: "http://127.70.80.2:6443".to_owned(),
-        api_server_up: true,
+        api_mode: ApiMode::Up,
         dns_mode: DnsMode::Up,
         headless_service: "setstone-peers.default.svc.playground.local".to_owned(),
         data: "/tmp/x".into(),

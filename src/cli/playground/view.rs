@@ -12,7 +12,7 @@ use rustix::termios::tcgetwinsize;
 
 use super::members::{Members, Said};
 use super::say;
-use crate::playground::{DnsMode, Phase, PodStatus, Status};
+use crate::playground::{ApiMode, DnsMode, Phase, PodStatus, Status};
 
 /// Size of a terminal that does not tell.
 const ROWS: usize = 24;
@@ -88,8 +88,11 @@ pub(super) fn summary(status: &Status) -> String {
         DnsMode::Down => text.push_str("\nDNS answers SERVFAIL"),
         DnsMode::Silent => text.push_str("\nDNS does not answer"),
     }
-    if !status.api_server_up {
-        text.push_str("\nthe API server does not answer");
+    match status.api_mode {
+        ApiMode::Up => {}
+        ApiMode::Down => text.push_str("\nthe API server answers 503"),
+        ApiMode::Forbidden => text.push_str("\nthe API server answers 403"),
+        ApiMode::Silent => text.push_str("\nthe API server does not answer"),
     }
     text
 }
@@ -251,7 +254,7 @@ mod tests {
         let mut status = status();
         assert_eq!(summary(&status).lines().count(), 1);
         status.dns_mode = DnsMode::Down;
-        status.api_server_up = false;
+        status.api_mode = ApiMode::Silent;
         status.orphans.push(crate::playground::OrphanStatus {
             ordinal: 1,
             uid: 2,

@@ -106,8 +106,54 @@ bugs! {
     LockAfterAnyEnd,
     /// A holder is not told that it has lost its lock.
     LockNeverLost,
+    /// Automatic compaction forgets what was made last.
+    CompactYoung,
+    /// Nobody compacts automatically.
+    NeverCompact,
+    /// Nobody notices that a volume is nearly full.
+    FillUnnoticed,
+    /// The alarm about a volume stays when there is room again.
+    AlarmStays,
+    /// What makes the store grow is let through while the alarm NOSPACE is raised.
+    GrowWithoutSpace,
+    /// Stores that differ are compared, and no alarm is raised.
+    CorruptUntold,
+    /// The alarm CORRUPT names those that are right.
+    CorruptMisnamed,
+    /// Reads go on while the alarm CORRUPT is raised.
+    ServeCorrupt,
+    /// A user who loses a role may go on doing what the role may.
+    RevokeKeepsRights,
+    /// Whether a user may write is asked of the member that it calls, and not when it is applied.
+    AskOnlyAtTheDoor,
+    /// Whoever may read may write.
+    ReadersWrite,
     /// A stop leaves a file open.
     LeaveFileOpen,
+}
+
+/// The first seed that plans what came after the first hundred: users, processes that stand still, volumes that are all put back.
+pub const FIRST_LATER_SEED: u64 = 100;
+
+/// The first seed in whose plan members look after their stores by themselves. Below, plans are what they were before there was that.
+pub const FIRST_UPKEEP_SEED: u64 = 200;
+
+impl Bug {
+    /// The seed from which on it is looked for: below, nothing that it changes happens.
+    pub const fn first_seed(self) -> u64 {
+        match self {
+            Self::CompactYoung
+            | Self::NeverCompact
+            | Self::FillUnnoticed
+            | Self::AlarmStays
+            | Self::GrowWithoutSpace
+            | Self::CorruptUntold
+            | Self::CorruptMisnamed
+            | Self::ServeCorrupt => FIRST_UPKEEP_SEED,
+            Self::RevokeKeepsRights | Self::AskOnlyAtTheDoor | Self::ReadersWrite => FIRST_LATER_SEED,
+            _ => 0,
+        }
+    }
 }
 
 impl fmt::Display for Bug {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::super::command::{Outcome, Refusal};
 use super::{Auth, Permission, ROOT, Roles, User, stored};
+use crate::env::simulated::{self, Bug};
 use crate::limits;
 
 /// What a command does to users, roles and permissions.
@@ -311,6 +312,10 @@ impl Auth {
         }
         touched.user(name, Some(user));
         user.roles.remove(role);
+        if simulated::planted(Bug::RevokeKeepsRights) {
+            self.changed(touched);
+            return Ok(None);
+        }
         self.user_changed(name, touched);
         Ok(None)
     }

@@ -10,6 +10,7 @@ use super::{
     LogId, MEMBERSHIP_KEY, Machine, MachineError, StoredMembership, Visit, applied_item, read_applied,
     read_membership,
 };
+use crate::env::simulated::Seen;
 use crate::error::Error;
 use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
@@ -63,6 +64,15 @@ impl Machine {
     /// Whether an alarm says that the members' states differ.
     pub(crate) fn is_corrupt(&self) -> bool {
         self.kept.alarms.load(Ordering::Acquire) & CORRUPT != 0
+    }
+
+    /// What a simulation is told of the store after an entry.
+    pub(crate) fn stored(&self, index: u64) -> Seen {
+        self.with_state(|state| Seen::Stored {
+            index,
+            revision: state.revision(),
+            no_space: state.cluster().alarms.is_raised(AlarmKind::NoSpace),
+        })
     }
 
     /// The alarms that are raised.

@@ -8,6 +8,9 @@ use super::pods::first_install;
 use super::report::{ANYTHING, Run};
 use super::world::{LONG, Step, World};
 
+/// A volume that is soon full.
+const VOLUME: &str = "256Mi";
+
 /// A limit that an idle pod keeps, and a pod with much to hold does not.
 const MEMORY: &str = "80Mi";
 
@@ -63,6 +66,44 @@ pub fn limits(run: &mut Run) -> Step {
         let begin = Instant::now();
         world.settled(3, LONG)?;
         Ok(Some(begin.elapsed()))
+    })?;
+    run.check()
+}
+
+/// A volume that is full: the store says so and refuses to grow, nothing ends, and it goes on by itself when there is room.
+pub fn full(run: &mut Run) -> Step {
+    let limit = Duration::from_secs(45);
+    first_install(run, "k8s/overlays/memory", "first install with a small volume", limit, &|object| {
+        if object["kind"] == "StatefulSet" {
+            let volume = &mut object["spec"]["template"]["spec"]["volumes"][0];
+            volume["emptyDir"]["sizeLimit"] = json!(VOLUME);
+        }
+    })?;
+    run.world()?.start_load(None)?;
+    run.row("a full volume: from the first room on", ANYTHING, |world| {
+        let is_raised = || world.setstone(0, &["alarm", "list"]).map(|text| text.contains("NOSPACE"));
+        fill(world)?;
+        world.until("the alarm", LONG, || is_raised().ok().filter(|raised| *raised))?;
+        world.kubectl.within(LONG, &["delete", "pod", "fill", "--force", "--grace-period=0"], "")?;
+        match world.setstone(0, &["put", "one", "more"]) {
+            Err(error) if error.contains("database space exceeded") => {}
+            other => return Err(format!("a put while the volume is full: {other:?}")),
+        }
+        if !world.setstone(0, &["status"]).unwrap_or_else(|error| error).contains("NOSPACE") {
+            return Err("the status does not say why".into());
+        }
+        let begin = Instant::now();
+        let answer = world.setstone(0, &["del", "--prefix", "b/", "--json"])?;
+        let answer: Value = serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
+        let revision = answer["header"]["revision"].to_string();
+        world.setstone(0, &["compact", &revision, "--physical"])?;
+        for ordinal in 0..3 {
+            world.setstone(ordinal, &["defrag"])?;
+        }
+        world.until("the alarm goes", LONG, || is_raised().ok().filter(|raised| !raised))?;
+        let took = begin.elapsed();
+        let restarts: u64 = world.pods()?.iter().map(|pod| pod.restarts).sum();
+        if restarts > 0 { Err(format!("{restarts} containers were restarted")) } else { Ok(Some(took)) }
     })?;
     run.check()
 }

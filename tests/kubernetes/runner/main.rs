@@ -33,18 +33,20 @@ use report::Run;
 use world::Step;
 
 /// The groups, in the order in which they run.
-const GROUPS: [(&str, fn(&mut Run) -> Step); 13] = [
+const GROUPS: [(&str, fn(&mut Run) -> Step); 15] = [
     ("ordered", pods::ordered),
     ("parallel", pods::parallel),
     ("memory", pods::memory),
     ("volumes", volumes::lost),
     ("recover", volumes::recover),
+    ("once", volumes::once),
     ("scale-ordered", scaling::ordered),
     ("scale-parallel", scaling::parallel),
     ("nodes", outside::nodes),
     ("dns", outside::dns),
     ("rbac", outside::rbac),
     ("limits", limits::limits),
+    ("full", limits::full),
     ("embedded", embedded::embedded),
     // Last: for some minutes after it, the cluster's own controllers are slow.
     ("api-server", outside::api_server),

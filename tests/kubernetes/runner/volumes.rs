@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pods::first_install;
+use super::pods::{first_install, replaced};
 use super::report::{ANYTHING, Run, SHORT_GAP};
 use super::world::{LONG, Step, World};
 
@@ -98,4 +98,27 @@ pub fn recover(run: &mut Run) -> Step {
     run.world()?.start_load(None)?;
     run.row("after the recovery", SHORT_GAP, |world| world.serves(LONG).map(|()| None))?;
     run.check()
+}
+
+/// A volume that only one pod can have at a time.
+pub fn once(run: &mut Run) -> Step {
+    let folder = "tests/kubernetes/read-write-once-pod";
+    first_install(run, folder, "first install, dev with ReadWriteOncePod", Duration::from_secs(45), &|_| ())?;
+    let world = run.world()?;
+    let modes = ["get", "pvc", "data-setstone-0", "-o", "jsonpath={.spec.accessModes}"];
+    let modes = world.kubectl.run(&modes)?;
+    if modes != r#"["ReadWriteOncePod"]"# {
+        return Err(format!("the claim's modes are {modes}"));
+    }
+    world.setstone(0, &["put", "kept", "on the volume"])?;
+    let (before, begin) = (world.pod(0)?, Instant::now());
+    world.delete_pods(&[0])?;
+    replaced(world, 0, &before.uid, LONG)?;
+    let took = begin.elapsed();
+    let kept = world.setstone(0, &["get", "kept"])?;
+    if !kept.contains("on the volume") {
+        return Err(format!("after the pod was deleted: {kept}"));
+    }
+    run.fact("ReadWriteOncePod: delete the pod", Some(took), "");
+    Ok(())
 }
