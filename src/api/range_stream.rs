@@ -94,7 +94,7 @@ impl Reading {
         if self.range.count_only {
             return self.count().await;
         }
-        let _turn = kv::turn(&self.api, &self.answers, limits::LARGE_ANSWER_SHARE).await?;
+        let _turn = kv::turn(&self.answers, limits::LARGE_ANSWER_SHARE).await?;
         let range = self.range.clone();
         let part = self.api.store.range_part(range, limits::RANGE_PART_BYTES).await;
         let (part, revision) = part.map_err(|error| texts::failure(&error))?;

@@ -86,13 +86,19 @@ name_members() {
   local number=0 id peer client
   while IFS=' ,' read -r id _ _ peer client _; do
     peer=${peer#http://} client=${client#http://}
-    printf 's/\\b%s\\b/MEMBER%s/g\n' "$id" "$number" >> "$names"
+    # An id may be a short number: only where one stands.
     printf 's/%s/PEER%s/g\n' "${peer//./\\.}" "$number" >> "$names"
     printf 's/%s/CLIENT%s/g\n' "${client//./\\.}" "$number" >> "$names"
-    printf '%s=%s\n' "id$number" "$id" >> "$work/ids"
+    printf 's/^%s, started,/MEMBER%s, started,/\n' "$id" "$number" >> "$names"
+    printf 's/^CLIENT%s, %s,/CLIENT%s, MEMBER%s,/\n' "$number" "$id" "$number" "$number" >> "$names"
     number=$((number + 1))
   done < <(sort -t, -k3 "$work/members")
   cat >> "$names" << 'NAMES'
+s/Member [ 0-9a-f]+ (added|updated|removed|promoted)/Member ID \1/
+s/cluster [ 0-9a-f]+$/cluster ID/
+s/^(\$ etcdctl member (promote|update|remove)) [0-9a-f]+/\1 ID/
+s/^[0-9a-f]+, (unstarted|started), /ID, \1, /
+s/│ +[0-9a-f]+ │ started/│ ID │ started/
 s/\b[0-9a-f]{14,16}\b/ID/g
 s/\b[0-9]{15,20}\b/ID/g
 s/\b[0-9.]+(ns|µs|ms|s)\b/TIME/g
@@ -261,17 +267,18 @@ endpoints() {
 members() {
   local id url
   e member list | sorted -t, -k3
-  e member list --write-out=table | sed -E 's/\b[0-9a-f]{14,16}\b/ID/g; s/[─┌┐└┘├┤┬┴┼]+//g; s/ +/ /g' | sort -u
+  e member list --write-out=table | sed -E 's/[─┌┐└┘├┤┬┴┼]+//g; s/ +/ /g; s/^│ [0-9a-f]+ │ started/│ ID │ started/' | LC_ALL=C sort -u
   url=$(control another)
   # The initial cluster has the order of the ids.
   e member add m3 --peer-urls="http://$url" --learner | sed "s/$url/ADDED/g" | grep -v ETCD_INITIAL_CLUSTER=
+  sleep 1.1 # etcd makes the id of the URL and the second; the same one again is refused for its id.
   e member add m3 --peer-urls="http://$url" --learner | sed "s/$url/ADDED/g"
   id=$(etcdctl member list | grep unstarted | cut -d, -f1)
   e member promote "$id"
   [ "$(control start-added)" = ok ] || echo "it did not start"
-  soon sh -c "etcdctl member list | grep '$id' | grep -q ', started'"
+  soon sh -c "etcdctl member list | grep '^$id,' | grep -q ', started'"
   soon etcdctl member promote "$id"
-  etcdctl member list | grep "$id" | sed "s/$url/ADDED/g; s/127[0-9.]*:2379/ITS-CLIENT/"
+  etcdctl member list | grep "^$id," | sed "s/$url/ADDED/g; s/127[0-9.]*:2379/ITS-CLIENT/"
   e member promote "$id"
   e member update "$id" --peer-urls="http://$url" | sed "s/$url/ADDED/g"
   e member remove "$id"
@@ -293,11 +300,12 @@ maintenance() {
   [ -s "$work/snapshot" ] && echo "there is a snapshot"
   leader=$(control leader)
   follower=$(etcdctl endpoint status --cluster | grep false, | head -1 | cut -d' ' -f2 | tr -d ,)
-  e move-leader "$follower" --endpoints="$(printf '%s\n' "${endpoints[@]}" | grep -v "$leader" | head -1)" 2>&1 | sed -E "s/$follower/FOLLOWER/; s/CLIENT[0-9]|[0-9.]+:2379/ENDPOINT/g"
+  e move-leader "$follower" --endpoints="$(printf '%s\n' "${endpoints[@]}" | grep -v "$leader" | head -1)" 2>&1 | sed -E "s/(move-leader) $follower/\1 FOLLOWER/; s/CLIENT[0-9]|[0-9.]+:2379/ENDPOINT/g"
   soon etcdctl move-leader "$follower"
   soon sh -c "etcdctl endpoint status --endpoints='$leader' | grep -q false,"
   status --endpoints="$leader" | tail -1
-  e downgrade validate 3.6
+  # To 3.6 etcd would go, and Setstone does not, as its documentation says: there is nothing to go to.
+  e downgrade validate 3.5
   e downgrade validate nonsense
   e downgrade cancel
 }
