@@ -181,33 +181,30 @@ impl Warden {
         is_over.set(true);
     }
 
-    /// Tries what is permitted and what is not, through all members at once: one of them may have heard least.
+    /// Tries what is permitted and what is not, through any member.
     async fn tries(&self, place: usize, user: &str, key: &Bytes, is_over: &Cell<bool>) {
-        let options = Options { credentials: Some(Credentials::new(user, user)), ..self.options.clone() };
-        let members = self.endpoints.iter().zip(0..).map(|(at, number)| {
-            let member = Connection::new(at.clone(), &options);
-            self.tries_at(member, number, place, user, key, is_over)
-        });
-        futures::future::join_all(members).await;
-    }
-
-    async fn tries_at(
-        &self,
-        member: Connection,
-        at: u16,
-        place: usize,
-        user: &str,
-        key: &Bytes,
-        is_over: &Cell<bool>,
-    ) {
+        let credentials = Some(Credentials::new(user, user));
+        let options = Options { credentials, ..self.options.clone() };
+        let members: Vec<Connection> =
+            self.endpoints.iter().map(|at| Connection::new(at.clone(), &options)).collect();
         let mut number = 0;
         while !is_over.get() && self.goes_on() {
             number += 1;
+            let Some(member) = self.dice.pick(&members) else { return };
             let key = if self.dice.chance(15) { Bytes::from_static(b"k0") } else { key.clone() };
-            let needs = if self.dice.chance(40) { Needs::Read } else { Needs::Write };
-            let value = Bytes::from(format!("{user}.{at}.{number}"));
-            let asked = self.shared.trace.add(&format!("{user}@{at} is to {needs:?} {key:?}"));
-            let done = carry_out(&member, needs, &key, &value).await;
+            let needs = if self.dice.chance(50) { Needs::Read } else { Needs::Write };
+            let value = Bytes::from(format!("{user}.{number}"));
+            let asked = self.shared.trace.add(&format!("{user} is to {needs:?} {key:?}"));
+            let done = match needs {
+                Needs::Read => {
+                    let range = Range { key: key.clone(), ..Range::default() };
+                    member.get(range, Consistency::Linearizable).await.map(|answer| answer.header.revision)
+                }
+                Needs::Write => {
+                    let put = Put { key: key.clone(), value: value.clone(), ..Put::default() };
+                    member.put(put).await.map(|answer| answer.header.revision)
+                }
+            };
             let came = match &done {
                 Ok(revision) => Came::Done(*revision),
                 Err(error) if is_denial(error) => Came::Denied,
@@ -218,30 +215,16 @@ impl Warden {
                 Came::Denied => "calls of users denied",
                 Came::Else => "calls of users that failed",
             });
-            let answered = self.shared.trace.add(&format!("{user}@{at}: {done:?}"));
+            let answered = self.shared.trace.add(&format!("{user}: {done:?}"));
             let attempt = Attempt { key, needs, value, asked, answered, came };
             self.note(place, |round| round.attempts.push(attempt));
-            tokio::time::sleep(Duration::from_millis(self.dice.within(1, 100))).await;
+            tokio::time::sleep(Duration::from_millis(self.dice.within(1, 60))).await;
         }
     }
 
     fn note(&self, place: usize, change: impl FnOnce(&mut Round)) {
         if let Some(round) = self.shared.rounds.borrow_mut().get_mut(place) {
             change(round);
-        }
-    }
-}
-
-/// One call of a user; the revision of its answer.
-async fn carry_out(on: &Connection, needs: Needs, key: &Bytes, value: &Bytes) -> Result<i64, Error> {
-    match needs {
-        Needs::Read => {
-            let range = Range { key: key.clone(), ..Range::default() };
-            on.get(range, Consistency::Linearizable).await.map(|answer| answer.header.revision)
-        }
-        Needs::Write => {
-            let put = Put { key: key.clone(), value: value.clone(), ..Put::default() };
-            on.put(put).await.map(|answer| answer.header.revision)
         }
     }
 }
