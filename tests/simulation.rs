@@ -141,9 +141,9 @@ const FOUND: [(Bug, u64, &str); 52] = [
     (Bug::CorruptUntold, 200, "still owes the alarm CORRUPT"),
     (Bug::CorruptMisnamed, 200, "and the alarms are"),
     (Bug::ServeCorrupt, 200, "serves a read, and the alarm is raised"),
-    (Bug::RevokeKeepsRights, 100, "REVOKED"),
-    (Bug::AskOnlyAtTheDoor, 100, "REVOKED"),
-    (Bug::ReadersWrite, 100, "FORBIDDEN"),
+    (Bug::RevokeKeepsRights, 109, "REVOKED"),
+    (Bug::AskOnlyAtTheDoor, 145, "REVOKED"),
+    (Bug::ReadersWrite, 101, "FORBIDDEN"),
 ];
 
 #[test]

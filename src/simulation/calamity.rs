@@ -3,6 +3,7 @@
 
 use super::driver::{Driver, ROOM, Step};
 use super::fault::Volume;
+use super::history::Operation;
 use super::later::Restore;
 use super::plan::Rollback;
 use super::shared::Phase;
@@ -74,7 +75,7 @@ impl Driver<'_> {
         let Some(restore) = self.shared.plan.restored.clone() else { return };
         match (restore, self.shared.phase.get()) {
             (Restore::AtOnce(at), _) if at == now => {
-                let done = self.shared.operations.borrow().iter().filter_map(|done| done.revision()).max();
+                let done = self.shared.operations.borrow().iter().filter_map(Operation::revision).max();
                 self.shared.copied_at.set(done.unwrap_or_default());
                 self.copy_all(|_| true);
             }

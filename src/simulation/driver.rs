@@ -124,7 +124,9 @@ impl<'a> Driver<'a> {
     /// has forgotten that it was absent.
     fn patience(&self) -> u64 {
         let plan = &self.shared.plan;
-        LIVENESS_MILLIS + u64::from(plan.size) * plan.names_cached * 3 / 2
+        // And twice where a human must first see what becomes of the set.
+        let times = 1 + u64::from(plan.resized.is_some());
+        times * LIVENESS_MILLIS + u64::from(plan.size) * plan.names_cached * 3 / 2
     }
 
     fn complain_of_liveness(&self) {
