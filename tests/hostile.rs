@@ -529,7 +529,7 @@ async fn connections_are_bounded_and_a_closed_one_makes_room() {
     use setstone::limits::PerAddress;
     use setstone::metrics::RefusedConnections;
     use setstone::transport::addresses::Addresses;
-    use setstone::transport::{AnswerBody, Door, Port, serve};
+    use setstone::transport::{AnswerBody, Door, Port, Refusals, serve};
 
     let listener =
         setstone::env::network::Tcp::default().bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -539,6 +539,9 @@ async fn connections_are_bounded_and_a_closed_one_makes_room() {
     let port = Port {
         name: "test",
         door: Door::new(2, addresses, refused.clone()),
+        streams: 16,
+        tls: None,
+        refusals: Refusals::new("test", &setstone::metrics::Metrics::new()),
         drain: Duration::ZERO,
         open: Gauge::default(),
         accepted: Counter::default(),
