@@ -43,7 +43,7 @@ use self::program::{Program, Step, World};
 use self::side::{Answer, Side};
 
 /// What is known to differ, and why. Programs do not ask for it, or the comparison leaves it out.
-const KNOWN: [(&str, &str); 12] = [
+const KNOWN: [(&str, &str); 15] = [
     ("texts about what is no JSON, or no message", "they are a parser's; status and code are compared"),
     (
         "an integer as text, with something behind it that no number goes on with, such as \"5{\"",
@@ -72,6 +72,18 @@ const KNOWN: [(&str, &str); 12] = [
     (
         "the order of pairs that a sort takes for equal, if more than twelve are sorted",
         "etcd sorts by an unstable algorithm that is stable up to there; ours keeps the order of the keys",
+    ),
+    (
+        "the alarms, asked for by a user who is not root",
+        "etcd tells and sets them for everybody; with us they are root's (api::permission)",
+    ),
+    (
+        "a password for a user who has none",
+        "etcd tells whoever asks that there is such a user; we say what we say of a wrong password",
+    ),
+    (
+        "users with an empty password",
+        "etcd keeps no hash of it, so that nobody can authenticate as one of them; with us the empty password is one",
     ),
     (
         "header.revision of responses to watchers",

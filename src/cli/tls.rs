@@ -24,7 +24,15 @@ pub(super) struct TlsOptions {
     #[arg(long, global = true, value_name = "FILE", env = "SETSTONE_CERT", help_heading = "Client options")]
     cert: Option<PathBuf>,
     /// The key of --cert, in PEM
-    #[arg(long, global = true, value_name = "FILE", env = "SETSTONE_KEY", help_heading = "Client options")]
+    // Not the id that it would have: commands have keys of the store.
+    #[arg(
+        id = "tls_key",
+        long = "key",
+        global = true,
+        value_name = "FILE",
+        env = "SETSTONE_KEY",
+        help_heading = "Client options"
+    )]
     key: Option<PathBuf>,
     /// Takes any certificate of a member; for trying out only
     #[arg(long, global = true, env = "SETSTONE_INSECURE_SKIP_TLS_VERIFY", help_heading = "Client options")]

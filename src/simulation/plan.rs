@@ -133,24 +133,12 @@ impl Plan {
         let basics = Basics { seed, size, mode, begin, heal, untouched, follows };
         faults.extend(later::standing(&basics));
         let (resized, lost, restored) = later::ends(&basics, lost);
-        // Of its own, too.
-        let upkeep = Dice::new(mix(seed) ^ 0x7570_6b65);
+        let may_spoil = untouched && !follows && matches!(size, 3 | 5);
         let ends = !lost.is_empty() || restored.is_some();
-        let has_upkeep = seed >= FIRST_UPKEEP_SEED && !ends && upkeep.chance(60);
-        if has_upkeep {
-            for _ in 0..upkeep.within(1, 2) {
-                let fault = Fault::Filling {
-                    pod: upkeep.below(u64::from(size)) as u16,
-                    time: upkeep.within(1_000, 8_000),
-                };
-                faults.push((upkeep.within(begin, heal), fault));
-            }
-        }
+        let upkeep = if ends { None } else { upkeep(seed, size, may_spoil, (begin, heal)) };
+        faults.extend(upkeep.iter().flat_map(|upkeep| upkeep.faults.iter().cloned()));
         faults.sort_by_key(|(at, _)| *at);
-        // Whose store is wrong can be told when a majority is right.
-        let may_spoil = has_upkeep && untouched && !follows && matches!(size, 3 | 5);
-        let spoiled = (may_spoil && upkeep.chance(70)).then(|| upkeep.below(u64::from(size)) as u16);
-        let maintenance = if has_upkeep { care(&upkeep, spoiled.is_some()) } else { maintenance(seed) };
+        let care = upkeep.as_ref().map_or_else(|| maintenance(seed), |upkeep| upkeep.maintenance.clone());
         let locking = Dice::new(mix(seed) ^ 0x6c6f_636b);
         // Of its own, too.
         let watching = Dice::new(mix(seed) ^ 0x7761_7463);
@@ -166,7 +154,7 @@ impl Plan {
             lockers: if locking.chance(50) { locking.within(2, 4) as u16 } else { 0 },
             keys: dice.within(1, 6),
             compactions: *dice.pick(&[0, 1, 5, 20]).unwrap_or(&0),
-            tuning: tuning(&dice, &watching, maintenance),
+            tuning: tuning(&dice, &watching, care),
             latency: dice.within(2, 12),
             pause: *dice.pick(&[2, 20, 100]).unwrap_or(&20),
             faults,
@@ -177,8 +165,8 @@ impl Plan {
             restored,
             has_users: later::has_users(seed),
             follows,
-            upkeep: has_upkeep,
-            spoiled,
+            upkeep: upkeep.is_some(),
+            spoiled: upkeep.and_then(|upkeep| upkeep.spoiled),
         }
     }
 }
@@ -241,16 +229,36 @@ fn maintenance(seed: u64) -> Maintenance {
     }
 }
 
-/// What members of a plan with upkeep do by themselves. What is kept is longer than clients wait, so that the archivist has read it.
-fn care(dice: &Dice, compares: bool) -> Maintenance {
+/// What members do about their stores by themselves, and what is done to the stores.
+struct Upkeep {
+    maintenance: Maintenance,
+    faults: Vec<(u64, Fault)>,
+    spoiled: Option<u16>,
+}
+
+/// Of some seeds, with dice of its own. `may_spoil`: a majority is right for certain when one store is wrong.
+fn upkeep(seed: u64, size: u16, may_spoil: bool, (begin, heal): (u64, u64)) -> Option<Upkeep> {
+    let dice = Dice::new(mix(seed) ^ 0x7570_6b65);
+    if seed < FIRST_UPKEEP_SEED || !dice.chance(60) {
+        return None;
+    }
+    let pod = |dice: &Dice| dice.below(u64::from(size)) as u16;
+    let faults = (0..dice.within(1, 2)).map(|_| {
+        let fault = Fault::Filling { pod: pod(&dice), time: dice.within(1_000, 8_000) };
+        (dice.within(begin, heal), fault)
+    });
+    let faults = faults.collect();
+    let spoiled = (may_spoil && dice.chance(70)).then(|| pod(&dice));
+    // Longer than clients wait, so that the archivist has read what is forgotten.
     let period = Duration::from_millis(dice.within(8_000, 15_000));
-    Maintenance {
+    let maintenance = Maintenance {
         disk_reserve_bytes: dice.within(4, 64) << 10,
         auto_compaction: dice.chance(60).then_some(AutoCompaction::Periodic(period)),
         corrupt_check_at_start: dice.chance(50),
-        corrupt_check_interval: compares.then(|| Duration::from_millis(dice.within(1_000, 5_000))),
+        corrupt_check_interval: spoiled.map(|_| Duration::from_millis(dice.within(1_000, 5_000))),
         ..Maintenance::default()
-    }
+    };
+    Some(Upkeep { maintenance, faults, spoiled })
 }
 
 fn tuning(dice: &Dice, watching: &Dice, maintenance: Maintenance) -> Tuning {

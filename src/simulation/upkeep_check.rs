@@ -36,7 +36,8 @@ impl Book {
         if index <= self.index {
             return;
         }
-        for made in self.revision + 1..=revision {
+        // An empty store is at its first revision, from the begin.
+        for made in self.revision.max(1) + 1..=revision {
             self.made.insert(made, now);
         }
         match (self.raised, no_space) {

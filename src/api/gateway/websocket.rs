@@ -25,6 +25,7 @@ use http_body::Frame;
 use http_body_util::{BodyDataStream, StreamBody};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -167,13 +168,10 @@ impl Session {
             end = listen(&mut from_client, to_call) => end,
             end = self.speak(&mut to_client, requests) => end,
         };
-        let goodbye = async {
-            if to_client.send(Message::Close(end)).await.is_ok() {
-                while let Some(Ok(_)) = from_client.next().await {}
-            }
-        };
+        // They are two halves of one.
+        let Ok(socket) = to_client.reunite(from_client) else { return };
         // Whoever does not answer is gone, or not worth waiting for.
-        let _ = tokio::time::timeout(limits::WEBSOCKET_CLOSE_TIMEOUT, goodbye).await;
+        let _ = tokio::time::timeout(limits::WEBSOCKET_CLOSE_TIMEOUT, say_goodbye(socket, end)).await;
     }
 
     /// Sends what is answered, a message for a line, and pings; says how it ended.
@@ -210,6 +208,21 @@ impl Session {
         *request.headers_mut() = self.headers;
         called(&self.api, &self.answers, &self.budget, route, request).await
     }
+}
+
+/// Says how it ended, and waits until the client has heard that.
+async fn say_goodbye<S>(mut socket: WebSocketStream<S>, end: Option<CloseFrame>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // The answer to a client that said it first; after that nothing more can be said.
+    let _ = socket.flush().await;
+    let _ = socket.send(Message::Close(end)).await;
+    let stream = socket.get_mut();
+    let _ = stream.shutdown().await;
+    // What the client still sends is read, or the system might take back what was said last.
+    let mut rest = [0; 1_024];
+    while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }
 
 /// Hands what the client sends to the call; says how it ended.

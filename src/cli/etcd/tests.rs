@@ -465,7 +465,13 @@ fn tls_is_where_the_urls_say_so() {
     let outgoing = KeyPair { certificate: "oc".into(), key: "ok".into() };
     assert_eq!(tls.tls.outgoing, Some(outgoing));
 
-    let (config, said) = configured(&["--auto-tls", "--cert-file=c", "--key-file=k", "--client-cert-auth"]);
+    let (config, said) = configured(&[
+        "--auto-tls",
+        "--cert-file=c",
+        "--key-file=k",
+        "--trusted-ca-file=ca",
+        "--client-cert-auth",
+    ]);
     assert!(config.client_tls.is_none() && !config.auth.common_names);
     assert!(said[0].contains("scheme of client url http://localhost:2379 is HTTP"), "{said:?}");
     let auto = ["--auto-tls", "--peer-auto-tls", "--self-signed-cert-validity=2"];
