@@ -502,7 +502,7 @@ mod tests {
         let at = Some(address("127.0.0.1:9"));
         let fixed = |ordinal| Cluster::Fixed { ordinal, peers: vec!["a:1".into()] };
         let (pod, seconds) = (Cluster::StatefulSet { pod: pod(), expected: 3 }, Duration::from_secs);
-        for (config, words) in [
+        for (config, words) in vec![
             (Config { name: String::new(), ..good() }, "the name is empty"),
             (Config { cluster: fixed(1), ..good() }, "ordinal 1 is not in the list of 1 peers"),
             (

@@ -69,7 +69,7 @@ impl Keys {
         };
         let demands_certificates = trusted_ca.is_some();
         let protocol = protocol(texts)?;
-        Ok(Some(Tls { trusted_ca, crl, demands_certificates, protocol, ..Tls::with(identity) }))
+        Ok(Some(Tls { trusted_ca, demands_certificates, crl, protocol, ..Tls::with(identity) }))
     }
 }
 

@@ -61,13 +61,13 @@ pub(super) fn etcd(mut config: Config) -> Result<Exit, Failure> {
             }
             _ => None,
         };
-        let Some(initial) = forced else { return serve(config, false, READY).await };
+        let Some(initial) = forced else { return Box::pin(serve(config, false, READY)).await };
         let force = InitialCluster { force_new: true, ..initial };
         let alone = Config { cluster: Cluster::Initial(force), ..config.clone() };
-        match serve(alone, false, READY).await {
+        match Box::pin(serve(alone, false, READY)).await {
             Err(failure) if failure.exit == Exit::Disk => {
                 tracing::info!(reason = %failure, "starting anew");
-                serve(config, false, READY).await
+                Box::pin(serve(config, false, READY)).await
             }
             other => other,
         }

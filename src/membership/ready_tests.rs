@@ -19,7 +19,7 @@ impl Scene for Probed {
         match word {
             "stuck" => look.storage_moves = !yes,
             "storage" => {
-                look.storage_failure = Some(rest).filter(|rest| *rest != "healthy").map(str::to_owned)
+                look.storage_failure = Some(rest).filter(|rest| *rest != "healthy").map(str::to_owned);
             }
             "loading" => look.loading = yes,
             "told-to-stop" => look.draining = yes,

@@ -117,7 +117,12 @@ pub(super) fn auth(seed: u64) -> AuthConfig {
     let dice = Dice::new(mix(seed) ^ 0x746f_6b65);
     let token_ttl =
         if dice.chance(50) { Duration::from_millis(dice.within(300, 3_000)) } else { limits::TOKEN_TTL };
-    AuthConfig { tokens: Tokens::Simple, token_ttl, bcrypt_cost: limits::BCRYPT_COST_MIN }
+    AuthConfig {
+        tokens: Tokens::Simple,
+        token_ttl,
+        bcrypt_cost: limits::BCRYPT_COST_MIN,
+        ..AuthConfig::default()
+    }
 }
 
 #[cfg(test)]

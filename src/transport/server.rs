@@ -203,7 +203,7 @@ async fn connection<S>(
     from: SocketAddr,
     open: impl FnOnce(Option<Certificate>, Afterwards) -> S,
     shared: Arc<Shared>,
-    _open: OpenConnection,
+    _counted: OpenConnection,
 ) where
     S: HttpService<Incoming> + Send + 'static,
     S::Future: Send + 'static,

@@ -283,6 +283,6 @@ async fn it_counts_as_a_connection_and_ends_with_the_member() {
     assert_eq!(socket.result().await, json!({"created": true}));
     assert_eq!(open.get(), before + 1);
     let stopped = tokio::time::timeout(SOON, async { tokio::join!(node.shutdown(), socket.next()) });
-    let (_, last) = stopped.await.expect("it does not wait for the websocket");
+    let ((), last) = stopped.await.expect("it does not wait for the websocket");
     assert!(matches!(last, Some(Ok(Message::Text(text))) if text.contains("\"error\"")));
 }

@@ -31,7 +31,7 @@ struct Names {
     crl: &'static str,
     auto: &'static str,
     demands: &'static str,
-    common_names: Option<&'static str>,
+    subjects: Option<&'static str>,
     hosts: &'static str,
 }
 
@@ -43,7 +43,7 @@ const CLIENT: Names = Names {
     crl: "client-crl-file",
     auto: "auto-tls",
     demands: "client-cert-auth",
-    common_names: None,
+    subjects: None,
     hosts: "client-cert-allowed-hostname",
 };
 
@@ -55,7 +55,7 @@ const PEER: Names = Names {
     crl: "peer-crl-file",
     auto: "peer-auto-tls",
     demands: "peer-client-cert-auth",
-    common_names: Some("peer-cert-allowed-cn"),
+    subjects: Some("peer-cert-allowed-cn"),
     hosts: "peer-cert-allowed-hostname",
 };
 
@@ -115,7 +115,7 @@ impl Names {
         let trusted_ca = file(values, self.ca);
         // As in etcd, who names authorities wants certificates.
         let demands_certificates = trusted_ca.is_some() || truth(values, self.demands);
-        let names = self.common_names.map(|name| list(values, name)).unwrap_or_default();
+        let names = self.subjects.map(|name| list(values, name)).unwrap_or_default();
         let hosts = list(values, self.hosts);
         let allowed = match (names.is_empty(), hosts.is_empty()) {
             (true, true) => Allowed::Any,

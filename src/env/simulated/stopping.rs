@@ -86,13 +86,13 @@ mod tests {
         });
         sleep(Duration::from_millis(20)).await;
         stop(runtime);
-        sleep(Duration::from_millis(1_000)).await;
+        sleep(Duration::from_secs(1)).await;
         assert_eq!(timers.each_ref().map(tokio::task::JoinHandle::is_finished), [true, false, false]);
         go_on(runtime);
         let [first, second, third] = timers;
         assert_eq!(first.await.unwrap(), Duration::from_millis(10));
         assert_eq!(second.await.unwrap(), Duration::from_millis(1_020));
-        assert_eq!(third.await.unwrap(), Duration::from_millis(2_000));
+        assert_eq!(third.await.unwrap(), Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -225,7 +225,8 @@ async fn messages_for_others_and_impossible_ones_change_nothing() {
     let leader = cluster.leader().await;
     let target = &cluster.members[(leader + 1) % 3];
     let (from, to) = (cluster.members[leader].id, target.id);
-    let term = target.consensus.position().term;
+    let term = cluster.members[leader].consensus.position().term;
+    wait_for("it knows the leader's term", || (target.consensus.position().term == term).then_some(())).await;
     let mut client = target.client();
     let good = peer::Envelope { cluster_id: CLUSTER.0, to: to.0, from: from.0, boot: 1, boot_random: 1 };
     let vote = |term, committed| Some(peer::Vote { term, node_id: from.0, committed });

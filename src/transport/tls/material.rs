@@ -217,7 +217,7 @@ fn names(recipe: &Recipe) -> String {
     recipe.paths().iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn wrong(path: &Path, reason: impl ToString) -> TlsError {
+fn wrong(path: &Path, reason: &impl ToString) -> TlsError {
     TlsError::File { path: path.display().to_string(), reason: reason.to_string() }
 }
 
@@ -225,7 +225,7 @@ fn read(recipe: &Recipe, from: &dyn Files) -> Result<Contents, TlsError> {
     let mut contents = Contents::new();
     for path in recipe.paths() {
         let read =
-            files::read_small(from, path, limits::TLS_FILE_BYTES).map_err(|error| wrong(path, error))?;
+            files::read_small(from, path, limits::TLS_FILE_BYTES).map_err(|error| wrong(path, &error))?;
         contents.insert(path.to_owned(), read);
     }
     Ok(contents)
@@ -237,7 +237,7 @@ fn parsed<T>(
     path: &Path,
     parse: impl Fn(&[u8]) -> Result<T, String>,
 ) -> Result<T, TlsError> {
-    parse(contents.get(path).map_or(&[], Vec::as_slice)).map_err(|reason| wrong(path, reason))
+    parse(contents.get(path).map_or(&[], Vec::as_slice)).map_err(|reason| wrong(path, &reason))
 }
 
 fn shown(contents: &Contents, pair: &KeyPair) -> Result<Shown, TlsError> {
@@ -275,7 +275,7 @@ fn make(recipe: &Recipe, contents: &Contents, clock: &Arc<dyn Clock>) -> Result<
 
 fn unusable(path: Option<&Path>, error: &rustls::Error) -> TlsError {
     match path {
-        Some(path) => wrong(path, error),
+        Some(path) => wrong(path, &error),
         None => TlsError::Settings(error.to_string()),
     }
 }
@@ -301,7 +301,7 @@ fn port(
     let crls = tls.crl.as_ref().map(|path| parsed(contents, path, pem::revocation_lists)).transpose()?;
     let crls = crls.unwrap_or_default();
     let lists = |error: rustls::server::VerifierBuilderError| {
-        wrong(tls.crl.as_deref().or(tls.trusted_ca.as_deref()).unwrap_or(Path::new("")), error)
+        wrong(tls.crl.as_deref().or(tls.trusted_ca.as_deref()).unwrap_or(Path::new("")), &error)
     };
     let provider = tls.protocol.provider();
     let verifier = match &authorities {
