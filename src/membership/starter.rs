@@ -149,6 +149,8 @@ pub struct Starter {
     takes_part: bool,
     first_ready: Option<Instant>,
     no_attempt_before: Instant,
+    /// Why the disk was lost, until it is admitted anew: an attempt that fails may leave it blank.
+    lost: Option<String>,
     /// Why the last attempt at a first bootstrap, or at being admitted, broke off.
     broke_off: Option<String>,
     /// Why this process has nothing left to wait for: its member was removed by hand.
@@ -174,6 +176,7 @@ impl Starter {
             takes_part: false,
             first_ready: None,
             no_attempt_before: Instant::now(),
+            lost: None,
             broke_off: None,
             removed: None,
             config,
@@ -307,13 +310,14 @@ impl Starter {
         let peer = name.and_then(|name| Some((name.clone(), asking.peer(name)?)));
         let (Some(leader), Some(channels)) = (peer, &self.config.channels) else { return };
         let attempt = joining::Attempt { own: &self.own, cluster, leader, answers };
-        let was = match self.local.disk().what {
-            What::Lost { reason } => format!("the volume was lost ({reason})"),
-            What::Blank | What::Prepared | What::Joining | What::Member => "the volume was empty".to_owned(),
-        };
+        if let What::Lost { reason } = self.local.disk().what {
+            self.lost = Some(format!("the volume was lost ({reason})"));
+        }
         match attempt.join(self.local.as_ref(), channels).await {
             Ok(node_id) => {
                 tracing::info!(%cluster, %node_id, "admitted");
+                let was = self.lost.take();
+                let was = was.as_deref().unwrap_or("the volume was empty");
                 self.config.journal.tell(&format!("{was}; admitted as {node_id}"));
                 self.gate.hold().await.close();
                 self.takes_part = true;
