@@ -263,13 +263,24 @@ impl AddressBook {
         Err(last)
     }
 
-    /// A connection to an address, which over TLS must be that of the peer, however the address became known.
+    /// A connection to an address, which over TLS must be that of the peer, however the address became known; that of any pod of the set,
+    /// where it is the address that is asked whose it is.
     async fn connect(&self, peer: &Peer, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
         let stream =
             timeout(limits::PEER_CONNECT_TIMEOUT, self.network.connect(address)).await.map_err(late)??;
         let Some(tls) = &self.tls else { return Ok(stream) };
-        timeout(limits::PEER_HANDSHAKE_TIMEOUT, tls.connect(stream, &peer.fqdn)).await.map_err(late)?
+        let handshake = async {
+            match (&self.directory, peer.ip()) {
+                (Directory::Pods(_), Some(ip)) => {
+                    let (stream, certificate) = tls.connect_to_unknown(stream, ip).await?;
+                    self.directory.speaker(&certificate).map_err(io::Error::other)?;
+                    Ok(stream)
+                }
+                _ => tls.connect(stream, &peer.fqdn).await,
+            }
+        };
+        timeout(limits::PEER_HANDSHAKE_TIMEOUT, handshake).await.map_err(late)?
     }
 
     /// The addresses behind the headless service. Asked only before a first bootstrap, where nobody may be overlooked, and no

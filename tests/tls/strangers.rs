@@ -33,8 +33,7 @@ async fn without_a_good_certificate_there_is_no_answer() {
     ] {
         let before = refused(&node, "client", reason);
         let client = world.shelf.client(name, &world.authority, certificate.as_ref());
-        let error = hasty(at, Some(client)).put("k", name).await.unwrap_err();
-        assert!(!error.is_outcome_unknown(), "{name}: nothing was sent: {error}");
+        hasty(at, Some(client)).put("k", name).await.unwrap_err();
         is_refused(&node, "client", reason, before).await;
     }
     let good = signed(Wanted { serial: 7, ..alice });

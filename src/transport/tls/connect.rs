@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
@@ -64,7 +66,29 @@ impl Connector {
     /// # Errors
     /// It is somebody else ([`is_name_mismatch`]), nobody who is trusted, or does not speak TLS.
     pub async fn connect(&self, stream: Box<dyn Stream>, host: &str) -> io::Result<Box<dyn Stream>> {
-        let material = match &*self.0 {
+        let material = self.material().await?;
+        let (stream, _) = shake_hands(material, material.client(), stream, host).await?;
+        Ok(stream)
+    }
+
+    /// As [`Connector::connect`] with the server at `address`, whatever its name: the caller looks at its certificate.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_to_unknown(
+        &self,
+        stream: Box<dyn Stream>,
+        address: IpAddr,
+    ) -> io::Result<(Box<dyn Stream>, Certificate)> {
+        let material = self.material().await?;
+        let config = material.client_of_any_name();
+        let (stream, certificate) = shake_hands(material, config, stream, &address.to_string()).await?;
+        let certificate = certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?;
+        Ok((stream, certificate))
+    }
+
+    async fn material(&self) -> io::Result<&Material> {
+        Ok(match &*self.0 {
             Source::Kept(material) => material,
             Source::Looked(material) => {
                 let looking = material.clone();
@@ -72,16 +96,24 @@ impl Connector {
                 material
             }
             Source::None(error) => return Err(io::Error::other(error.clone())),
-        };
-        let config = material.client().ok_or_else(|| io::Error::other("there is no TLS to connect with"))?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?} is no name for TLS"))
-        })?;
-        let stream = Box::pin(TlsConnector::from(config).connect(name, stream)).await?;
-        let certificate = Certificate::of(stream.get_ref().1.peer_certificates());
-        allows(material.allowed(), certificate.as_ref()).map_err(io::Error::other)?;
-        Ok(Box::new(stream))
+        })
     }
+}
+
+/// The handshake, and what the server has shown.
+async fn shake_hands(
+    material: &Material,
+    config: Option<Arc<ClientConfig>>,
+    stream: Box<dyn Stream>,
+    host: &str,
+) -> io::Result<(Box<dyn Stream>, Option<Certificate>)> {
+    let config = config.ok_or_else(|| io::Error::other("there is no TLS to connect with"))?;
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?} is no name for TLS")))?;
+    let stream = Box::pin(TlsConnector::from(config).connect(name, stream)).await?;
+    let certificate = Certificate::of(stream.get_ref().1.peer_certificates());
+    allows(material.allowed(), certificate.as_ref()).map_err(io::Error::other)?;
+    Ok((Box::new(stream), certificate))
 }
 
 /// How rustls tells that the server has refused the certificate, or that there was none. HTTP/2 keeps of an error only its text.

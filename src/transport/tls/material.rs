@@ -17,6 +17,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
+use super::any_name::AnyName;
 use super::anyone::Anyone;
 use super::{Allowed, ClientTls, Identity, KeyPair, Protocol, Tls, pem, roots, self_signed};
 use crate::env::{Clock, Files, Tasks, files};
@@ -62,9 +63,17 @@ struct Inner {
 /// What was made.
 struct Made {
     server: Option<Arc<ServerConfig>>,
-    client: Option<Arc<ClientConfig>>,
+    client: Option<Clients>,
     /// When a certificate of its own making is replaced.
     until_millis: u64,
+}
+
+/// The client's side.
+struct Clients {
+    /// Servers by their names.
+    named: Arc<ClientConfig>,
+    /// Servers of which it is to be learned who they are.
+    of_any_name: Arc<ClientConfig>,
 }
 
 /// What the files held when `made` was made, and what was said of them since.
@@ -183,7 +192,12 @@ impl Material {
 
     /// For the client's side. `None`: it accepts connections only.
     pub(super) fn client(&self) -> Option<Arc<ClientConfig>> {
-        self.0.made.read().client.clone()
+        self.0.made.read().client.as_ref().map(|clients| clients.named.clone())
+    }
+
+    /// The same for a server whose name is not known: whoever connects looks at its certificate.
+    pub(super) fn client_of_any_name(&self) -> Option<Arc<ClientConfig>> {
+        self.0.made.read().client.as_ref().map(|clients| clients.of_any_name.clone())
     }
 
     /// Which certificates are taken.
@@ -268,7 +282,7 @@ fn make(recipe: &Recipe, contents: &Contents, clock: &Arc<dyn Clock>) -> Result<
             let path = tls.identity.as_ref().map(|pair| pair.key.as_path());
             let client = client(&Protocol::default(), servers, Vec::new(), identity, clock)
                 .map_err(|error| unusable(path, &error))?;
-            Ok(Made { server: None, client: Some(Arc::new(client)), until_millis: u64::MAX })
+            Ok(Made { server: None, client: Some(client), until_millis: u64::MAX })
         }
     }
 }
@@ -341,7 +355,7 @@ fn port(
         let path = tls.outgoing.as_ref().map(|pair| pair.key.as_path()).or(key_path);
         let client = client(&tls.protocol, servers, crls, Some(identity), clock)
             .map_err(|error| unusable(path, &error))?;
-        made.client = Some(Arc::new(client));
+        made.client = Some(client);
     }
     Ok(made)
 }
@@ -358,19 +372,21 @@ fn client(
     crls: Vec<CertificateRevocationListDer<'static>>,
     identity: Option<Shown>,
     clock: &Arc<dyn Clock>,
-) -> Result<ClientConfig, rustls::Error> {
+) -> Result<Clients, rustls::Error> {
     let provider = protocol.provider();
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Now(clock.clone())))
         .with_protocol_versions(&protocol.versions())?;
-    let builder = match servers {
-        Servers::Any => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+    let (builder, verifier) = match servers {
+        Servers::Any => {
+            (builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))), None)
+        }
         Servers::Signed(authorities) => {
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider)
                 .with_crls(crls)
                 .allow_unknown_revocation_status()
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
-            builder.with_webpki_verifier(verifier)
+            (builder.with_webpki_verifier(verifier.clone()), Some(verifier))
         }
     };
     let mut client = match identity {
@@ -379,5 +395,9 @@ fn client(
     };
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
-    Ok(client)
+    let mut of_any_name = client.clone();
+    if let Some(verifier) = verifier {
+        of_any_name.dangerous().set_certificate_verifier(Arc::new(AnyName(verifier)));
+    }
+    Ok(Clients { named: Arc::new(client), of_any_name: Arc::new(of_any_name) })
 }

@@ -9,12 +9,13 @@
 //! * `pem`: certificates, keys and revocation lists as files hold them. Pure
 //! * `material`: rustls' configurations, made of files, and made anew when these change
 //! * `roots`: the authorities that the system trusts
-//! * `anyone`: takes every certificate, where that is asked for
+//! * `anyone`: takes every certificate, where that is asked for; `any_name`: takes every name, to learn it
 //! * `self_signed`: a certificate of one's own making, for trying out
 //! * `accept`: the server's side of a handshake; `connect`: the client's
 //! * `refusal`: why a connection is refused
 
 mod accept;
+mod any_name;
 mod anyone;
 mod certificate;
 mod connect;
