@@ -22,13 +22,13 @@ use setstone::limits;
 use setstone::proto::etcdserverpb as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-/// Tests that measure memory run alone.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// Who measures the memory of this process holds it alone, whoever starts a whole member shares it.
+static MEMORY: RwLock<()> = RwLock::const_new(());
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -420,7 +420,7 @@ async fn a_client_that_never_reads_takes_bounded_memory_and_harms_nobody() {
 }
 
 async fn never_reads(range: impl Fn(u32) -> Vec<u8>) {
-    let _alone = ALONE.lock().await;
+    let _alone = MEMORY.write().await;
     let server = fake::serve().await;
     let other = channel(server.client).await;
     for key in 0..8 {
@@ -453,7 +453,7 @@ async fn never_reads(range: impl Fn(u32) -> Vec<u8>) {
 
 #[tokio::test]
 async fn idle_connections_are_cheap_and_are_freed() {
-    let _alone = ALONE.lock().await;
+    let _alone = MEMORY.write().await;
     let server = fake::serve().await;
     let count = affordable(1_000);
     let mut clients = Vec::with_capacity(count);

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use super::messages::{Dice, broken, broken_json, message};
 use super::web::{self, Version};
-use super::{ALONE, channel, resident};
+use super::{MEMORY, channel, resident};
 
 /// Messages for each method, each of which is sent whole and broken, by gRPC and as JSON.
 const CASES: u64 = 24;
@@ -83,7 +83,7 @@ fn may_wait(method: &MethodDescriptor) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_method_answers_what_nobody_would_send() {
-    let _alone = ALONE.lock().await;
+    let _alone = MEMORY.write().await;
     let before_us = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         PANICS.fetch_add(1, Ordering::SeqCst);

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{all_keys, channel, eventually, fake, hello, put, unary};
+use super::{MEMORY, all_keys, channel, eventually, fake, hello, put, unary};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -54,6 +54,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn one_address_cannot_have_all_connections() {
+    let _shared = MEMORY.read().await;
     let node = member(PerAddress { connections: 3, ..PerAddress::default() }).await;
     let to = node.addresses().client;
     let line = "setstone_refused_connections_total{port=\"client\",reason=\"address\"}";
@@ -78,6 +79,7 @@ async fn one_address_cannot_have_all_connections() {
 
 #[tokio::test]
 async fn whoever_asks_too_often_is_told_so_by_every_protocol_and_others_are_served() {
+    let _shared = MEMORY.read().await;
     let node = member(PerAddress { requests_per_second: 20, ..PerAddress::default() }).await;
     let to = node.addresses().client;
     let busy = channel(to).await;
@@ -133,6 +135,7 @@ async fn whoever_asks_too_often_is_told_so_by_every_protocol_and_others_are_serv
 #[tokio::test]
 async fn whoever_sends_too_much_is_read_slowly_and_others_are_not() {
     const SIZE: usize = 100_000;
+    let _shared = MEMORY.read().await;
     let node = member(PerAddress { bytes_per_second: SIZE as u64, ..PerAddress::default() }).await;
     let to = node.addresses().client;
     let heavy = channel(to).await;
@@ -153,6 +156,7 @@ async fn whoever_sends_too_much_is_read_slowly_and_others_are_not() {
 /// kube-apiserver, or a benchmark: hundreds of connections of one address, all of which ask as fast as they can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_clients_of_one_address_are_hindered_by_no_default() {
+    let _shared = MEMORY.read().await;
     let node = member(PerAddress::default()).await;
     let to = node.addresses().client;
     let clients: Vec<_> = (0..512)
@@ -219,6 +223,7 @@ async fn refused_requests_are_counted_by_their_reason() {
 /// On the peer port, too, nobody may take a connection and say nothing.
 #[tokio::test]
 async fn the_peer_port_closes_connections_that_say_nothing() {
+    let _shared = MEMORY.read().await;
     // The other member is never there: this one waits for it, and listens.
     let config = Config {
         cluster: Cluster::Fixed { ordinal: 0, peers: vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()] },
@@ -239,6 +244,7 @@ async fn the_peer_port_closes_connections_that_say_nothing() {
 /// Whatever the store holds and whoever its users are: probes, metrics and status tell none of it.
 #[tokio::test]
 async fn the_admin_port_tells_no_secrets() {
+    let _shared = MEMORY.read().await;
     let node = member(PerAddress::default()).await;
     node.client().put("secret-key", "secret-value").await.unwrap();
     let client = channel(node.addresses().client).await;
