@@ -385,8 +385,11 @@ pub const DNS_OWN_FRESH: Duration = Duration::from_secs(5);
 pub const DNS_LOST: Duration = Duration::from_secs(5);
 /// Time between two questions for a name that is absent.
 pub const DNS_ABSENT: Duration = Duration::from_secs(15);
-/// First time between two questions for a name that could not be asked; doubles up to [`DNS_BACKOFF_MAX`].
+/// First time between two questions for a name that could not be asked; doubles up to [`DNS_RETRY_MAX`].
 pub const DNS_RETRY: Duration = Duration::from_millis(500);
+/// Longest time between two questions for a name that could not be asked: no cache keeps that it could not, and a pod that starts
+/// meanwhile is to find the others as soon as there are names again.
+pub const DNS_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Longest time between two questions for a name: what a name server caches as kubeadm configures it.
 pub const DNS_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Time for one question to the name servers.

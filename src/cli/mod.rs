@@ -64,6 +64,7 @@ mod txn;
 mod txn_script;
 mod user;
 mod watch;
+mod watch_lines;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -141,7 +141,8 @@ fn operation(text: &str) -> Result<TxnOp, String> {
     op.map_err(|failure| failure.text)
 }
 
-fn first_line(text: &str) -> String {
+/// What clap complains about, without its usage.
+pub(super) fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
@@ -186,7 +187,7 @@ fn unquote(inside: &str) -> Result<(Vec<u8>, &str), String> {
 }
 
 /// Splits a line as a shell does: blanks separate, double quotes (with escapes) and single quotes (without) join.
-fn words(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {

@@ -4,6 +4,7 @@
 //! early blinds everyone. So a name is asked only when the answer is likely to be right and to stay right (DESIGN section 5,
 //! "DNS"). The numbers are in `limits`.
 
+use std::mem::discriminant;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -115,8 +116,8 @@ pub(super) struct Whereabouts {
     /// When the last connection was lost, or the first attempt failed.
     lost: Option<Instant>,
     asked: Option<Instant>,
-    /// Questions since the last connection was lost.
-    questions: u32,
+    /// How often it said the like of that in a row, since there was a connection.
+    alike: u32,
     failed: Option<Instant>,
     /// Connects that failed in a row.
     failures: u32,
@@ -143,7 +144,7 @@ impl Whereabouts {
             wrong: Vec::new(),
             lost: None,
             asked: None,
-            questions: 0,
+            alike: 0,
             failed: None,
             failures: 0,
         }
@@ -186,10 +187,8 @@ impl Whereabouts {
         };
         let spacing = match self.said {
             Said::Absent => limits::DNS_ABSENT,
-            Said::At(_) => backoff(limits::DNS_LOST, self.questions, limits::DNS_BACKOFF_MAX),
-            Said::Unknown(_) | Said::Never => {
-                backoff(limits::DNS_RETRY, self.questions, limits::DNS_BACKOFF_MAX)
-            }
+            Said::At(_) => backoff(limits::DNS_LOST, self.alike, limits::DNS_BACKOFF_MAX),
+            Said::Unknown(_) | Said::Never => backoff(limits::DNS_RETRY, self.alike, limits::DNS_RETRY_MAX),
         };
         match (reachable, self.lost) {
             (false, _) => Some(asked + spacing),
@@ -213,7 +212,7 @@ impl Whereabouts {
 
     pub(super) fn answered(&mut self, now: Instant, answer: Lookup, port: u16) {
         self.asked = Some(now);
-        self.questions = self.questions.saturating_add(1);
+        let before = discriminant(&self.said);
         self.said = match answer {
             Lookup::At(addresses) => {
                 let addresses: Vec<_> = addresses.into_iter().take(limits::ADDRESSES_PER_NAME).collect();
@@ -239,6 +238,7 @@ impl Whereabouts {
             }
             Lookup::Unknown(reason) => Said::Unknown(reason),
         };
+        self.alike = if discriminant(&self.said) == before { self.alike.saturating_add(1) } else { 1 };
     }
 
     /// A hello came from this peer, which can be reached there. Returns whether that is news.
@@ -269,7 +269,7 @@ impl Whereabouts {
 
     pub(super) fn connected(&mut self) {
         self.lost = None;
-        self.questions = 0;
+        self.alike = 0;
         self.failed = None;
         self.failures = 0;
     }

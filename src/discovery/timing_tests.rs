@@ -101,17 +101,26 @@ async fn an_absent_name_is_asked_every_fifteen_seconds_at_most() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_asked_is_asked_with_back_off() {
+async fn a_name_that_cannot_be_asked_is_asked_again_soon_and_as_if_for_the_first_time_once_it_can_be() {
     let mut now = Instant::now();
     let mut peer = Whereabouts::new();
-    let mut spacing = Vec::new();
-    for _ in 0..9 {
-        peer.answered(now, Lookup::Unknown("refused".into()), PORT);
-        let Next::NotBefore(next) = peer.next(now, PORT) else { panic!("asked again at once") };
-        spacing.push(next.duration_since(now).as_millis());
-        now = next;
-    }
-    assert_eq!(spacing, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+    let mut ask = |answer: &Lookup| {
+        peer.answered(now, answer.clone(), PORT);
+        let begin = now;
+        loop {
+            match peer.next(now, PORT) {
+                Next::Ask => return now.duration_since(begin).as_millis(),
+                Next::NotBefore(next) => now = next,
+                // Nobody is there.
+                Next::Dial(_) => peer.failed(now),
+            }
+        }
+    };
+    let spacing: Vec<_> = (0..4).map(|_| ask(&Lookup::Unknown("refused".into()))).collect();
+    assert_eq!(spacing, [500, 1000, 1000, 1000]);
+    let spacing: Vec<_> = (0..5).map(|_| ask(&found(7))).collect();
+    assert_eq!(spacing, [5000, 10000, 20000, 30000, 30000]);
+    assert_eq!(ask(&Lookup::Unknown("refused".into())), 500);
 }
 
 #[tokio::test]
