@@ -2,10 +2,25 @@
 //! `ServiceAccount` must be allowed. The only place that names the `kube` crate, which reads the pod's token anew when it changes.
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::core::{ApiResource, GroupVersionKind, NotUsed, Object};
 use kube::{Api, Client, Config};
+use serde::Deserialize;
 
 use super::owner::{Owner, Seen};
+
+/// As much of a `StatefulSet` as is looked at. To read all that a pod may be made of is a third of a megabyte of code.
+type StatefulSet = Object<Option<Spec>, NotUsed>;
+
+#[derive(Clone, Debug, Deserialize)]
+struct Spec {
+    replicas: Option<i32>,
+    ordinals: Option<Ordinals>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Ordinals {
+    start: Option<i32>,
+}
 
 /// Where the API server is, and which object is ours.
 #[derive(Clone)]
@@ -28,7 +43,8 @@ impl Kubernetes {
             None => Config::incluster().map_err(|error| format!("no API server: {error}"))?,
         };
         let client = Client::try_from(config).map_err(|error| format!("no API server: {error}"))?;
-        Ok(Self { api: Api::namespaced(client, namespace), name: name.to_owned() })
+        let of = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "StatefulSet"));
+        Ok(Self { api: Api::namespaced_with(client, namespace, &of), name: name.to_owned() })
     }
 }
 
