@@ -130,7 +130,7 @@ fn compare(text: &str) -> Result<Compare, String> {
 
 fn operation(text: &str) -> Result<TxnOp, String> {
     let words = words(text)?;
-    let line = Line::try_parse_from(words).map_err(|error| first_line(&error.to_string()))?;
+    let line = Line::try_parse_from(words).map_err(|error| complaint(&error))?;
     let op = match line.operation {
         Operation::Get(arguments) => arguments.request().map(TxnOp::Range),
         Operation::Put(arguments) => {
@@ -141,10 +141,12 @@ fn operation(text: &str) -> Result<TxnOp, String> {
     op.map_err(|failure| failure.text)
 }
 
-/// What clap complains about, without its usage.
-pub(super) fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+/// What clap complains about, in one line and without its usage.
+pub(super) fn complaint(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = first.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 /// A text in double quotes at the beginning of `text`, and what follows it.

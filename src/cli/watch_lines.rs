@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, StreamMap};
 
 use super::exit::{Exit, Failure};
-use super::txn_script::{first_line, words};
+use super::txn_script::{complaint, words};
 use super::watch::{Arguments, Watching};
 use crate::client::Remote;
 
@@ -83,12 +83,13 @@ fn say(text: &str) {
 
 /// What a line asks for; nothing if it is empty.
 fn parse(line: &str) -> Result<Option<Asks>, String> {
-    let words = words(line)?;
+    let line = line.trim();
+    let wrong = |reason: &str| format!("{line:?}: {reason}");
+    let words = words(line).map_err(|reason| wrong(&reason))?;
     if words.is_empty() {
         return Ok(None);
     }
-    let wrong = |reason: &str| format!("{line:?}: {reason}");
-    match Line::try_parse_from(words).map_err(|error| wrong(&first_line(&error.to_string())))?.asks {
+    match Line::try_parse_from(words).map_err(|error| wrong(&complaint(&error)))?.asks {
         Asks::Watch(arguments) if arguments.interactive => Err(wrong("every line is asked for already")),
         asks => Ok(Some(asks)),
     }

@@ -56,19 +56,24 @@ impl Connection {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Some(credentials) = self.credentials() else { return call(self.clone(), limit).await };
         let deadline = tokio::time::Instant::now() + limit;
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
-        self.authenticate_if_needed(credentials, limit).await?;
-        let used = credentials.token();
-        match call(self.clone(), left()).await {
-            Err(error) if credentials::refuses_token(&error) => {
-                tracing::debug!(%error, user = credentials.user(), "authenticates anew");
-                credentials.forget(used.as_ref());
+        let mut again = true;
+        // A loop, so that each method's call is in the program once.
+        loop {
+            let credentials = self.credentials();
+            if let Some(credentials) = credentials {
                 self.authenticate_if_needed(credentials, left()).await?;
-                call(self.clone(), left()).await
             }
-            result => result,
+            let used = credentials.and_then(Credentials::token);
+            match (call(self.clone(), left()).await, credentials) {
+                (Err(error), Some(credentials)) if again && credentials::refuses_token(&error) => {
+                    tracing::debug!(%error, user = credentials.user(), "authenticates anew");
+                    credentials.forget(used.as_ref());
+                    again = false;
+                }
+                (result, _) => return result,
+            }
         }
     }
 

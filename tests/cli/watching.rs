@@ -69,7 +69,7 @@ fn standard_input_says_what_to_watch() {
     assert_eq!(read(&mut out, 3), "PUT\na\none\n");
     for (line, reason) in [
         ("watch nothing --hex", "\"nothing\""),
-        ("watch", "no key is named"),
+        ("watch", "not provided: <KEY>"),
         ("watch -i", "every line is asked for already"),
         ("listen a", "\"listen a\": unrecognized"),
         ("watch \"a", "a double quote is not closed"),

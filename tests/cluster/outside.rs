@@ -16,8 +16,8 @@ use super::world::{DEADLINE, World, status_of, until};
 const KEPT: Duration = Duration::from_secs(30);
 /// So long there are no names.
 const NAMELESS: Duration = Duration::from_secs(60);
-/// From the end of what was wrong with the names. 5 s are wanted; 13 s were measured.
-const AFTERWARDS: Duration = Duration::from_secs(30);
+/// From the end of what was wrong with the names.
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 /// Waits until another pod of this ordinal is ready.
 async fn another(world: &World, before: &Status, ordinal: u16) {
