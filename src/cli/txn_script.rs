@@ -306,7 +306,7 @@ mod tests {
             ("\nput a \"\\q\"", "line 2: \\q is no escape"),
             ("\nput a \"\\xff\"", "line 2: a word is not UTF-8; use --hex for bytes"),
             ("\nmove a b", "line 2: unrecognized subcommand 'move'"),
-            ("\nput a", "line 2: the following required arguments were not provided:"),
+            ("\nput a", "line 2: the following required arguments were not provided: <VALUE>"),
             ("\nget ''", "line 2: the key is empty; only with --prefix or --from-key may it be"),
             (
                 "\n\n\nput a b",
