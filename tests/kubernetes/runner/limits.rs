@@ -23,8 +23,7 @@ fn limited(object: &mut Value, limits: &Value) {
 
 /// Large values from many clients at once, from a pod of its own: more than fits.
 fn fill(world: &World) -> Step {
-    let service = ["get", "service", "setstone", "-o", "jsonpath={.spec.clusterIP}"];
-    let endpoint = format!("{}:2379", world.kubectl.run(&service)?);
+    let endpoint = format!("{}:2379", world.service()?);
     let arguments =
         ["bench", "put", "--clients", "300", "--value-size", "1000000", "--duration", "15s", "--endpoints"];
     let arguments: Vec<&str> = arguments.into_iter().chain([endpoint.as_str()]).collect();
