@@ -19,8 +19,8 @@ pub struct Authority {
 
 /// A certificate and its key, in PEM.
 pub struct Signed {
-    certificate: String,
-    key: String,
+    pub certificate: String,
+    pub key: String,
 }
 
 impl Authority {
@@ -50,12 +50,23 @@ impl Authority {
 impl Signed {
     /// A Secret with this certificate, and the authorities that whoever has it trusts.
     pub fn secret(&self, name: &str, authorities: &str) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": { "name": name },
-            "stringData": { "ca.crt": authorities, "tls.crt": self.certificate, "tls.key": self.key },
-        })
+        let named = |file: &str| file.to_owned();
+        files(
+            name,
+            &[
+                (named("ca.crt"), authorities),
+                (named("tls.crt"), &self.certificate),
+                (named("tls.key"), &self.key),
+            ],
+        )
     }
+}
+
+/// A Secret with these files.
+pub fn files(name: &str, files: &[(String, &str)]) -> Value {
+    let data: serde_json::Map<_, _> =
+        files.iter().map(|(file, content)| (file.clone(), json!(content))).collect();
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data })
 }
 
 fn params(name: &str, hosts: &[String]) -> Step<CertificateParams> {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::certificates::{Authority, Signed};
+use super::certificates::{self, Authority, Signed};
 use super::pods::installed;
 use super::report::{NO_FAILURES, Run};
 use super::world::{LONG, Step, World};
@@ -20,8 +20,8 @@ const OTHER_SECRET: &str = "other-peer-tls";
 /// Time until a Secret's new content is in the pods, where the kubelet takes its own: a minute and a half, and what the machine adds.
 const KUBELET: Duration = Duration::from_secs(150);
 
-/// What members say when they use what is in their files now, once for each of their two ports.
-const TAKEN: &str = "certificates have changed; new connections use them";
+/// The pod from which ports are tried, and the Secret with the certificates for it.
+const PROBE: &str = "probe";
 
 /// The authorities of clients and of peers, and what these have signed.
 struct Certificates {
@@ -69,18 +69,72 @@ fn hurry(world: &World) -> Step {
     world.kubectl.run(&["annotate", "pods", "--all", "--overwrite", &stamp]).map(drop)
 }
 
-/// Waits until every member has taken what was put into the Secrets for the `times`th time, and the load has it.
-fn taken(world: &World, times: usize, limit: Duration) -> Step {
+/// How a member is tried that should have taken what was put into the Secrets: which authorities its certificate is to be of, which
+/// certificate it is shown, and whether it is to take that.
+#[derive(Clone, Copy)]
+struct Trial {
+    trusted: &'static str,
+    shown: &'static str,
+    is_taken: bool,
+}
+
+/// A pod that does nothing but to have old and new certificates, for commands in it.
+fn start_probe(world: &World, old: &Certificates, new: &Certificates) -> Step {
+    let mut files = Vec::new();
+    for (age, of) in [("old", old), ("new", new)] {
+        for (port, authority, shown) in [("2379", &of.clients, &of.load), ("2380", &of.peers, &of.peer_port)]
+        {
+            files.push((format!("{age}-{port}-ca.crt"), authority.pem.as_str()));
+            files.push((format!("{age}-{port}.crt"), shown.certificate.as_str()));
+            files.push((format!("{age}-{port}.key"), shown.key.as_str()));
+        }
+    }
+    world.apply(&certificates::files(PROBE, &files))?;
+    world.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": PROBE },
+        "spec": {
+            "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "enableServiceLinks": false,
+            "volumes": [{ "name": "tls", "secret": { "secretName": PROBE } }, { "name": "data", "emptyDir": {} }],
+            "containers": [{
+                "name": "probe", "image": "docker.io/setstone:dev", "imagePullPolicy": "IfNotPresent",
+                "args": ["serve", "--data-dir", "/data/setstone"],
+                "volumeMounts": [{ "name": "tls", "mountPath": "/tls" }, { "name": "data", "mountPath": "/data" }],
+            }],
+        },
+    }))
+}
+
+/// Whether a port takes the certificate that it is shown; `None`: that is not to be known now.
+fn takes(world: &World, ordinal: u16, port: &str, trial: Trial) -> Option<bool> {
+    let host = format!("{}.setstone-peers.{}.svc.cluster.local:{port}", world.name(ordinal), world.namespace);
+    let ca = format!("/tls/{}-{port}-ca.crt", trial.trusted);
+    let [certificate, key] = ["crt", "key"].map(|kind| format!("/tls/{}-{port}.{kind}", trial.shown));
+    let words = ["exec", PROBE, "--", "setstone", "get", "rotated", "--timeout", "2s", "--endpoints", &host];
+    let files = ["--cacert", &ca, "--cert", &certificate, "--key", &key];
+    match world.kubectl.run(&[&words[..], &files[..]].concat()) {
+        Ok(_) => Some(true),
+        // Peers have no keys to get: whoever is told so was let in.
+        Err(error) if error.contains("code 12") => Some(true),
+        Err(error) if error.contains("fatal alert") => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Waits until both ports of every member do as the trial says, and the load has what is in its Secret.
+fn taken(world: &World, trial: Trial, limit: Duration) -> Step {
     let expected = world.kubectl.run(&["get", "secret", LOAD_SECRET, "-o", "jsonpath={.data}"])?;
     let expected: Value = serde_json::from_str(&expected).map_err(|error| error.to_string())?;
-    world.until(&format!("all have taken the certificates {times} times"), limit, || {
-        for ordinal in 0..3 {
-            let log = world.kubectl.run(&["logs", &world.name(ordinal)]).ok()?;
-            // The client port's and the peer port's.
-            if log.matches(TAKEN).count() < 2 * times {
-                return None;
-            }
-        }
+    let ports = (0..3).flat_map(|ordinal| ["2379", "2380"].map(|port| (ordinal, port)));
+    let begin = Instant::now();
+    for (ordinal, port) in ports {
+        let what = format!("port {port} of {} does as it should", world.name(ordinal));
+        let left = limit.saturating_sub(begin.elapsed());
+        world.until(&what, left, || {
+            takes(world, ordinal, port, trial).filter(|takes| *takes == trial.is_taken)
+        })?;
+    }
+    world.until("the load has its certificates", limit.saturating_sub(begin.elapsed()), || {
         ["ca.crt", "tls.crt"].iter().all(|file| has(world, file, &expected[file])).then_some(())
     })
 }
@@ -95,21 +149,20 @@ fn has(world: &World, file: &str, encoded: &Value) -> bool {
 /// One step of a replacement: what is to be in the Secrets, and until all have taken it.
 fn step(
     world: &World,
-    times: usize,
     put: &Certificates,
     trusted: &[&Certificates],
+    (trial, in_a_hurry): (Trial, bool),
 ) -> Step<Option<Duration>> {
     let begin = Instant::now();
     put.put(world, trusted)?;
-    // The first one is left to the kubelet's own time.
-    if times > 1 {
+    if in_a_hurry {
         hurry(world)?;
     }
-    taken(world, times, KUBELET)?;
+    taken(world, trial, KUBELET)?;
     let took = begin.elapsed();
     // From now on with what was taken: connections of commands are new.
     for ordinal in 0..3 {
-        world.setstone(ordinal, &["put", "rotated", &times.to_string()])?;
+        world.setstone(ordinal, &["put", "rotated", trial.shown])?;
     }
     Ok(Some(took))
 }
@@ -129,6 +182,7 @@ fn client(world: &World, name: &str, secret: &Value, gets_in: bool) -> Step<Stri
             "volumes": [{ "name": "tls", "secret": { "secretName": name } }],
             "containers": [{
                 "name": "client", "image": "docker.io/setstone:dev", "imagePullPolicy": "IfNotPresent",
+                "terminationMessagePolicy": "FallbackToLogsOnError",
                 "args": arguments, "volumeMounts": [{ "name": "tls", "mountPath": "/tls" }],
             }],
         },
@@ -137,18 +191,25 @@ fn client(world: &World, name: &str, secret: &Value, gets_in: bool) -> Step<Stri
         let phase = world.kubectl.run(&["get", "pod", name, "-o", "jsonpath={.status.phase}"]).ok()?;
         matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase)
     })?;
-    let words = world.kubectl.run(&["logs", name])?;
+    let message = "jsonpath={.status.containerStatuses[0].state.terminated.message}";
+    let words = world.kubectl.run(&["get", "pod", name, "-o", message])?;
     if (phase == "Succeeded") == gets_in { Ok(words) } else { Err(format!("{name} {phase}: {words}")) }
 }
 
 /// Authorities and certificates are replaced while they are used, step by step as the guide says.
 fn rotation(run: &mut Run, old: &Certificates, new: &Certificates) -> Step {
+    start_probe(run.world()?, old, new)?;
+    // What is not there is an error to who asks for it.
+    run.world()?.setstone(0, &["put", "rotated", "old"])?;
     let event = "TLS: a Secret is replaced (both authorities are trusted): until all use it, in the kubelet's own time";
-    run.row(event, NO_FAILURES, |world| step(world, 1, old, &[old, new]))?;
+    let trial = Trial { trusted: "old", shown: "new", is_taken: true };
+    run.row(event, NO_FAILURES, |world| step(world, old, &[old, new], (trial, false)))?;
     let event = "TLS: new certificates: the same, with the kubelet in a hurry";
-    run.row(event, NO_FAILURES, |world| step(world, 2, new, &[old, new]))?;
+    let trial = Trial { trusted: "new", ..trial };
+    run.row(event, NO_FAILURES, |world| step(world, new, &[old, new], (trial, true)))?;
     let event = "TLS: only the new authorities are trusted: the same";
-    run.row(event, NO_FAILURES, |world| step(world, 3, new, &[new]))?;
+    let trial = Trial { shown: "old", is_taken: false, ..trial };
+    run.row(event, NO_FAILURES, |world| step(world, new, &[new], (trial, true)))?;
     let world = run.world()?;
     client(world, "client-new", &new.load.secret("client-new", &new.clients.pem), true)?;
     let words = client(world, "client-old", &old.load.secret("client-old", &new.clients.pem), false)?;
