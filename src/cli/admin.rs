@@ -90,7 +90,7 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<(), Failure> {
         ),
     )?;
     line("failure", text("/consensus/failure"))?;
-    for (list, title) in [("alarms", "alarm"), ("scale", "members")] {
+    for (list, title) in [("unreached", "no answer"), ("alarms", "alarm"), ("scale", "members")] {
         for (place, said) in status[list].as_array().into_iter().flatten().enumerate() {
             let name = if place == 0 { title } else { "" };
             line(name, said.as_str().unwrap_or_default().to_owned())?;
@@ -155,6 +155,7 @@ mod tests {
             "lastStop": { "start": 4, "decided": "the pod comes back" },
             "disk": { "is": "a member", "cluster": "0000000000000abc", "node": "2#1841", "boot": 5 },
             "consensus": { "leader": null, "term": 3, "appliedIndex": 40, "lastIndex": 41, "revision": 17 },
+            "unreached": ["setstone-0.peers:2380 at 10.0.0.7:2380: invalid peer certificate: UnknownIssuer"],
             "alarms": ["NOSPACE of 1#3: what makes the store grow is refused"],
             "scale": ["3 pods are desired, from ordinal 0 on", "nothing to change"],
         });
@@ -167,6 +168,7 @@ mod tests {
         last stop  of start 4: the pod comes back
         disk       a member; cluster 0000000000000abc, node 2#1841, start 5
         consensus  no leader, term 3, applied 40 of 41, revision 17
+        no answer  setstone-0.peers:2380 at 10.0.0.7:2380: invalid peer certificate: UnknownIssuer
         alarm      NOSPACE of 1#3: what makes the store grow is refused
         members    3 pods are desired, from ordinal 0 on
                    nothing to change

@@ -21,7 +21,7 @@ use super::{Directory, Peer};
 use crate::env::{Env, Lookup, Names, Network, Stream};
 use crate::identity::Ordinal;
 use crate::limits;
-use crate::transport::tls::{Certificate, Connector, is_name_mismatch};
+use crate::transport::tls::{Certificate, Connector, is_name_mismatch, says_certificate_is_refused};
 
 /// What is known of a peer's name: the three values of rule 2, and "not asked yet".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,8 @@ struct Entry {
     cut: CancellationToken,
     /// Address of the newest connection.
     current: Option<SocketAddr>,
+    /// Why there was no connection the last time, or how the newest one broke.
+    trouble: Option<String>,
     /// Held while the name is asked, so that it is asked once.
     asking: Arc<AsyncMutex<()>>,
     used: u64,
@@ -198,6 +200,12 @@ impl AddressBook {
         connected.filter_map(|entry| Some((entry.fqdn.clone(), entry.current?))).collect()
     }
 
+    /// Why `peer` could not be reached the last time, or how the newest connection to it broke, for people. A connection that is made
+    /// leaves nothing to tell.
+    pub fn trouble(&self, peer: &Peer) -> Option<String> {
+        self.state.lock().peers.get(&peer.to_string())?.trouble.clone()
+    }
+
     /// Somebody else answers where `peer` was thought to be: that address is not used again until its name or a hello gives
     /// it anew.
     pub fn misdirected(&self, peer: &Peer) {
@@ -246,9 +254,10 @@ impl AddressBook {
                     self.with(peer, |entry| {
                         entry.whereabouts.connected();
                         entry.current = Some(address);
+                        entry.trouble = None;
                     });
                     let (book, lost) = (Arc::clone(self), peer.clone());
-                    return Ok(Guarded::new(stream, cut, move || book.lost(&lost)));
+                    return Ok(Guarded::new(stream, cut, move |error| book.lost(&lost, address, error)));
                 }
                 Err(error) => {
                     if is_name_mismatch(&error) && peer.ip().is_none() {
@@ -259,7 +268,10 @@ impl AddressBook {
                 }
             }
         }
-        self.with(peer, |entry| entry.whereabouts.failed(Instant::now()));
+        self.with(peer, |entry| {
+            entry.whereabouts.failed(Instant::now());
+            entry.trouble = Some(last.to_string());
+        });
         Err(last)
     }
 
@@ -441,8 +453,18 @@ impl AddressBook {
         }
     }
 
-    fn lost(&self, peer: &Peer) {
-        self.with(peer, |entry| entry.whereabouts.lost(Instant::now()));
+    fn lost(&self, peer: &Peer, address: SocketAddr, error: Option<io::Error>) {
+        let trouble = error.map(|error| {
+            let text = error.to_string();
+            // Said only after the handshake: that a connection was made, means nothing.
+            let refuses = says_certificate_is_refused(&text);
+            let what = if refuses { "it does not take the certificate of this pod: " } else { "" };
+            format!("{peer} at {address}: {what}{text}")
+        });
+        self.with(peer, |entry| {
+            entry.whereabouts.lost(Instant::now());
+            entry.trouble = trouble.or(entry.trouble.take());
+        });
     }
 
     fn with<T>(&self, peer: &Peer, act: impl FnOnce(&mut Entry) -> T) -> T {
@@ -469,6 +491,7 @@ impl Entry {
             whereabouts: Whereabouts::new(),
             cut: CancellationToken::new(),
             current: None,
+            trouble: None,
             asking: Arc::new(AsyncMutex::new(())),
             used: 0,
         }

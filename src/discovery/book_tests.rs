@@ -113,6 +113,20 @@ async fn a_peer_is_found_by_its_name() {
 }
 
 #[tokio::test]
+async fn why_a_peer_could_not_be_reached_is_remembered() {
+    let (zone, book, listener, peer) = setup().await;
+    zone.say(&peer.fqdn, at(OWN_IP));
+    let connection = book.dial(&peer).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    assert_eq!(book.trouble(&peer), None, "it is connected");
+    drop((connection, listener));
+    assert_eq!(book.trouble(&peer), None, "a connection that was closed is none");
+    why_not(&book, &peer).await;
+    let trouble = book.trouble(&peer).unwrap();
+    assert!(trouble.starts_with(&format!("{peer} at {address}: ")), "{trouble}");
+}
+
+#[tokio::test]
 async fn absence_counts_only_while_the_own_name_is_right() {
     let (zone, book, _listener, peer) = setup().await;
     why_not(&book, &peer).await;

@@ -15,23 +15,28 @@ use crate::env::network::writes_through;
 pub(super) struct Guarded {
     stream: Box<dyn Stream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    ended: Option<Box<dyn FnOnce() + Send>>,
+    /// Why nothing more is read, once that is so.
+    broke: Option<io::Error>,
+    ended: Option<Box<Ended>>,
 }
+
+/// Is told of the end, and of the error if there was one.
+type Ended = dyn FnOnce(Option<io::Error>) + Send;
 
 impl Guarded {
     pub(super) fn new(
         stream: Box<dyn Stream>,
         cut: CancellationToken,
-        ended: impl FnOnce() + Send + 'static,
+        ended: impl FnOnce(Option<io::Error>) + Send + 'static,
     ) -> Self {
-        Self { stream, cut: Box::pin(cut.cancelled_owned()), ended: Some(Box::new(ended)) }
+        Self { stream, cut: Box::pin(cut.cancelled_owned()), broke: None, ended: Some(Box::new(ended)) }
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
         if let Some(ended) = self.ended.take() {
-            ended();
+            ended(self.broke.take());
         }
     }
 }
@@ -45,7 +50,11 @@ impl AsyncRead for Guarded {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the peer moved")));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            self.broke = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        read
     }
 }
 

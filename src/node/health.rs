@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::LocalDisk;
 use crate::api::{Clause, Probe, Report};
+use crate::discovery::AddressBook;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::membership::ready::Look;
@@ -29,6 +30,8 @@ pub(super) struct Health {
     start: watch::Receiver<StartState>,
     /// What the scale loop sees and waits for; nothing, if this member does not lead.
     scale: watch::Receiver<Vec<String>>,
+    /// Where the others are; nothing, if this member is alone.
+    book: Option<Arc<AddressBook>>,
     name: String,
     serving: watch::Sender<bool>,
     ready: watch::Sender<bool>,
@@ -70,6 +73,7 @@ impl Health {
         disk: Arc<LocalDisk>,
         start: watch::Receiver<StartState>,
         scale: watch::Receiver<Vec<String>>,
+        book: Option<Arc<AddressBook>>,
         name: String,
         ready: watch::Sender<bool>,
     ) -> Self {
@@ -80,7 +84,7 @@ impl Health {
             flushes: Flushes::default(),
         };
         let serving = watch::Sender::new(false);
-        Self { gate, disk, start, scale, name, serving, ready, inner: Mutex::new(inner) }
+        Self { gate, disk, start, scale, book, name, serving, ready, inner: Mutex::new(inner) }
     }
 
     /// Not ready from now on.
@@ -188,6 +192,13 @@ impl Health {
         }
     }
 
+    /// Why those could not be reached who do not answer, as far as it was tried.
+    fn unreached(&self, start: &StartState) -> Vec<String> {
+        let Some(book) = &self.book else { return Vec::new() };
+        let silent = start.answers.pods.iter().filter(|(_, asked)| asked.described().is_none());
+        silent.filter_map(|(name, _)| book.trouble(&book.directory().find(name)?)).collect()
+    }
+
     fn status(&self, readiness: &Readiness) -> serde_json::Value {
         let position = self.gate.position();
         let disk = self.disk.disk();
@@ -217,6 +228,7 @@ impl Health {
                 "name": clause.name, "holds": clause.holds, "detail": clause.detail,
             })).collect::<Vec<_>>(),
             "start": { "decided": start.text, "hint": start.hint },
+            "unreached": self.unreached(&start),
             "lastStop": self.disk.last_stop().map(|stop| serde_json::json!({
                 "start": stop.boot, "decided": stop.decided,
             })),

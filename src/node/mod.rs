@@ -165,7 +165,8 @@ impl Node {
         let (starter, state) = Starter::new(starter, disk.clone(), leader.clone());
         let (name, started) = (config.name.clone(), state.clone());
         let (seen, scale) = watch::channel(Vec::new());
-        let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, scale, name, ready));
+        let book = place.channels.as_ref().map(|channels| channels.book().clone());
+        let health = Arc::new(Health::new(gate.clone(), disk.clone(), started, scale, book, name, ready));
         let (failure, failed) = watch::channel(None);
         let hub = watched::hub(&config.tuning, env.random.clone(), metrics.clone());
         let runner = run::Runner {

@@ -163,10 +163,40 @@ async fn a_pod_with_another_pods_certificate_is_no_member_until_it_has_its_own()
     }
     is_refused(pods.node(2), "peer", "not_trusted", 0).await;
     assert!(!pods.node(2).health().ready, "{:?}", pods.node(2).health());
+    until("the others say why it does not answer", async || says(&pods, 0, &["s-2.peers", "certificate"]))
+        .await;
     // The right one is taken without a restart.
     pods.certify(2, 2);
     pods.ready(2).await;
     assert_eq!(pods.client(&[2]).get("k49").await.unwrap().unwrap().value, "v");
+    pods.stop_all().await;
+}
+
+/// Whether the status of a pod names somebody who could not be reached, with all these words.
+fn says(pods: &Pods, ordinal: usize, words: &[&str]) -> Option<()> {
+    let status = pods.node(ordinal).health().status;
+    let lines = status["unreached"].as_array()?;
+    let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+    lines.iter().any(|line| line.as_str().is_some_and(has_all)).then_some(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_a_certificate_of_another_authority_says_why_it_is_not_ready() {
+    let mut pods = Pods::running().await;
+    pods.stop(2).await;
+    let name = pods.name(2);
+    let hosts: &[&str] = &[&name];
+    let wanted = Wanted { common_name: "s-2", hosts, ..Wanted::default() };
+    pods.shelf.keep("pod-2", &Authority::new("another authority").sign(&wanted));
+    pods.start(2).await;
+    until("it says why", async || says(&pods, 2, &["s-0.peers", "does not take the certificate"])).await;
+    until("so do the others", async || says(&pods, 0, &["s-2.peers", "UnknownIssuer"])).await;
+    assert!(!pods.node(2).health().ready, "{:?}", pods.node(2).health());
+    pods.client(&[0, 1]).put("k", "v").await.unwrap();
+    pods.certify(2, 2);
+    pods.ready(2).await;
+    let answer = async || says(&pods, 0, &["s-2.peers"]).is_none().then_some(());
+    until("nothing is wrong any more", answer).await;
     pods.stop_all().await;
 }
 

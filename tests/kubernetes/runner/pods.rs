@@ -19,6 +19,11 @@ pub fn first_install(
 ) -> Step {
     let begin = Instant::now();
     run.install(folder, APP, edit)?;
+    installed(run, event, begin, limit)
+}
+
+/// Waits for what was applied at `begin`: for the first write, and until all are ready.
+pub fn installed(run: &mut Run, event: &str, begin: Instant, limit: Duration) -> Step {
     let world = run.world()?;
     world.until("a first write", limit, || {
         world.setstone(0, &["put", "first", "write", "--timeout", "1s"]).ok()

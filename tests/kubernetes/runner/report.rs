@@ -1,4 +1,4 @@
-//! The rows: what was done, what was seen, what was allowed; and what is kept of a failure.
+//! A group and its rows: what was done, what was seen, what was allowed; and what is kept of a failure.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -34,45 +34,46 @@ pub const NO_FAILURES: Allowed = Allowed { gap: Some(Duration::from_secs(3)), no
 /// The store is away meanwhile.
 pub const ANYTHING: Allowed = Allowed { gap: None, no_failures: false };
 
-/// Everything that runs.
+/// One group while it runs, and what came of it.
 pub struct Run {
+    group: &'static str,
     kubectl: Tool,
     pub cluster: Option<Tool>,
     rows: Vec<Row>,
     kept: PathBuf,
     world: Option<World>,
-    group: String,
     installed: u32,
 }
 
 impl Run {
-    pub fn new(kubectl: Tool, cluster: Option<Tool>) -> Self {
+    pub fn new(group: &'static str, kubectl: Tool, cluster: Option<Tool>) -> Self {
         let kept = std::env::var("KEPT").unwrap_or_else(|_| "target/kubernetes-failures".into());
-        Self {
-            kubectl,
-            cluster,
-            rows: Vec::new(),
-            kept: kept.into(),
-            world: None,
-            group: String::new(),
-            installed: 0,
-        }
+        Self { group, kubectl, cluster, rows: Vec::new(), kept: kept.into(), world: None, installed: 0 }
     }
 
-    pub fn group(&mut self, name: &str, group: fn(&mut Self) -> Step) {
-        println!("== {name}");
-        name.clone_into(&mut self.group);
-        let ended = group(self);
-        if let Err(error) = ended {
-            println!("FAILED: {name}: {error}");
-            let kept = self.world.as_ref().map(|world| keep(world, &self.kept.join(name)));
-            if let Some(Err(error)) = kept {
-                println!("what is to be known of it could not be kept: {error}");
+    /// Says something at once; others may be speaking between the lines.
+    fn say(&self, text: &str) {
+        println!("{:<14} {text}", self.group);
+    }
+
+    /// Goes through the steps of the group, and keeps what is to be known if one fails.
+    pub fn through(mut self, steps: fn(&mut Self) -> Step) -> Self {
+        self.say("== begins");
+        let begin = Instant::now();
+        if let Err(error) = steps(&mut self) {
+            self.say(&format!("FAILED: {error}"));
+            let directory = self.kept.join(self.group);
+            match self.world.as_ref().map(|world| keep(world, &directory)) {
+                Some(Ok(())) => self.say(&format!("kept in {}", directory.display())),
+                Some(Err(error)) => {
+                    self.say(&format!("what is to be known of it could not be kept: {error}"))
+                }
+                None => {}
             }
             // A row that failed is there already.
             if self.rows.last().is_none_or(|row| row.failure.is_none()) {
                 let row = Row {
-                    event: name.into(),
+                    event: self.group.into(),
                     took: None,
                     seen: None,
                     note: String::new(),
@@ -84,20 +85,24 @@ impl Run {
         if let Some(world) = self.world.take() {
             world.remove();
         }
+        self.say(&format!("== ended after {} s", begin.elapsed().as_secs()));
+        self
     }
 
-    /// Installs a folder of manifests in a namespace of this group, whatever was there before.
-    pub fn install(&mut self, folder: &str, app: &str, edit: &dyn Fn(&mut Value)) -> Step {
+    /// Makes another namespace of this group, whatever was there before.
+    pub fn prepare(&mut self, app: &str) -> Step<&mut World> {
         if let Some(before) = self.world.take() {
             before.remove();
         }
         // Another one each time: a name server remembers where the pods of the last one were.
         self.installed += 1;
         let namespace = format!("setstone-{}-{}", self.group, self.installed);
-        let world = World::new(&self.kubectl, &namespace, app)?;
-        let installed = world.install(folder, edit);
-        self.world = Some(world);
-        installed
+        Ok(self.world.insert(World::new(&self.kubectl, &namespace, app)?))
+    }
+
+    /// Installs a folder of manifests in another namespace.
+    pub fn install(&mut self, folder: &str, app: &str, edit: &dyn Fn(&mut Value)) -> Step {
+        self.prepare(app)?.install(folder, edit)
     }
 
     pub fn world(&self) -> Step<&World> {
@@ -111,7 +116,7 @@ impl Run {
         allowed: Allowed,
         what: impl FnOnce(&World) -> Step<Option<Duration>>,
     ) -> Step {
-        println!("-- {event}");
+        self.say(&format!("-- {event}"));
         let world = self.world()?;
         let begin = Instant::now();
         let result = world.mark().and_then(|mark| {
@@ -128,7 +133,7 @@ impl Run {
         };
         if let Some(seen) = &seen {
             let errors = if seen.errors.is_empty() { String::new() } else { format!("; {:?}", seen.errors) };
-            println!(
+            self.say(&format!(
                 "   took {took:?} of {:?}; gap {} ms, slowest write {} ms, {} acknowledged, {} failed, {} unknown{errors}",
                 begin.elapsed(),
                 seen.gap,
@@ -136,14 +141,14 @@ impl Run {
                 seen.acknowledged,
                 seen.failed,
                 seen.unknown
-            );
+            ));
         }
         self.push(event, took, seen, String::new(), failure)
     }
 
     /// A row without a load.
     pub fn fact(&mut self, event: &str, took: Option<Duration>, note: &str) {
-        println!("-- {event}: {took:?} {note}");
+        self.say(&format!("-- {event}: {took:?} {note}"));
         // Nothing failed.
         let _ = self.push(event, took, None, note.into(), None);
     }
@@ -164,9 +169,7 @@ impl Run {
     /// Ends the load: all that it saw is checked.
     pub fn check(&mut self) -> Step {
         let verdict = self.world()?.finish_load()?;
-        println!("   {verdict}");
-        let group = self.group.clone();
-        self.fact(&format!("{group}: all answers"), None, &verdict);
+        self.fact(&format!("{}: all answers", self.group), None, &verdict);
         Ok(())
     }
 
@@ -177,32 +180,34 @@ impl Run {
     pub fn failures(&self) -> usize {
         self.rows.iter().filter(|row| row.failure.is_some()).count()
     }
+}
 
-    /// The table, in Markdown.
-    pub fn print(&self) {
+/// The table of all groups, in Markdown.
+pub fn print(runs: &[Run]) {
+    println!(
+        "\n| Event | Done after, s | Longest gap, s | Slowest write, s | Failed; unknown | |\n|---|---|---|---|---|---|"
+    );
+    let seconds =
+        |duration: Option<Duration>| duration.map_or("-".into(), |d| format!("{:.1}", d.as_secs_f64()));
+    for row in runs.iter().flat_map(|run| &run.rows) {
+        let of = |get: fn(&Seen) -> u64| row.seen.as_ref().map(|seen| Duration::from_millis(get(seen)));
+        let failed =
+            row.seen.as_ref().map_or("-".into(), |seen| format!("{}; {}", seen.failed, seen.unknown));
+        let last = row
+            .failure
+            .as_ref()
+            .map_or(row.note.clone(), |why| format!("FAILED: {}", why.replace('\n', " ")));
         println!(
-            "\n| Event | Done after, s | Longest gap, s | Slowest write, s | Failed; unknown | |\n|---|---|---|---|---|---|"
+            "| {} | {} | {} | {} | {failed} | {last} |",
+            row.event,
+            seconds(row.took),
+            seconds(of(|seen| seen.gap)),
+            seconds(of(|seen| seen.slowest))
         );
-        let seconds =
-            |duration: Option<Duration>| duration.map_or("-".into(), |d| format!("{:.1}", d.as_secs_f64()));
-        for row in &self.rows {
-            let of = |get: fn(&Seen) -> u64| row.seen.as_ref().map(|seen| Duration::from_millis(get(seen)));
-            let failed =
-                row.seen.as_ref().map_or("-".into(), |seen| format!("{}; {}", seen.failed, seen.unknown));
-            let last = row
-                .failure
-                .as_ref()
-                .map_or(row.note.clone(), |why| format!("FAILED: {}", why.replace('\n', " ")));
-            println!(
-                "| {} | {} | {} | {} | {failed} | {last} |",
-                row.event,
-                seconds(row.took),
-                seconds(of(|seen| seen.gap)),
-                seconds(of(|seen| seen.slowest))
-            );
-        }
-        println!("\n{} rows, {} failed", self.rows.len(), self.failures());
     }
+    let rows: usize = runs.iter().map(|run| run.rows.len()).sum();
+    let failed: Vec<_> = runs.iter().filter(|run| run.failures() > 0).map(|run| run.group).collect();
+    println!("\n{rows} rows in {} groups; failed groups: {failed:?}", runs.len());
 }
 
 fn wrong(seen: &Seen, allowed: Allowed) -> Option<String> {
@@ -236,6 +241,5 @@ fn keep(world: &World, directory: &PathBuf) -> Step {
             write(&format!("{name}.{command}.txt"), text)?;
         }
     }
-    println!("kept in {}", directory.display());
     Ok(())
 }

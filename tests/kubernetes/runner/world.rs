@@ -24,6 +24,8 @@ pub struct World {
     pub namespace: String,
     /// Name of the StatefulSet, and of all else.
     pub app: String,
+    /// The Secret with the certificates of the load, where it speaks TLS.
+    pub load_secret: Option<&'static str>,
 }
 
 /// A pod as the API server has it.
@@ -68,20 +70,26 @@ impl World {
         let _ = global.within(LONG, &["delete", "namespace", namespace, "--ignore-not-found"], "");
         global.run(&["create", "namespace", namespace])?;
         let kubectl = global.clone().with(&["--namespace", namespace]);
-        Ok(Self { kubectl, global: global.clone(), namespace: namespace.into(), app: app.into() })
+        let (namespace, app) = (namespace.to_owned(), app.to_owned());
+        Ok(Self { kubectl, global: global.clone(), namespace, app, load_secret: None })
+    }
+
+    /// The objects of a folder of manifests.
+    pub fn objects(&self, folder: &str) -> Step<Vec<Value>> {
+        let text = self.global.run(&["kustomize", folder])?;
+        let object = |part: &str| serde_saphyr::from_str(part).map_err(|error| format!("{folder}: {error}"));
+        text.split("\n---\n").map(object).collect()
     }
 
     /// Applies a folder of manifests after `edit`, which gets each object.
     pub fn install(&self, folder: &str, edit: &dyn Fn(&mut Value)) -> Step {
-        let text = self.global.run(&["kustomize", folder])?;
-        let mut items = Vec::new();
-        for part in text.split("\n---\n") {
-            let mut object: Value =
-                serde_saphyr::from_str(part).map_err(|error| format!("{folder}: {error}"))?;
-            edit(&mut object);
-            items.push(object);
-        }
-        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))
+        let mut objects = self.objects(folder)?;
+        objects.iter_mut().for_each(edit);
+        self.apply_all(&objects)
+    }
+
+    pub fn apply_all(&self, objects: &[Value]) -> Step {
+        self.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": objects }))
     }
 
     pub fn apply(&self, object: &Value) -> Step {
@@ -243,8 +251,14 @@ impl World {
 
     /// Starts a load at the client Service: by its address, so that it is the store that is tested, and not how a client finds names.
     pub fn start_load(&self, node: Option<&str>) -> Step {
-        let service = ["get", "service", &self.app, "-o", "jsonpath={.spec.clusterIP}"];
-        let endpoint = format!("{}:2379", self.kubectl.run(&service)?);
+        let endpoint = format!("{}:2379", self.service()?);
+        let mut arguments = vec!["run", &endpoint];
+        let (mut volumes, mut mounts) = (json!([]), json!([]));
+        if let Some(secret) = self.load_secret {
+            arguments.push("/tls");
+            volumes = json!([{ "name": "tls", "secret": { "secretName": secret } }]);
+            mounts = json!([{ "name": "tls", "mountPath": "/tls" }]);
+        }
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": "load" },
@@ -252,9 +266,10 @@ impl World {
                 "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
                 "nodeName": node,
                 "tolerations": [{ "operator": "Exists" }],
+                "volumes": volumes,
                 "containers": [{
                     "name": "load", "image": "docker.io/setstone-load:dev", "imagePullPolicy": "IfNotPresent",
-                    "args": ["run", endpoint],
+                    "args": arguments, "volumeMounts": mounts,
                 }],
             },
         }))?;
@@ -262,7 +277,13 @@ impl World {
             .map(drop)
     }
 
-    fn load(&self, arguments: &[&str]) -> Step<String> {
+    /// The address of the client Service.
+    pub fn service(&self) -> Step<String> {
+        self.kubectl.run(&["get", "service", &self.app, "-o", "jsonpath={.spec.clusterIP}"])
+    }
+
+    /// `setstone-load` in the pod of the load.
+    pub fn load(&self, arguments: &[&str]) -> Step<String> {
         let mut words = vec!["exec", "load", "--", "setstone-load"];
         words.extend(arguments);
         self.kubectl.within(LONG, &words, "")
