@@ -141,7 +141,8 @@ impl Watch {
         }
     }
 
-    /// The log may hold more than is needed to start again: a snapshot lets go of that.
+    /// The log may hold more than is needed to start again: a snapshot lets go of that. What is kept behind it for those who lag may be
+    /// the most of it, since that is counted in entries.
     async fn cut_log(&mut self) {
         let recent = self.cut.is_some_and(|cut| cut.elapsed() < limits::DISK_CUT_INTERVAL);
         let (log, snapshot) = (self.consensus.log().bytes(), self.consensus.snapshots().bytes());
@@ -150,6 +151,7 @@ impl Watch {
             self.cut = Some(Instant::now());
             self.consensus.make_snapshot().await;
         }
+        self.consensus.cut_all_of_log().await;
     }
 }
 

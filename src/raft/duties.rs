@@ -42,6 +42,16 @@ impl Consensus {
     pub(crate) async fn make_snapshot(&self) -> bool {
         self.raft().trigger().snapshot().await.is_ok()
     }
+
+    /// Has everything cut off the log that the newest snapshot holds, also what stays behind it for those who lag: they get the snapshot.
+    /// Entries that are on their way are cut when they have arrived.
+    pub(crate) async fn cut_all_of_log(&self) {
+        let newest = self.snapshots().newest_index();
+        if let Some(upto) = newest.filter(|_| newest > self.log().purged().map(|id| id.index)) {
+            // It fails only when consensus has ended.
+            let _ = self.raft().trigger().purge_log(upto).await;
+        }
+    }
 }
 
 /// Compacts the disk in bounded steps, after each of which writes have their turn.

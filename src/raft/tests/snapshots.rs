@@ -85,6 +85,31 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_was() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_room_is_scarce_nothing_is_kept_behind_a_snapshot() {
+    let tuning = Tuning { log_entries_kept: 1_000, ..small_logs().tuning };
+    let cluster = Cluster::with(3, Setup { tuning, ..Setup::default() }).await;
+    let leader = cluster.leader().await;
+    let consensus = &cluster.members[leader].consensus;
+    let value = "x".repeat(4_000);
+    for number in 0..100 {
+        consensus.propose(put(&format!("key-{number}"), &value)).await.unwrap();
+    }
+    let snapshot =
+        wait_for("a snapshot", || consensus.snapshots().newest_index().filter(|index| *index > 20)).await;
+    assert_eq!(consensus.log().purged(), None, "all of it is kept");
+    let before = consensus.log().bytes();
+    consensus.cut_all_of_log().await;
+    wait_for("the log to be cut", || consensus.log().purged().filter(|purged| purged.index >= snapshot))
+        .await;
+    wait_for("its files to go", || (consensus.log().bytes() < before).then_some(())).await;
+    // Again: there is nothing to be cut.
+    consensus.cut_all_of_log().await;
+    consensus.propose(put("k", "v")).await.unwrap();
+    cluster.converge().await;
+    cluster.stop().await;
+}
+
 /// Sends bytes as a snapshot, as a leader with everything in order does.
 async fn send(target: &Member, from: NodeId, bytes: &[u8], term: u64) -> Result<(), tonic::Status> {
     let envelope =
