@@ -34,7 +34,7 @@ pub struct WatchLoad {
 }
 
 /// All of them.
-pub const WATCH_LOADS: [WatchLoad; 3] = [
+pub const WATCH_LOADS: [WatchLoad; 5] = [
     WatchLoad {
         name: "watch, 100 watchers of 1 key",
         streams: 10,
@@ -55,6 +55,20 @@ pub const WATCH_LOADS: [WatchLoad; 3] = [
         watchers_per_stream: 100,
         keys: 1,
         writers: 1,
+    },
+    WatchLoad {
+        name: "watch, 100000 watchers of 1 key",
+        streams: 100,
+        watchers_per_stream: 1_000,
+        keys: 1,
+        writers: 1,
+    },
+    WatchLoad {
+        name: "watch, 100000 watchers of 10000 keys",
+        streams: 100,
+        watchers_per_stream: 1_000,
+        keys: 10_000,
+        writers: 64,
     },
 ];
 
