@@ -23,7 +23,7 @@ pub struct Book {
     raised: Option<i64>,
     /// Where it was: after the first revision, up to the second.
     closed: Vec<(i64, i64)>,
-    /// When each revision was made, in milliseconds.
+    /// When the revisions from one on were made, in milliseconds, up to the next one that is here. A recovery makes a billion at once.
     made: BTreeMap<i64, u64>,
     /// What was compacted by itself: where among all events, and up to which revision.
     compacted: Vec<(u64, i64)>,
@@ -37,8 +37,9 @@ impl Book {
             return;
         }
         // An empty store is at its first revision, from the begin.
-        for made in self.revision.max(1) + 1..=revision {
-            self.made.insert(made, now);
+        let first = self.revision.max(1) + 1;
+        if revision >= first {
+            self.made.insert(first, now);
         }
         match (self.raised, no_space) {
             (None, true) => self.raised = Some(revision),
@@ -55,7 +56,7 @@ impl Book {
     /// A leader compacts by itself up to `revision`, where what is younger than `kept` milliseconds is to be kept. `place`: among all
     /// events.
     pub fn compacts(&mut self, revision: i64, kept: u64, now: u64, place: u64) {
-        let made = self.made.get(&revision).copied().unwrap_or_default();
+        let made = self.made.range(..=revision).next_back().map_or(0, |(_, made)| *made);
         if made + kept > now + TICKS_MILLIS {
             self.wrong.push(format!(
                 "YOUNG: revision {revision} was made at {made} and compacted at {now}, and {kept} ms are to be kept"
@@ -150,6 +151,11 @@ mod tests {
         book.stored(2, 5, false, 2_000);
         book.compacts(3, 2_000, 3_000, 7);
         assert_eq!(book.wrong(), [] as [String; 0], "its own age counts, not that of the newest");
+        // A recovery.
+        book.stored(3, 1_000_000_005, false, 4_000);
+        book.compacts(999_999_999, 2_000, 5_000, 8);
+        assert_eq!(book.wrong().len(), 1);
+        assert_eq!(book.made.len(), 3, "a billion revisions are one");
     }
 
     #[test]
