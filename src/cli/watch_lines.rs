@@ -17,7 +17,7 @@ const LINES: usize = 16;
 /// Bytes of a line.
 const LINE: u64 = 1 << 20;
 
-/// Watches at one time: each has a stream of its own, and a member allows a connection so many.
+/// Watches at one time: each has a stream of its own, of which a connection has few to spare where a member is told to allow few.
 const WATCHES: usize = 100;
 
 #[derive(Debug, Parser)]
