@@ -113,7 +113,7 @@ pub fn peer_messages(bytes: &[u8]) {
         4 => drop(peer::Reply::decode(message).map(wire::proposed_from_wire)),
         _ => {
             let message = Bytes::copy_from_slice(message);
-            let _ = codec::check_request(&message);
+            let _ = codec::decode_request(&message);
             let _ = codec::decode_payload(message);
         }
     }

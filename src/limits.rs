@@ -331,7 +331,7 @@ pub const SNAPSHOT_CLIENTS: usize = 4;
 pub const SNAPSHOT_PIECE_BYTES: usize = 32 << 10;
 /// Longest time that a client may take for one piece of a snapshot.
 pub const SNAPSHOT_CLIENT_TIMEOUT: Duration = Duration::from_mins(1);
-/// Bytes that must stay free on the volume beside a snapshot for a client, or beside what a defragmentation writes.
+/// Bytes that must stay free on the volume beside a snapshot, of a small volume a sixteenth; or beside what a defragmentation writes.
 pub const SPARE_BYTES: u64 = 32 << 20;
 /// Time for one call of the Rust client that reads or writes a whole store: defragmentation, hash.
 pub const CALLER_LONG_TIMEOUT: Duration = Duration::from_mins(10);

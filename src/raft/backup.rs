@@ -205,10 +205,7 @@ fn failed(error: &super::machine::MachineError) -> Error {
 /// Writes the snapshot where nobody finds it. Blocks.
 fn write(snapshots: &Snapshots, cluster: ClusterId, whole: &Whole) -> Result<RawSnapshot, Error> {
     let told = |error: crate::storage::snapshot::SnapshotError| failed(&error.into());
-    let needed = whole.bytes + whole.bytes / 16 + BESIDE_BYTES + limits::SPARE_BYTES;
-    if snapshots.free().map_err(told)? < needed {
-        return Err(Refusal::NoSpace.into());
-    }
+    snapshots.check_room(whole.bytes + BESIDE_BYTES).map_err(told)?;
     let header = SnapshotHeader {
         cluster,
         last: types::stored_log_id(&whole.applied),

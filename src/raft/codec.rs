@@ -151,9 +151,9 @@ pub fn encode_request(request: Request) -> Bytes {
     request_to_log(request).encode_to_vec().into()
 }
 
-/// Whether these bytes are a request that this version understands.
-pub(crate) fn check_request(encoded: &Bytes) -> Result<(), CodecError> {
-    request_from_log(log::Request::decode(encoded.clone())?).map(|_| ())
+/// The request that these bytes are, if this version understands it.
+pub(crate) fn decode_request(encoded: &Bytes) -> Result<Request, CodecError> {
+    request_from_log(log::Request::decode(encoded.clone())?)
 }
 
 fn request_to_log(request: Request) -> log::Request {

@@ -14,13 +14,19 @@ const FULL_DISK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often compaction that waited for a snapshot is tried again.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has a snapshot made when the log has outgrown `least` bytes and the last snapshot.
+/// Has a snapshot made when the log behind the last one has outgrown `least` bytes and that snapshot. What stays in the log of what it
+/// holds, for those who lag, is counted in entries, which may be large: it takes at most as much.
 pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {
     let mut ticks = tokio::time::interval(LOG_SIZE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let outgrown = consensus.log().bytes() > least.max(consensus.snapshots().bytes());
+        let most = least.max(consensus.snapshots().bytes());
+        let newest = consensus.snapshots().newest_index();
+        if let Some(excess) = newest.and_then(|newest| consensus.log().excess(newest, most)) {
+            consensus.cut_log(excess).await;
+        }
+        let outgrown = consensus.log().bytes_from(newest.map_or(0, |newest| newest + 1)) > most;
         if outgrown && consensus.has_newer_than_snapshot() {
             if !consensus.make_snapshot().await {
                 return;
@@ -44,10 +50,15 @@ impl Consensus {
     }
 
     /// Has everything cut off the log that the newest snapshot holds, also what stays behind it for those who lag: they get the snapshot.
-    /// Entries that are on their way are cut when they have arrived.
     pub(crate) async fn cut_all_of_log(&self) {
-        let newest = self.snapshots().newest_index();
-        if let Some(upto) = newest.filter(|_| newest > self.log().purged().map(|id| id.index)) {
+        if let Some(newest) = self.snapshots().newest_index() {
+            self.cut_log(newest).await;
+        }
+    }
+
+    /// Has the log cut up to an entry that the newest snapshot holds. Entries that are on their way are cut when they have arrived.
+    async fn cut_log(&self, upto: u64) {
+        if Some(upto) > self.log().purged().map(|id| id.index) {
             // It fails only when consensus has ended.
             let _ = self.raft().trigger().purge_log(upto).await;
         }

@@ -4,6 +4,7 @@
 //! under way: a leader that stops hands over first and answers what it has proposed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,11 +17,13 @@ use tonic::Streaming;
 use super::lease::LeaseQuestion;
 use super::network::PeerChannels;
 use super::proposer::{Held, ReplyTo};
+use super::room::{Growth, Room};
 use super::wire::{self, Proposed};
 use crate::env::simulated::{self, Bug};
 use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
+use crate::mvcc::command::Refusal;
 use crate::proto::peer;
 use crate::proto::peer::{ForwardRequest, ForwardResponse, ForwardedRequest};
 
@@ -31,22 +34,26 @@ const MESSAGES_IN_FLIGHT: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     /// A `setstone.log.v1.Request`.
-    Propose(Bytes),
+    Propose(Bytes, Growth),
     /// What the leader answers from its memory.
     Lease(LeaseQuestion),
 }
 
 impl Ask {
+    fn grows(&self) -> bool {
+        matches!(self, Self::Propose(_, Growth::Grows))
+    }
+
     fn bytes(&self) -> usize {
         match self {
-            Self::Propose(request) => request.len(),
+            Self::Propose(request, _) => request.len(),
             Self::Lease(_) => limits::LEASE_QUESTION_BYTES,
         }
     }
 
     fn numbered(&self, number: u64) -> ForwardedRequest {
         match self {
-            Self::Propose(request) => ForwardedRequest { number, request: request.clone(), lease: None },
+            Self::Propose(request, _) => ForwardedRequest { number, request: request.clone(), lease: None },
             Self::Lease(LeaseQuestion { id, renew }) => {
                 let lease = peer::LeaseQuestion { id: *id, renew: *renew };
                 ForwardedRequest { number, request: Bytes::new(), lease: Some(lease) }
@@ -72,6 +79,7 @@ pub(crate) struct Forwarded {
 pub(crate) async fn run(
     peers: PeerChannels,
     mut queue: mpsc::Receiver<Forwarded>,
+    room: Arc<Room>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
@@ -94,7 +102,7 @@ pub(crate) async fn run(
         let (link, requests) = mpsc::channel(limits::BATCH_REQUESTS);
         // There is room for one.
         let _ = link.try_send(pending);
-        tasks.spawn(serve(peers.clone(), leader, requests, cancel.clone()));
+        tasks.spawn(serve(peers.clone(), leader, requests, room.clone(), cancel.clone()));
         current = Some((leader, link));
     }
     queue.close();
@@ -119,6 +127,7 @@ async fn serve(
     peers: PeerChannels,
     leader: NodeId,
     mut requests: mpsc::Receiver<Waiting>,
+    room: Arc<Room>,
     cancel: CancellationToken,
 ) {
     let link = tokio::select! {
@@ -127,7 +136,7 @@ async fn serve(
     };
     if let Some(link) = link {
         tokio::select! {
-            () = link.run(&mut requests) => {}
+            () = link.run(&mut requests, &room) => {}
             () = cancel.cancelled() => {}
         }
     }
@@ -156,14 +165,19 @@ async fn open(peers: &PeerChannels, leader: NodeId) -> Option<Link> {
 }
 
 impl Link {
-    async fn run(mut self, requests: &mut mpsc::Receiver<Waiting>) {
+    async fn run(mut self, requests: &mut mpsc::Receiver<Waiting>, space: &Room) {
         let mut waiting = Vec::new();
         while self.outgoing.is_some() || !self.unanswered.is_empty() {
             let outgoing = self.outgoing.clone();
             // Answers are read while a message waits for the connection: the leader takes no more until they are.
             tokio::select! {
                 room = room(outgoing, requests, &mut waiting) => match room {
-                    Some(permit) => self.send(permit, &mut waiting),
+                    Some(permit) => {
+                        if space.is_low() {
+                            refuse_growth(&mut waiting);
+                        }
+                        self.send(permit, &mut waiting);
+                    }
                     None => self.outgoing = None,
                 },
                 answer = self.answers.next() => {
@@ -237,6 +251,13 @@ async fn room(
 fn proposed_of(reply: Option<crate::proto::peer::Reply>) -> Proposed {
     let reply = reply.ok_or_else(|| Error::OutcomeUnknown("the leader's answer is empty".into()))?;
     wire::proposed_from_wire(reply)?.ok_or(Error::NoLeader)
+}
+
+/// What makes the store grow is not handed on where there is no room: an alarm may wait behind it.
+fn refuse_growth(waiting: &mut Vec<Waiting>) {
+    for refused in waiting.extract_if(.., |waiting| waiting.ask.grows()) {
+        refused.reply.answer(Err(Refusal::NoSpace.into()));
+    }
 }
 
 /// For a request that never reached the queue.

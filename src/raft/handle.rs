@@ -23,9 +23,9 @@ use super::lease::Asked;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::network::{Dial, Factory, PeerChannels};
-use super::proposer::{self, BytesWaiting, Pending, ReplyTo};
+use super::proposer::{self, BytesWaiting, Pending, Proposals, ReplyTo};
 use super::read::{self, Waiter};
-use super::room::Room;
+use super::room::{Growth, Room};
 use super::snapshot;
 use super::state_machine::StateMachine;
 use super::types::{PeerNode, Raft};
@@ -92,7 +92,7 @@ pub(super) struct Inner {
     pub(super) leader_heard: LeaderHeard,
     pub(super) waiting: BytesWaiting,
     pub(super) wanted: Wanted,
-    pub(super) proposals: mpsc::Sender<Pending>,
+    pub(super) proposals: Proposals,
     pub(super) forwards: mpsc::Sender<Forwarded>,
     pub(super) reads: mpsc::Sender<Waiter>,
     pub(super) questions: mpsc::Sender<Asked>,
@@ -102,7 +102,7 @@ pub(super) struct Inner {
     pub(super) read_rounds: Arc<AtomicU64>,
     pub(super) metrics: Metrics,
     pub(super) election_max: std::time::Duration,
-    pub(super) room: Room,
+    pub(super) room: Arc<Room>,
     /// Turns of clients that fetch a snapshot.
     pub(super) backups: Arc<Semaphore>,
     pub(super) peers: PeerChannels,
@@ -165,7 +165,7 @@ impl Consensus {
         let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
             .await
             .map_err(|error| Error::Start(format!("consensus did not start: {error}")))?;
-        let (proposals, proposals_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
+        let (proposals, proposals_queue) = proposer::queue();
         let (forwards, forwards_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (reads, reads_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (questions, questions_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
@@ -173,9 +173,14 @@ impl Consensus {
         let peers = PeerChannels::new(parts.mine, parts.dial, raft.clone());
         let known_peers = peers.clone();
         parts.machine.observe_commits(parts.metrics.engine_commit_seconds.clone());
-        let proposing = proposer::run(raft.clone(), proposals_queue, parts.metrics.clone(), cancel.clone());
+        let room = Arc::new(Room::new(parts.tuning.maintenance.quota()));
+        let full = (room.clone(), parts.machine.clone(), raft.clone());
+        let is_full = move || Self::is_full(&full.0, &full.1, &full.2);
+        let proposing =
+            proposer::run(raft.clone(), proposals_queue, is_full, parts.metrics.clone(), cancel.clone());
         tasks.spawn(simulated::stoppable(proposing));
-        let forwarding = forward::run(peers.clone(), forwards_queue, tasks.clone(), cancel.clone());
+        let forwarding =
+            forward::run(peers.clone(), forwards_queue, room.clone(), tasks.clone(), cancel.clone());
         tasks.spawn(simulated::stoppable(forwarding));
         let read_rounds = Arc::new(AtomicU64::new(0));
         let counted = (parts.metrics.clone(), parts.tuning.election_max);
@@ -208,7 +213,7 @@ impl Consensus {
             read_rounds,
             metrics: parts.metrics.clone(),
             election_max: parts.tuning.election_max,
-            room: Room::new(parts.tuning.maintenance.quota()),
+            room,
             backups: Arc::new(Semaphore::new(limits::SNAPSHOT_CLIENTS)),
             peers: known_peers,
             tasks,
@@ -310,13 +315,16 @@ impl Consensus {
     /// Hands a follower's request to the proposer. One that this version does not understand must not reach the log: no
     /// member could apply it.
     pub(crate) async fn enqueue(&self, request: bytes::Bytes, reply: ReplyTo) {
-        if let Err(error) = codec::check_request(&request) {
-            tracing::warn!(%error, "a member sent a request that cannot be applied");
-            return forward::refuse(reply, Error::Invalid(error.to_string()));
-        }
+        let growth = match codec::decode_request(&request) {
+            Ok(request) => Growth::of(&request.command),
+            Err(error) => {
+                tracing::warn!(%error, "a member sent a request that cannot be applied");
+                return forward::refuse(reply, Error::Invalid(error.to_string()));
+            }
+        };
         match self.inner.waiting.enter(request.len()) {
             Ok(held) => {
-                let pending = Pending { request, reply, _held: held };
+                let pending = Pending { request, growth, reply, _held: held };
                 if let Err(mpsc::error::SendError(pending)) = self.inner.proposals.send(pending).await {
                     pending.reply.answer(Err(Error::Stopped));
                 }

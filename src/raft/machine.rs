@@ -351,7 +351,8 @@ impl Machine {
     /// Called between two applies.
     pub fn pin(self: &Arc<Self>) -> Pin {
         self.pins.fetch_add(1, Ordering::AcqRel);
-        let (revision, mut small) = self.with_state(|state| (state.revision(), state.small_state()));
+        let (revision, bytes, mut small) =
+            self.with_state(|state| (state.revision(), state.history_bytes(), state.small_state()));
         let (applied, membership) = (self.applied(), self.membership());
         small.push((Bytes::from_static(MEMBERSHIP_KEY), codec::encode_stored_membership(&membership)));
         if let Some(applied) = &applied {
@@ -359,7 +360,8 @@ impl Machine {
         }
         // A snapshot's keys rise.
         small.sort();
-        Pin { machine: self.clone(), applied, membership, revision, small }
+        let bytes = small.iter().fold(bytes, |bytes, (key, value)| bytes + (key.len() + value.len()) as u64);
+        Pin { machine: self.clone(), applied, membership, revision, bytes, small }
     }
 
     fn tell_compacted(&self, state: &State) {
@@ -451,6 +453,8 @@ pub struct Pin {
     pub membership: StoredMembership,
     /// The revision then.
     pub revision: i64,
+    /// Bytes of all items.
+    pub bytes: u64,
     small: Vec<(Bytes, Bytes)>,
 }
 

@@ -8,19 +8,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::codec;
+use super::room::Growth;
 use super::types::{Callback, ClientWriteResult, Raft};
 use super::wire::{Applied, Proposed};
 use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::mvcc::command::Refusal;
 
 /// Entries on their way at a time. With one, the disk and the network would wait for apply between two entries.
 const ENTRIES_IN_FLIGHT: usize = 1;
+/// Requests about alarms that wait. Members raise one at a time each.
+const ALARMS_WAITING: usize = 64;
 
 /// Bytes of requests that wait or are on their way, of all proposers of a member.
 #[derive(Clone, Debug, Default)]
@@ -123,27 +128,95 @@ impl Drop for ReplyTo {
 pub(crate) struct Pending {
     /// A `setstone.log.v1.Request`.
     pub(crate) request: Bytes,
+    pub(crate) growth: Growth,
     pub(crate) reply: ReplyTo,
     pub(crate) _held: Held,
 }
 
-/// Runs until `cancel`; what waits then is answered as not proposed.
+/// Where requests for the proposer are put. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Proposals {
+    alarms: mpsc::Sender<Pending>,
+    others: mpsc::Sender<Pending>,
+}
+
+impl Proposals {
+    fn of(&self, growth: Growth) -> &mpsc::Sender<Pending> {
+        if growth == Growth::Alarm { &self.alarms } else { &self.others }
+    }
+
+    /// Puts one in, if there is room.
+    pub(crate) fn try_send(&self, pending: Pending) -> Result<(), TrySendError<Pending>> {
+        self.of(pending.growth).try_send(pending)
+    }
+
+    /// Puts one in; waits for room.
+    pub(crate) async fn send(&self, pending: Pending) -> Result<(), SendError<Pending>> {
+        self.of(pending.growth).send(pending).await
+    }
+}
+
+/// Requests that wait. Alarms come first: what they are raised against must not be proposed before them.
+pub(crate) struct Queue {
+    alarms: mpsc::Receiver<Pending>,
+    others: mpsc::Receiver<Pending>,
+}
+
+/// The queue of a proposer.
+pub(crate) fn queue() -> (Proposals, Queue) {
+    let (alarms, alarms_queue) = mpsc::channel(ALARMS_WAITING);
+    let (others, others_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
+    (Proposals { alarms, others }, Queue { alarms: alarms_queue, others: others_queue })
+}
+
+impl Queue {
+    /// `None` when no more can come.
+    pub(crate) async fn next(&mut self) -> Option<Pending> {
+        tokio::select! {
+            biased;
+            Some(alarm) = self.alarms.recv() => Some(alarm),
+            other = self.others.recv() => other,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Pending> {
+        self.alarms.try_recv().or_else(|_| self.others.try_recv()).ok()
+    }
+
+    fn close(&mut self) {
+        self.alarms.close();
+        self.others.close();
+    }
+}
+
+/// Answers what is not to be proposed: whoever asked has been told that the outcome is unknown (after a long time without a quorum there are
+/// many), or there is no room.
+fn still_wanted(pending: Pending, is_full: &impl Fn() -> bool) -> Option<Pending> {
+    if pending.reply.is_abandoned() {
+        return None;
+    }
+    if pending.growth == Growth::Grows && is_full() {
+        pending.reply.answer(Err(Refusal::NoSpace.into()));
+        return None;
+    }
+    Some(pending)
+}
+
+/// Runs until `cancel`; what waits then is answered as not proposed. `is_full`: whether requests that make the store grow are refused.
 pub(crate) async fn run(
     raft: Raft,
-    mut queue: mpsc::Receiver<Pending>,
+    mut queue: Queue,
+    is_full: impl Fn() -> bool,
     metrics: Metrics,
     cancel: CancellationToken,
 ) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     loop {
         let first = tokio::select! {
-            first = queue.recv() => first,
+            first = queue.next() => first,
             () = cancel.cancelled() => None,
         };
         let Some(first) = first else { break };
-        if first.reply.is_abandoned() {
-            continue;
-        }
         let permit = tokio::select! {
             permit = in_flight.clone().acquire_owned() => permit.ok(),
             () = cancel.cancelled() => None,
@@ -152,7 +225,10 @@ pub(crate) async fn run(
             first.reply.answer(Err(Error::Stopped));
             break;
         };
-        let batch = gather(first, &mut queue);
+        let batch = gather(first, &mut queue, &is_full);
+        if batch.is_empty() {
+            continue;
+        }
         metrics.batch_requests.observe(batch.len() as f64);
         metrics.proposals_pending.inc_by(batch.len() as i64);
         let requests: Vec<Bytes> = batch.iter().map(|pending| pending.request.clone()).collect();
@@ -172,21 +248,22 @@ pub(crate) async fn run(
         }
     }
     queue.close();
-    while let Some(pending) = queue.recv().await {
+    while let Some(pending) = queue.next().await {
         pending.reply.answer(Err(Error::Stopped));
     }
 }
 
-fn gather(first: Pending, queue: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
-    let mut bytes = first.request.len();
-    let mut batch = vec![first];
-    while batch.len() < limits::BATCH_REQUESTS && bytes < limits::BATCH_BYTES {
-        let Ok(next) = queue.try_recv() else { break };
-        // Its caller has been told that the outcome is unknown; after a long time without a quorum there are many.
-        if !next.reply.is_abandoned() {
-            bytes += next.request.len();
-            batch.push(next);
+/// What goes into the next entry: `first`, and what waits.
+fn gather(first: Pending, queue: &mut Queue, is_full: &impl Fn() -> bool) -> Vec<Pending> {
+    let (mut bytes, mut batch) = (0, Vec::new());
+    let mut next = Some(first);
+    while let Some(pending) = next {
+        if let Some(pending) = still_wanted(pending, is_full) {
+            bytes += pending.request.len();
+            batch.push(pending);
         }
+        let has_room = batch.len() < limits::BATCH_REQUESTS && bytes < limits::BATCH_BYTES;
+        next = if has_room { queue.try_next() } else { None };
     }
     batch
 }

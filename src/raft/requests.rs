@@ -16,6 +16,7 @@ use super::forward::{Ask, Forwarded, Waiting};
 use super::handle::Consensus;
 use super::lease::LeaseQuestion;
 use super::proposer::{Pending, ReplyTo};
+use super::room::Growth;
 use super::state_machine;
 use super::store::{DiskUse, EventInfo, MemberInfo, Position, Store, StoreHash};
 use super::wire::Applied;
@@ -32,6 +33,7 @@ use crate::mvcc::command::{Command, Lifetime, Range, RangeResult, Reply, Request
 impl Consensus {
     /// Proposes, until it is applied or the deadline passes; tells where it was applied.
     pub(crate) async fn propose_until(&self, request: Request, deadline: Instant) -> Result<Applied, Error> {
+        let growth = Growth::of(&request.command);
         let request = codec::encode_request(request);
         if request.len() > limits::RECEIVED_MESSAGE_BYTES {
             return Err(Error::Invalid(format!("the request has {} bytes", request.len())));
@@ -39,7 +41,7 @@ impl Consensus {
         loop {
             let leader = self.leader();
             let attempt = match leader {
-                Some(leader) => self.propose_at(leader, request.clone(), deadline).await,
+                Some(leader) => self.propose_at(leader, request.clone(), growth, deadline).await,
                 None => Err(Error::NoLeader),
             };
             match attempt {
@@ -98,7 +100,13 @@ impl Consensus {
         }
     }
 
-    async fn propose_at(&self, leader: NodeId, request: Bytes, deadline: Instant) -> Result<Applied, Error> {
+    async fn propose_at(
+        &self,
+        leader: NodeId,
+        request: Bytes,
+        growth: Growth,
+        deadline: Instant,
+    ) -> Result<Applied, Error> {
         if self.inner.cancel.is_cancelled() {
             return Err(Error::Stopped);
         }
@@ -107,10 +115,10 @@ impl Consensus {
         let reply = ReplyTo::caller(reply);
         let is_mine = leader == self.inner.mine.node;
         if is_mine {
-            let pending = Pending { request, reply, _held: held };
+            let pending = Pending { request, growth, reply, _held: held };
             self.inner.proposals.try_send(pending).map_err(|error| full_or_closed(&error))?;
         } else {
-            let waiting = Waiting { ask: Ask::Propose(request), reply, _held: held };
+            let waiting = Waiting { ask: Ask::Propose(request, growth), reply, _held: held };
             let forwarded = Forwarded { leader, waiting };
             self.inner.forwards.try_send(forwarded).map_err(|error| full_or_closed(&error))?;
         }

@@ -6,10 +6,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::handle::Consensus;
+use super::machine::Machine;
+use super::types::Raft;
 use crate::error::Error;
 use crate::limits;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
@@ -74,6 +77,33 @@ impl Room {
     pub(crate) fn set_low(&self, is_low: bool) {
         self.is_low.store(is_low, Ordering::Relaxed);
     }
+
+    /// Whether the volume is nearly full.
+    pub(crate) fn is_low(&self) -> bool {
+        self.is_low.load(Ordering::Relaxed)
+    }
+}
+
+/// What a request is to room that gets scarce. Many may wait then, and must not fill what is kept free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// It makes the store grow: refused where it waits, once room is scarce.
+    Grows,
+    /// It may be what makes room.
+    Stays,
+    /// It raises or lowers an alarm: it waits for no other.
+    Alarm,
+}
+
+impl Growth {
+    /// That of a command.
+    pub(crate) fn of(command: &Command) -> Self {
+        match command {
+            Command::Cluster(ClusterCommand::Alarm(_)) => Self::Alarm,
+            command if command.cost() > 0 => Self::Grows,
+            _ => Self::Stays,
+        }
+    }
 }
 
 /// Until it is dropped, the alarm is on its way.
@@ -103,7 +133,7 @@ impl Consensus {
             return Ok(());
         }
         let room = &self.inner.room;
-        if room.is_low.load(Ordering::Relaxed) {
+        if room.is_low() {
             return Err(Refusal::NoSpace.into());
         }
         let size = || self.inner.machine.engine().size_on_disk().unwrap_or(0);
@@ -140,6 +170,17 @@ impl Consensus {
             Outcome::Alarms(alarms) => Ok(alarms),
             other => Err(Error::OutcomeUnknown(format!("an alarm was answered with {other:?}"))),
         }
+    }
+
+    /// Whether requests that wait at the leader to make the store grow are refused there, as all members would when they are applied:
+    /// then they would be in the logs already.
+    pub(super) fn is_full(room: &Room, machine: &Machine, raft: &Raft) -> bool {
+        // An alarm of an earlier leader's time may have been lowered since, until an entry of this one's time is applied.
+        let is_recent = || {
+            let term = raft.metrics().borrow_watched().current_term;
+            machine.applied().is_some_and(|applied| applied.leader_id.term == term)
+        };
+        room.is_low() || (machine.is_full() && is_recent())
     }
 
     /// Whether there is room here.

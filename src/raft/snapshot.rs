@@ -326,6 +326,7 @@ fn write(
         membership: codec::encode_stored_membership(&pin.membership),
         membership_id: pin.membership.log_id().as_ref().map(types::stored_log_id),
     };
+    snapshots.check_room(pin.bytes)?;
     let mut writer = snapshots.write(&header)?;
     pin.visit(&mut |key, value| writer.pair(key, value))?;
     Ok(writer.finish()?.0)

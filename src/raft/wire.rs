@@ -208,10 +208,11 @@ pub(crate) fn proposed_to_wire(proposed: Proposed) -> peer::Reply {
             peer::Reply { revision, term, applied_index: index, outcome: Some(outcome) }
         }
         Err(error) => {
-            let outcome = if error.is_outcome_unknown() {
-                Wire::Unknown(error.to_string())
-            } else {
-                Wire::NotProposed(error.to_string())
+            let outcome = match error {
+                // Before it was proposed: applied nowhere.
+                Error::Refused(refusal) => Wire::Refused(refusal as u32),
+                error if error.is_outcome_unknown() => Wire::Unknown(error.to_string()),
+                error => Wire::NotProposed(error.to_string()),
             };
             peer::Reply { revision: 0, term: 0, applied_index: 0, outcome: Some(outcome) }
         }

@@ -10,7 +10,7 @@ use super::{
     LogId, MEMBERSHIP_KEY, Machine, MachineError, StoredMembership, Visit, applied_item, read_applied,
     read_membership,
 };
-use crate::env::simulated::Seen;
+use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
 use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
@@ -59,6 +59,11 @@ impl Machine {
             return None;
         }
         self.with_state(|state| state.cluster().alarms.refuses(command))
+    }
+
+    /// Whether an alarm says that the store must not grow.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kept.alarms.load(Ordering::Acquire) & NO_SPACE != 0 && !simulated::planted(Bug::GrowWithoutSpace)
     }
 
     /// Whether an alarm says that the members' states differ.

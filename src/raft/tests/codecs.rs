@@ -236,7 +236,7 @@ proptest! {
         let batch = codec::encode_batch(&encoded);
         prop_assert_eq!(codec::decode_batch(&batch).unwrap(), requests);
         for request in &encoded {
-            prop_assert!(codec::check_request(request).is_ok());
+            prop_assert!(codec::decode_request(request).is_ok());
         }
         let parts = encoded.iter().map(|part| log::Request::decode(part.clone()).unwrap()).collect();
         let payload = log::payload::Payload::Batch(log::Batch { requests: parts });
@@ -252,7 +252,7 @@ proptest! {
         let _ = codec::decode_payload(noise.clone());
         let _ = codec::decode_batch(&Batch { encoded: noise.clone() });
         let _ = codec::decode_stored_membership(noise.clone());
-        let _ = codec::check_request(&noise);
+        let _ = codec::decode_request(&noise);
         if let Ok(append) = peer::AppendRequest::decode(noise.clone()) {
             let _ = wire::append_from_wire(append);
         }
@@ -278,7 +278,7 @@ proptest! {
 fn what_a_newer_version_wrote_is_a_typed_error() {
     // Field 30 of a request, of a payload, of an operation.
     let request = Bytes::from_static(&[0xf2, 0x01, 0x00]);
-    assert_eq!(codec::check_request(&request), Err(CodecError::Missing("command")));
+    assert_eq!(codec::decode_request(&request), Err(CodecError::Missing("command")));
     assert_eq!(codec::decode_payload(request).unwrap_err(), CodecError::Missing("payload"));
     let bad_order = log::Range { sort_order: 7, ..log::Range::default() };
     let op = log::Op { op: Some(log::op::Op::Range(bad_order)) };
@@ -286,7 +286,7 @@ fn what_a_newer_version_wrote_is_a_typed_error() {
     let command = Some(log::request::Command::Txn(txn));
     let request = log::Request { command, ..log::Request::default() }.encode_to_vec();
     let unknown = CodecError::Unknown { what: "sort order", value: 7 };
-    assert_eq!(codec::check_request(&request.into()), Err(unknown));
+    assert_eq!(codec::decode_request(&request.into()), Err(unknown));
 }
 
 #[test]

@@ -2,11 +2,23 @@
 
 use bytes::Bytes;
 
+use tokio::time::Instant;
+
 use super::harness::*;
 use crate::error::Error;
+use crate::identity::NodeId;
 use crate::limits;
-use crate::raft::proposer::{BytesWaiting, ReplyTo};
+use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
+use crate::mvcc::command::{Command, DeleteRange, Refusal, Request};
+use crate::raft::Consensus;
+use crate::raft::proposer::{self, BytesWaiting, Pending, ReplyTo};
+use crate::raft::room::Growth;
 use crate::raft::store::Store;
+
+fn delete(key: &str) -> Request {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    Request::anonymous(Command::DeleteRange(DeleteRange { key, ..DeleteRange::default() }))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_share_entries() {
@@ -84,5 +96,71 @@ async fn an_answer_larger_than_a_message_between_members_reaches_a_followers_cli
     let Outcome::Txn(done) = reply.outcome else { panic!("not a transaction") };
     let Outcome::Range(range) = &done.outcomes[0] else { panic!("not a range") };
     assert_eq!(range.kvs.len(), 12);
+    cluster.stop().await;
+}
+
+fn alarm(raised: bool) -> AlarmCommand {
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member: NodeId(1) };
+    AlarmCommand { alarm, cause: Cause::Held, raised }
+}
+
+fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+#[tokio::test]
+async fn alarms_do_not_wait_behind_other_requests() {
+    let (proposals, mut queue) = proposer::queue();
+    let bytes = BytesWaiting::default();
+    let of = |growth| {
+        let (caller, _) = tokio::sync::oneshot::channel();
+        let held = bytes.enter(1).unwrap();
+        Pending { request: Bytes::new(), growth, reply: ReplyTo::caller(caller), _held: held }
+    };
+    for growth in [Growth::Grows, Growth::Stays, Growth::Alarm, Growth::Grows, Growth::Alarm] {
+        proposals.try_send(of(growth)).unwrap();
+    }
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(queue.next().await.unwrap().growth);
+    }
+    let (alarms, others) = ([Growth::Alarm; 2], [Growth::Grows, Growth::Stays, Growth::Grows]);
+    assert_eq!(order, [&alarms[..], &others].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_grow_is_not_proposed_where_there_is_no_room() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let leads = &cluster.members[leader].consensus;
+    let follows = &cluster.members[(leader + 1) % 3].consensus;
+    let last = || leads.position().last_index;
+    // Behind the door: these have passed the check that every write begins with.
+    let write = |at: &Consensus| {
+        let at = at.clone();
+        async move { at.propose_until(put("k", "v"), deadline()).await.and_then(|applied| Ok(applied.reply?)) }
+    };
+    write(follows).await.unwrap();
+    let full = Error::Refused(Refusal::NoSpace);
+    for low in [leads, follows] {
+        low.room().set_low(true);
+        let before = last();
+        for _ in 0..3 {
+            assert_eq!(write(follows).await.unwrap_err(), full);
+        }
+        assert_eq!(last(), before, "nothing reached the log");
+        follows.propose_until(delete("k"), deadline()).await.unwrap().reply.unwrap();
+        low.room().set_low(false);
+        write(follows).await.unwrap();
+    }
+    follows.set_alarm(alarm(true)).await.unwrap();
+    let before = last();
+    for member in [leads, follows] {
+        assert_eq!(write(member).await.unwrap_err(), full);
+    }
+    assert_eq!(last(), before, "all would refuse it when it is applied");
+    follows.set_alarm(alarm(false)).await.unwrap();
+    write(follows).await.unwrap();
+    cluster.converge().await;
     cluster.stop().await;
 }

@@ -12,7 +12,10 @@ use crate::config::Tuning;
 use crate::env::simulated_files::SimulatedFiles;
 use crate::env::tasks::Threads;
 use crate::identity::{ClusterId, NodeId};
+use crate::limits;
+use crate::mvcc::command::{Command, Compact, Request};
 use crate::proto::peer;
+use crate::raft::Consensus;
 use crate::raft::codec;
 use crate::raft::store::Store;
 use crate::raft::types::{self, Entry, EntryPayload, StoredMembership};
@@ -37,6 +40,11 @@ pub(super) async fn outgrow(cluster: &Cluster, from: usize, bytes: usize) {
     }
     let consensus = &cluster.members[from].consensus;
     wait_for("the log to be cut", || consensus.log().purged().filter(|purged| purged.index > 20)).await;
+}
+
+fn compact_all(consensus: &Consensus) -> Request {
+    let revision = consensus.position().revision;
+    Request::anonymous(Command::Compact(Compact { revision, physical: false }))
 }
 
 /// Waits until a member has counted a snapshot, which it does some time after its state is the snapshot's.
@@ -86,18 +94,29 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_room_is_scarce_nothing_is_kept_behind_a_snapshot() {
+async fn what_is_kept_behind_a_snapshot_is_bounded_in_bytes_and_goes_where_room_is_scarce() {
     let tuning = Tuning { log_entries_kept: 1_000, ..small_logs().tuning };
     let cluster = Cluster::with(3, Setup { tuning, ..Setup::default() }).await;
     let leader = cluster.leader().await;
     let consensus = &cluster.members[leader].consensus;
     let value = "x".repeat(4_000);
-    for number in 0..100 {
-        consensus.propose(put(&format!("key-{number}"), &value)).await.unwrap();
+    // The same key: the snapshots are small.
+    for _ in 0..100 {
+        consensus.propose(put("key", &value)).await.unwrap();
+        consensus.propose(compact_all(consensus)).await.unwrap();
     }
-    let snapshot =
-        wait_for("a snapshot", || consensus.snapshots().newest_index().filter(|index| *index > 20)).await;
-    assert_eq!(consensus.log().purged(), None, "all of it is kept");
+    let kept = || {
+        let snapshot = consensus.snapshots().newest_index()?;
+        Some((snapshot, consensus.log().bytes() - consensus.log().bytes_from(snapshot + 1)))
+    };
+    let snapshot = wait_for("the log to be cut", || {
+        consensus.log().purged()?;
+        kept().filter(|(_, kept)| *kept <= 64 << 10).map(|(snapshot, _)| snapshot)
+    })
+    .await;
+    let made = cluster.members[leader].metrics.snapshots_made.get();
+    assert!(kept().is_some_and(|(_, kept)| kept > 32 << 10), "{:?}: it is for those who lag", kept());
+    assert!(made < 20, "400 kB in pieces of 64 KiB took {made} snapshots");
     let before = consensus.log().bytes();
     consensus.cut_all_of_log().await;
     wait_for("the log to be cut", || consensus.log().purged().filter(|purged| purged.index >= snapshot))
@@ -176,13 +195,15 @@ async fn snapshots_that_no_leader_can_have_sent_are_refused_and_leave_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_makes_no_snapshot_and_stops_nobody() {
+async fn a_disk_that_is_nearly_full_makes_no_snapshot_and_stops_nobody() {
     let cluster = Cluster::with(1, small_logs()).await;
     let member = &cluster.members[0];
     member.consensus.propose(put("k", "v")).await.unwrap();
-    member.files.set_free(0);
+    // It would fit, but the log needs room as well.
+    member.files.set_free(limits::SPARE_BYTES);
     member.consensus.raft().trigger().snapshot().await.unwrap();
     wait_for("the attempt", || member.consensus.snapshots().lacks_room().then_some(())).await;
+    assert_eq!(member.consensus.snapshots().newest_index(), None);
     member.files.set_free(1 << 30);
     member.consensus.propose(put("k", "w")).await.unwrap();
     member.consensus.raft().trigger().snapshot().await.unwrap();

@@ -174,14 +174,31 @@ impl Memory {
         }
     }
 
-    pub(super) fn live_bytes(&self) -> u64 {
-        let Some(slot) = self.slots.front() else { return 0 };
+    /// Bytes on disk from the entry at `index` on, or from the first one, if that comes later.
+    pub(super) fn bytes_from(&self, index: u64) -> u64 {
+        let Some(slot) = self.slot(index.max(self.first)) else { return 0 };
         if !slot.is_placed() {
             return 0;
         }
         let used: u64 =
             self.segments.range(slot.segment_or_call..).map(|(_, segment)| segment.used - HEADER_BYTES).sum();
         used.saturating_sub(u64::from(slot.offset) - HEADER_BYTES)
+    }
+
+    /// The last entry that goes, if of those up to `upto` the newest stay that take at most `bytes` on disk.
+    pub(super) fn excess(&self, upto: u64, bytes: u64) -> Option<u64> {
+        let most = self.bytes_from(upto.saturating_add(1)).saturating_add(bytes);
+        let (mut stay, mut goes) = (upto.saturating_add(1), self.first);
+        // Bytes fall with the index: a search for the first entry from which they are few enough.
+        while goes < stay {
+            let middle = goes + (stay - goes) / 2;
+            if self.bytes_from(middle) > most {
+                goes = middle + 1;
+            } else {
+                stay = middle;
+            }
+        }
+        stay.checked_sub(1).filter(|_| stay > self.first)
     }
 
     fn check_append(&self, entries: &[Entry]) -> io::Result<usize> {

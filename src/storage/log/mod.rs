@@ -294,7 +294,17 @@ impl Log {
 
     /// Bytes on disk from the first entry on: what a snapshot would free.
     pub fn bytes(&self) -> u64 {
-        self.core().memory.lock().live_bytes()
+        self.bytes_from(0)
+    }
+
+    /// Bytes on disk from the entry at `index` on: those of what a snapshot before it does not hold.
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        self.core().memory.lock().bytes_from(index)
+    }
+
+    /// The last entry that is to be purged so that those up to `upto` take at most `bytes` on disk; `None` if none is.
+    pub fn excess(&self, upto: u64, bytes: u64) -> Option<u64> {
+        self.core().memory.lock().excess(upto, bytes)
     }
 
     /// Why the log failed, if it did.

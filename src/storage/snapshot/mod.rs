@@ -29,6 +29,7 @@ use super::{Damage, LogId, parent_of};
 use crate::env::Files;
 use crate::env::files::{File, Open};
 use crate::identity::ClusterId;
+use crate::limits;
 
 pub use backup::open_backup;
 pub use format::VERSION;
@@ -164,9 +165,19 @@ impl Snapshots {
         SnapshotWriter::begin(self.clone(), temporary, header)
     }
 
-    /// Bytes that are free on the volume.
-    pub fn free(&self) -> Result<u64> {
-        Ok(self.files.space(&self.directory).map_err(SnapshotError::io(&self.directory))?.free)
+    /// Checks that a file of about `bytes` leaves free what the log may need while it is written: a log that finds no room ends its
+    /// member, a snapshot that is not made does not.
+    ///
+    /// # Errors
+    /// `StorageFull` if it does not.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let io = SnapshotError::io(&self.directory);
+        let space = self.files.space(&self.directory).map_err(&io)?;
+        let spare = limits::SPARE_BYTES.min(space.total / 16);
+        if space.free < bytes.saturating_add(bytes / 16).saturating_add(spare) {
+            return Err(io(io::Error::from(io::ErrorKind::StorageFull)));
+        }
+        Ok(())
     }
 
     /// Begins to read a snapshot; its header is checked.

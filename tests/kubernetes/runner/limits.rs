@@ -81,8 +81,8 @@ pub fn full(run: &mut Run) -> Step {
     run.world()?.start_load(None)?;
     run.row("a full volume: from the first room on", ANYTHING, |world| {
         let is_raised = || world.setstone(0, &["alarm", "list"]).map(|text| text.contains("NOSPACE"));
-        // What is under way when room gets scarce must find room in what is kept free, which is 64 MiB.
-        fill(world, "24")?;
+        // More is under way than what is kept free: what waits when room gets scarce must not be written any more.
+        fill(world, "300")?;
         world.until("the alarm", LONG, || is_raised().ok().filter(|raised| *raised))?;
         world.kubectl.within(LONG, &["delete", "pod", "fill", "--force", "--grace-period=0"], "")?;
         match world.setstone(0, &["put", "one", "more"]) {

@@ -243,6 +243,35 @@ fn reads_are_bounded_and_come_from_cache_or_disk() {
 }
 
 #[test]
+fn what_is_kept_is_counted_in_bytes() {
+    let world = World::new(1);
+    let (log, _) = created(&world);
+    assert_eq!((log.bytes_from(0), log.excess(0, 0)), (0, None), "there is nothing");
+    for index in 0..40 {
+        // Every fourth one is large; over several segments.
+        log.append(vec![entry(1, index, if index % 4 == 0 { 3_000 } else { 100 })], ignore());
+        world.tasks.run();
+    }
+    assert_eq!(log.bytes_from(0), log.bytes());
+    assert_eq!(log.bytes_from(40), 0);
+    let kept = |from: u64, upto: u64| log.bytes_from(from) - log.bytes_from(upto + 1);
+    assert!(kept(16, 16) > 3_000 && kept(17, 17) < 1_100, "{} {}", kept(16, 16), kept(17, 17));
+    log.purge(id(1, 3), ignore());
+    world.tasks.run();
+    for upto in [10, 25, 39, 99] {
+        let all = log.bytes() - log.bytes_from(upto + 1);
+        for bytes in [0, 1, 100, 3_000, 7_000, all - 1] {
+            let goes = log.excess(upto, bytes).unwrap();
+            assert!((4..=upto.min(39)).contains(&goes), "{goes} of {upto}");
+            assert!(kept(goes + 1, upto) <= bytes, "{bytes} of {upto}: after {goes} too much stays");
+            assert!(kept(goes, upto) > bytes, "{bytes} of {upto}: {goes} might have stayed");
+        }
+        assert_eq!(log.excess(upto, all), None);
+    }
+    assert_eq!(log.excess(2, 0), None, "they are gone");
+}
+
+#[test]
 fn a_purge_removes_whole_segments_and_may_go_beyond_the_end() {
     let world = World::new(1);
     let (log, _) = created(&world);
