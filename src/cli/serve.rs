@@ -75,12 +75,8 @@ pub(super) fn etcd(mut config: Config) -> Result<Exit, Failure> {
 }
 
 fn run_in_runtime(member: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    let mut runtime = match workers() {
-        // What shares work among threads only costs time then.
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = runtime.worker_threads(workers()).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(member);
     // Whatever still runs has nothing to say any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
