@@ -201,9 +201,9 @@ pub struct Tuning {
     pub log_segment_bytes: u64,
     /// Bytes of the newest log entries kept in memory.
     pub log_cache_bytes: usize,
-    /// The log is cut when it has outgrown this and the last snapshot.
+    /// The log is cut when what came after the last snapshot has outgrown this and that snapshot.
     pub log_bytes_before_snapshot: u64,
-    /// Entries kept behind a snapshot.
+    /// Entries kept behind a snapshot; they take no more bytes than what comes after it may.
     pub log_entries_kept: u64,
     /// Interval of heartbeats.
     pub heartbeat: Duration,

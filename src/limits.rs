@@ -79,9 +79,10 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 pub const LOG_CACHE_BYTES: usize = 1 << 20;
 /// Bytes of one log segment file.
 pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
-/// The log is cut when it has outgrown this and the last snapshot, which bounds write amplification by two.
+/// The log is cut when what came after the last snapshot has outgrown this and that snapshot, which bounds write amplification by two.
 pub const LOG_BYTES_BEFORE_SNAPSHOT: u64 = 64 << 20;
-/// Entries that stay in the log behind a snapshot, for a peer that is slow but healthy.
+/// Entries that stay in the log behind a snapshot, for a peer that is slow but healthy; they take no more bytes than what comes after it
+/// may.
 pub const LOG_ENTRIES_KEPT: u64 = 1_000;
 
 /// Bytes of one history record: sled keeps a page beyond 128 KiB in a file that it never syncs, and a larger record

@@ -300,13 +300,13 @@ pub(super) const SETTINGS: [Setting; 59] = [
         "log-before-snapshot",
         "SETSTONE_LOG_BEFORE_SNAPSHOT",
         "BYTES",
-        "The log is cut when it has outgrown this and the last snapshot (default: 64MiB)",
+        "The log is cut when what came after the last snapshot has outgrown this and that snapshot (default: 64MiB)",
     ),
     setting(
         "log-entries-kept",
         "SETSTONE_LOG_ENTRIES_KEPT",
         "N",
-        "Entries kept behind a snapshot (default: 1000)",
+        "Entries kept behind a snapshot, in no more bytes than the setting before (default: 1000)",
     ),
     setting(
         "log",
