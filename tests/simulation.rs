@@ -77,7 +77,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 43] = [
+const FOUND: [(Bug, u64, &str); 52] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -121,6 +121,15 @@ const FOUND: [(Bug, u64, &str); 43] = [
     (Bug::LockNeverLost, 23, "TWICE"),
     (Bug::RevokeKeepsRights, 109, "is not that of another member"),
     (Bug::ReadersWrite, 101, "FORBIDDEN"),
+    (Bug::AskOnlyAtTheDoor, 157, "REVOKED"),
+    (Bug::CompactYoung, 203, "YOUNG"),
+    (Bug::NeverCompact, 203, "owes automatic compaction"),
+    (Bug::FillUnnoticed, 200, "owes a refusal"),
+    (Bug::AlarmStays, 200, "every volume has had room for long"),
+    (Bug::GrowWithoutSpace, 200, "made the store grow"),
+    (Bug::CorruptUntold, 265, "owes the alarm CORRUPT"),
+    (Bug::CorruptMisnamed, 265, "is wrong, and the alarms are"),
+    (Bug::ServeCorrupt, 265, "serves a read, and the alarm is raised"),
 ];
 
 #[test]
