@@ -105,6 +105,12 @@ impl Drop for Volume {
 /// The smallest segments, so that a small volume is soon full.
 const ARGUMENTS: &[&str] = &["--log-segment", "8MiB"];
 
+/// Whether a write was refused because the store must not grow.
+fn no_space(error: &Error) -> bool {
+    let text = "etcdserver: mvcc: database space exceeded".to_owned();
+    *error == Error::Remote { code: 8, text, outcome_unknown: false }
+}
+
 fn says_full(text: &str) -> bool {
     text.contains("No space left") || text.contains("full")
 }
@@ -211,10 +217,6 @@ async fn a_volume_that_is_watched_is_refused_before_it_is_full_and_goes_on_by_it
         }
         assert!(acknowledged < 1_000, "it is larger than it should be");
     };
-    let no_space = |error: &Error| {
-        let text = "etcdserver: mvcc: database space exceeded".to_owned();
-        *error == Error::Remote { code: 8, text, outcome_unknown: false }
-    };
     assert!(no_space(&refused), "{refused:?} after {acknowledged}");
     assert!(acknowledged > 20, "{acknowledged}");
     assert!(RealFiles.space(&volume.root()).unwrap().free > 8 << 20, "the log finds room");
@@ -242,5 +244,36 @@ async fn a_volume_that_is_watched_is_refused_before_it_is_full_and_goes_on_by_it
     member.serves().await;
     let pairs = member.remote().get_prefix("k").await.unwrap();
     assert_eq!(pairs.len(), acknowledged - 1);
+    assert_eq!(member.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_when_a_volume_fills_up_is_refused_too() {
+    let Some(volume) = Volume::new(160) else { return };
+    let mut member = volume.spawn(Stdio::inherit());
+    member.serves().await;
+    let store = member.remote();
+    let value = "x".repeat(1_000_000);
+    // More is under way all the time than is kept free.
+    let writes = (0..150).map(|number| {
+        let (store, value) = (store.clone(), value.clone());
+        async move {
+            let mut acknowledged = 0;
+            loop {
+                match Kv::put(&store, format!("k{number}"), value.clone()).await {
+                    Ok(_) => acknowledged += 1,
+                    Err(error) if no_space(&error) => return acknowledged,
+                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                }
+            }
+        }
+    });
+    let acknowledged: Vec<usize> = futures::future::join_all(writes).await;
+    assert!(RealFiles.space(&volume.root()).unwrap().free > 16 << 20, "the log finds room");
+    assert!(acknowledged.iter().sum::<usize>() > 20, "{acknowledged:?}");
+    for (number, _) in acknowledged.iter().enumerate().filter(|(_, acknowledged)| **acknowledged > 0) {
+        assert!(Kv::get(&store, format!("k{number}")).await.unwrap().is_some(), "k{number} is lost");
+    }
+    assert_eq!(store.alarms().await.unwrap().value.len(), 1);
     assert_eq!(member.terminate().await, 0);
 }
