@@ -254,9 +254,9 @@ async fn what_waits_when_a_volume_fills_up_is_refused_too() {
     member.serves().await;
     let store = member.remote();
     let value = "x".repeat(1_000_000);
-    // More is under way all the time than is kept free.
+    // More is under way all the time than is kept free: what one connection carries is bounded, so each has its own.
     let writes = (0..150).map(|number| {
-        let (store, value) = (store.clone(), value.clone());
+        let (store, value) = (member.remote(), value.clone());
         async move {
             let mut acknowledged = 0;
             loop {
