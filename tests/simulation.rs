@@ -103,7 +103,7 @@ const FOUND: [(Bug, u64, &str); 52] = [
     (Bug::ForgetBoot, 7, "is lost"),
     (Bug::UnknownIsRefused, 51, "nobody can have done that"),
     (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
-    (Bug::AcceptForeignMessage, 70, "nobody did anything to it"),
+    (Bug::AcceptForeignMessage, 70, "disks of 6 have it"),
     (Bug::ReuseId, 42, "a disk that is not its own"),
     (Bug::RemoveSilent, 0, "nobody did anything to it"),
     (Bug::WatchForgetLost, 3, "WATCH: "),
