@@ -218,6 +218,12 @@ async fn read_history(caller: &Caller, shared: &Shared, serving: &[u16], newest:
             shared.complain(format!("revision {revision} was {before:?}, and is {state:?} now"));
         }
     }
+    // The archivist went home when everything was healed, and members went on compacting.
+    let compacted = shared.book.borrow().newest_compacted().unwrap_or(1);
+    let states = shared.states.borrow();
+    if (1..compacted).any(|revision| !states.contains_key(&revision)) {
+        shared.note_gap();
+    }
 }
 
 /// Whether a pod that did not serve at first does now: as another disk, or as itself, if what was done to its disk took nothing from it,

@@ -271,6 +271,13 @@ impl Simulation {
         *self.counts.borrow_mut().entry(what).or_default() += 1;
     }
 
+    /// Members compacted by themselves what the archivist had not read.
+    pub(super) fn note_gap(&self) {
+        if !self.missed.replace(true) {
+            self.count("histories with a gap");
+        }
+    }
+
     /// Something is wrong.
     pub(super) fn complain(&self, text: String) {
         self.trace.add(&format!("WRONG {text}"));

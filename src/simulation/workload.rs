@@ -104,9 +104,7 @@ impl Caller {
                     // Members compacted it by themselves; nobody else does without having read it.
                     Err(error) if is_compacted(&error) => {
                         kept = shared.book.borrow().newest_compacted().unwrap_or(kept).max(kept);
-                        if !shared.missed.replace(true) {
-                            shared.count("histories with a gap");
-                        }
+                        shared.note_gap();
                         break;
                     }
                     Err(_) => break,
