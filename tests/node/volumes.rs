@@ -263,7 +263,8 @@ async fn what_waits_when_a_volume_fills_up_is_refused_too() {
                 match Kv::put(&store, format!("k{number}"), value.clone()).await {
                     Ok(_) => acknowledged += 1,
                     Err(error) if no_space(&error) => return acknowledged,
-                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                    // Too many wait, on a slow machine for longer than a client does.
+                    Err(error) => assert!(error.is_retryable() || error.is_outcome_unknown(), "{error:?}"),
                 }
             }
         }
