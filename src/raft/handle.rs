@@ -139,32 +139,37 @@ fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
     .map_err(|error| Error::Start(format!("consensus cannot run with these timings: {error}")))
 }
 
+/// openraft on the log and the state of these parts.
+async fn start_raft(parts: &Parts, wanted: &Wanted) -> Result<Raft, Error> {
+    let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
+    parts.machine.access().replays_up_to(parts.log.last().map_or(0, |last| last.index));
+    let store = LogStore::new(parts.log.clone(), parts.committed).of(parts.mine.node);
+    let machine = StateMachine::new(
+        parts.mine.node,
+        parts.machine.clone(),
+        parts.snapshots.clone(),
+        &parts.log,
+        parts.metrics.clone(),
+    );
+    let factory = Factory::new(
+        parts.mine,
+        parts.dial.clone(),
+        parts.boots.clone(),
+        parts.snapshots.clone(),
+        wanted.clone(),
+        parts.metrics.clone(),
+    );
+    openraft::Raft::new(parts.mine.node, config, factory, store, machine)
+        .await
+        .map_err(|error| Error::Start(format!("consensus did not start: {error}")))
+}
+
 impl Consensus {
     /// Starts consensus on a log and a state that fit together. It campaigns and votes from now on, if the log or the
     /// state holds a membership; else it waits to be initialised or to hear of one.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let config = Arc::new(raft_config(&parts.mine, &parts.tuning)?);
-        parts.machine.access().replays_up_to(parts.log.last().map_or(0, |last| last.index));
-        let store = LogStore::new(parts.log.clone(), parts.committed).of(parts.mine.node);
-        let machine = StateMachine::new(
-            parts.mine.node,
-            parts.machine.clone(),
-            parts.snapshots.clone(),
-            &parts.log,
-            parts.metrics.clone(),
-        );
         let wanted = Wanted::new();
-        let factory = Factory::new(
-            parts.mine,
-            parts.dial.clone(),
-            parts.boots.clone(),
-            parts.snapshots.clone(),
-            wanted.clone(),
-            parts.metrics.clone(),
-        );
-        let raft = openraft::Raft::new(parts.mine.node, config, factory, store, machine)
-            .await
-            .map_err(|error| Error::Start(format!("consensus did not start: {error}")))?;
+        let raft = start_raft(&parts, &wanted).await?;
         let (proposals, proposals_queue) = proposer::queue();
         let (forwards, forwards_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
         let (reads, reads_queue) = mpsc::channel(limits::PROPOSER_QUEUE_REQUESTS);
