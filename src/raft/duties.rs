@@ -14,8 +14,8 @@ const FULL_DISK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often compaction that waited for a snapshot is tried again.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has a snapshot made when the log behind the last one has outgrown `least` bytes and that snapshot. What stays in the log of what it
-/// holds, for those who lag, is counted in entries, which may be large: it takes at most as much.
+/// Has a snapshot made when what came after the last one has outgrown `least` bytes and that snapshot. What stays in the log of what the
+/// snapshot holds, for those who lag, is counted in entries, which may be large: it takes at most as many bytes.
 pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {
     let mut ticks = tokio::time::interval(LOG_SIZE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

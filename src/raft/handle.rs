@@ -179,8 +179,8 @@ impl Consensus {
         let known_peers = peers.clone();
         parts.machine.observe_commits(parts.metrics.engine_commit_seconds.clone());
         let room = Arc::new(Room::new(parts.tuning.maintenance.quota()));
-        let full = (room.clone(), parts.machine.clone(), raft.clone());
-        let is_full = move || Self::is_full(&full.0, &full.1, &full.2);
+        let (full, machine, of) = (room.clone(), parts.machine.clone(), raft.clone());
+        let is_full = move || full.is_full(&machine, &of);
         let proposing =
             proposer::run(raft.clone(), proposals_queue, is_full, parts.metrics.clone(), cancel.clone());
         tasks.spawn(simulated::stoppable(proposing));

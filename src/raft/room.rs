@@ -82,6 +82,17 @@ impl Room {
     pub(crate) fn is_low(&self) -> bool {
         self.is_low.load(Ordering::Relaxed)
     }
+
+    /// Whether requests that wait at the leader to make the store grow are refused there, as all members would when they are applied:
+    /// then they would be in the logs already.
+    pub(super) fn is_full(&self, machine: &Machine, raft: &Raft) -> bool {
+        // An alarm of an earlier leader's time may have been lowered since, until an entry of this one's time is applied.
+        let is_recent = || {
+            let term = raft.metrics().borrow_watched().current_term;
+            machine.applied().is_some_and(|applied| applied.leader_id.term == term)
+        };
+        self.is_low() || (machine.is_full() && is_recent())
+    }
 }
 
 /// What a request is to room that gets scarce. Many may wait then, and must not fill what is kept free.
@@ -170,17 +181,6 @@ impl Consensus {
             Outcome::Alarms(alarms) => Ok(alarms),
             other => Err(Error::OutcomeUnknown(format!("an alarm was answered with {other:?}"))),
         }
-    }
-
-    /// Whether requests that wait at the leader to make the store grow are refused there, as all members would when they are applied:
-    /// then they would be in the logs already.
-    pub(super) fn is_full(room: &Room, machine: &Machine, raft: &Raft) -> bool {
-        // An alarm of an earlier leader's time may have been lowered since, until an entry of this one's time is applied.
-        let is_recent = || {
-            let term = raft.metrics().borrow_watched().current_term;
-            machine.applied().is_some_and(|applied| applied.leader_id.term == term)
-        };
-        room.is_low() || (machine.is_full() && is_recent())
     }
 
     /// Whether there is room here.

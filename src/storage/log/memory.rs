@@ -198,7 +198,7 @@ impl Memory {
                 stay = middle;
             }
         }
-        stay.checked_sub(1).filter(|_| stay > self.first)
+        (stay > self.first).then(|| stay - 1)
     }
 
     fn check_append(&self, entries: &[Entry]) -> io::Result<usize> {
