@@ -171,6 +171,9 @@ pub const ADMIN_CONNECTIONS_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
 pub const PEER_CONNECTIONS: usize = 4_096;
 /// Connections on the peer port of one address: all members of a test may be on one machine.
 pub const PEER_CONNECTIONS_PER_ADDRESS: usize = 1_024;
+/// Connections that the system may have made for a port before it is asked for them; `net.core.somaxconn`, 4096 by default, limits it too.
+/// What comes after that is not answered, and is tried again by its system.
+pub const UNACCEPTED_CONNECTIONS: u32 = 4_096;
 /// Time for which a client may leave everything unread that waits in the system's buffers, before the system closes the connection:
 /// above the [`CLIENT_PING_INTERVAL`] and [`CLIENT_PING_TIMEOUT`] that HTTP/2 has for this; HTTP/1 has nothing of its own.
 pub const UNREAD_TIMEOUT: Duration = Duration::from_mins(2);

@@ -83,11 +83,7 @@ pub struct Tcp {
 impl Network for Tcp {
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let socket = if to.is_ipv4() {
-                tokio::net::TcpSocket::new_v4()?
-            } else {
-                tokio::net::TcpSocket::new_v6()?
-            };
+            let socket = socket_for(to)?;
             if let Some(source) = self.source.filter(|source| source.is_ipv4() == to.is_ipv4()) {
                 socket.bind(SocketAddr::new(source, 0))?;
             }
@@ -97,13 +93,27 @@ impl Network for Tcp {
         })
     }
 
-    #[allow(clippy::disallowed_methods)] // The one place that binds ports.
     fn bind(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            let listener = tokio::net::TcpListener::bind(at).await?;
-            Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
-        })
+        Box::pin(async move { Ok(Box::new(TcpPort(listen(at)?)) as Box<dyn Listener>) })
     }
+}
+
+/// Binds a port at which [`limits::UNACCEPTED_CONNECTIONS`] may wait. The 128 that tokio lets wait are fewer than the clients that come
+/// back at once when a leader ends; the system then has their connections and this process has not, so that they are reset.
+///
+/// # Errors
+///
+/// What the system says: the address is taken, or is not of this machine.
+pub fn listen(at: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    let socket = socket_for(at)?;
+    // A port whose last connections are just ending can be bound.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(limits::UNACCEPTED_CONNECTIONS)
+}
+
+fn socket_for(address: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
+    if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }
 }
 
 /// Has the system ask whether a silent peer is still there, and close the connection of one that reads nothing: HTTP/1, which may
@@ -139,7 +149,23 @@ impl Listener for TcpPort {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test]
+    async fn hundreds_of_clients_may_come_at_once() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let clients = allowed.trim().parse::<usize>().unwrap().min(512);
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut connected = Vec::new();
+        // Nobody accepts meanwhile, as when the process has no processor for a moment.
+        for client in 0..clients {
+            let stream = std::net::TcpStream::connect_timeout(&to, Duration::from_millis(500));
+            connected.push(stream.unwrap_or_else(|error| panic!("client {client}: {error}")));
+        }
+    }
 
     #[tokio::test]
     async fn silent_peers_are_probed() {

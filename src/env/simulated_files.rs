@@ -89,11 +89,13 @@ impl SimulatedFiles {
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
 
-    /// Puts another volume's content in the place of this one's. As after a crash, handles and locks from before are dead.
+    /// Puts another volume's content in the place of this one's. As after a crash, handles and locks from before are dead. The place stays
+    /// as full as it is, whatever it was when the other was copied.
     pub fn replace(&self, with: &Self) {
         let mut content = with.copy().disk.lock().clone();
         let mut disk = self.disk.lock();
         content.epoch = disk.epoch + 1;
+        content.free = disk.free;
         *disk = content;
     }
 

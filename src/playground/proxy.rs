@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::env::network::listen;
 use crate::limits::PLAYGROUND_PROXY_CONNECTIONS;
 
 /// Time to reach a backend, which is on this machine.
@@ -62,7 +63,7 @@ async fn serve(address: SocketAddr, mut backends: watch::Receiver<Vec<SocketAddr
         if backends.wait_for(|list| !list.is_empty()).await.is_err() {
             return;
         }
-        let listener = match TcpListener::bind(address).await {
+        let listener = match listen(address) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::warn!(%address, %error, "the proxy cannot listen, trying again");
@@ -137,6 +138,7 @@ async fn forward(mut client: TcpStream, backend: Option<SocketAddr>) -> io::Resu
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
 

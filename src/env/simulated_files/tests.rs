@@ -241,8 +241,10 @@ fn a_volume_is_replaced_by_a_copy_of_what_was_durable() {
     file.sync_data().unwrap();
     assert_eq!((files.open_files(), copy.open_files()), (1, 0));
     let lock = files.lock(Path::new("/lock")).unwrap();
+    files.set_free(1000);
 
     files.replace(&copy);
+    assert_eq!(files.space(Path::new("/")).unwrap().free, 1000, "others fill it as before");
     assert!(file.write_at(b"x", 0).is_err(), "the process that had it open is gone");
     drop((file, lock));
     let file = files.open(path, Open::Read).unwrap();
