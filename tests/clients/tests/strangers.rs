@@ -83,6 +83,7 @@ fn visit(time: Duration, slower: Option<f64>) {
     let mut during = Vec::new();
     while Instant::now() < end {
         let now = runtime.block_on(others()).unwrap();
+        runtime.block_on(forget(&endpoints[0]));
         println!("during: {now}; memory and descriptors {:?}", sizes(&cluster));
         during.push(now);
         assert!(cluster.all_run(), "a member ended:\n{}", cluster.logs());
@@ -150,6 +151,13 @@ fn stranger(seed: u64, ports: &[SocketAddr], stop: &AtomicBool, counts: &[Atomic
         counts[number].fetch_add(1, Ordering::SeqCst);
     }
     sent
+}
+
+/// Compacts what the others have written: in an hour they make hundreds of thousands of revisions, and whoever keeps those grows by them.
+async fn forget(endpoint: &str) {
+    let mut client = Client::connect([endpoint], None).await.unwrap();
+    let revision = client.get("others/0", None).await.unwrap().header().unwrap().revision();
+    client.compact(revision, None).await.unwrap();
 }
 
 /// How the others fared.
