@@ -77,7 +77,7 @@ fn the_same_seed_does_the_same_in_another_process() {
 const SEEDS: u64 = 100;
 
 /// Each bug, a seed that finds it, and what it is found by.
-const FOUND: [(Bug, u64, &str); 52] = [
+const FOUND: [(Bug, u64, &str); 53] = [
     (Bug::AcknowledgeBeforeSync, 0, "a disk that is not its own"),
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
@@ -90,6 +90,7 @@ const FOUND: [(Bug, u64, &str); 52] = [
     (Bug::LoseApplied, 4, "the state of"),
     (Bug::IgnoreMarks, 0, "a disk that is not its own"),
     (Bug::LeaveFileOpen, 0, "open files"),
+    (Bug::KeepState, 0, "holders of its state"),
     (Bug::ReadWithoutQuorum, 13, "STALE"),
     (Bug::ApplyTwice, 0, "nobody can have done that"),
     (Bug::UnequalApply, 0, "with digest"),

@@ -314,6 +314,13 @@ impl Node {
         crate::api::Probe::report(&*self.health)
     }
 
+    /// What is applied, and not kept: for whoever looks whether it goes away.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn state(&self) -> std::sync::Weak<dyn std::any::Any + Send + Sync> {
+        let machine = self.gate.consensus().map(|consensus| Arc::downgrade(consensus.machine()));
+        machine.unwrap_or_default()
+    }
+
     /// Waits until the member serves.
     ///
     /// # Errors

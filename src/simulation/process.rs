@@ -1,6 +1,8 @@
 //! The process of a pod, from its start to its end.
 
+use std::any::Any;
 use std::net::IpAddr;
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -68,10 +70,11 @@ async fn live(shared: &Shared, pod: &Pod, process: &Process) -> String {
     }
     shared.trace.add(&format!("process {} is told to stop", process.container));
     let deadline = Instant::now() + shared.config(ordinal).grace_period;
+    let state = node.state();
     node.stop(&CancellationToken::new()).await;
     drop(node);
     if Instant::now() < deadline {
-        leaves_nothing(shared, pod).await;
+        leaves_nothing(shared, pod, &state).await;
         shared.count("stopped in order");
     }
     "stopped".into()
@@ -124,17 +127,18 @@ fn told(report: &crate::api::Report) -> Report {
     Report { serving: report.serving, cluster, node, decided, status: report.status.to_string() }
 }
 
-/// After a stop in time no task runs and no file is open any more.
-async fn leaves_nothing(shared: &Shared, pod: &Pod) {
+/// After a stop in time no task runs, no file is open and nothing keeps the state any more.
+async fn leaves_nothing(shared: &Shared, pod: &Pod, state: &Weak<dyn Any + Send + Sync>) {
     let tasks = tokio::runtime::Handle::current().metrics();
     let deadline = Instant::now() + TIDY;
-    while tasks.num_alive_tasks() > 0 || pod.files.open_files() > 0 {
+    while tasks.num_alive_tasks() > 0 || pod.files.open_files() > 0 || state.strong_count() > 0 {
         if Instant::now() > deadline {
             shared.complain(format!(
-                "pod {} has left {} tasks and {} open files after its stop",
+                "pod {} has left {} tasks, {} open files and {} holders of its state after its stop",
                 pod.ordinal,
                 tasks.num_alive_tasks(),
-                pod.files.open_files()
+                pod.files.open_files(),
+                state.strong_count()
             ));
             return;
         }

@@ -2,7 +2,7 @@
 //! per stream that watches its key a push. Nothing else happens under it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +35,16 @@ impl Default for Settings {
 /// Distributes events. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub(Arc<Shared>);
+
+/// A hub that is not kept. Whoever the hub reads from must hold no more of it: what two hold of each other stays for ever.
+pub struct WeakHub(Weak<Shared>);
+
+impl WeakHub {
+    /// The hub, while somebody keeps it.
+    pub fn get(&self) -> Option<Hub> {
+        self.0.upgrade().map(Hub)
+    }
+}
 
 struct Shared {
     encode: Encode,
@@ -193,6 +203,11 @@ impl Hub {
         for stream in streams.slots.iter_mut().flatten() {
             stream.fall_behind(queued_bytes);
         }
+    }
+
+    /// For its source.
+    pub fn downgrade(&self) -> WeakHub {
+        WeakHub(Arc::downgrade(&self.0))
     }
 
     /// Ends all sessions, and opens no more: the member stops.

@@ -33,6 +33,6 @@ mod tests;
 
 pub use delivery::{Delivery, Message, Outgoing, Receiver};
 pub use event::{Encode, SharedEvent};
-pub use hub::{Budget, Hub, Settings};
+pub use hub::{Budget, Hub, Settings, WeakHub};
 pub use session::{Create, Refused, Session, Update};
 pub use source::{ReadFailure, Source};

@@ -130,6 +130,8 @@ bugs! {
     ReadersWrite,
     /// A stop leaves a file open.
     LeaveFileOpen,
+    /// A stop leaves the whole state in memory.
+    KeepState,
 }
 
 /// The first seed that plans what came after the first hundred: users, processes that stand still, volumes that are all put back.
