@@ -39,6 +39,8 @@ fn what_was_found_once_is_found_no_more() {
     // A pod that was gone had lent its address, and never counted as absent: nobody was ready, so it was never created again.
     one_schedule(41);
     one_schedule(52);
+    // A founder told of an entry that did not reach its disk: who heard of it took part in a cluster that never was.
+    one_schedule(1650);
 }
 
 #[test]

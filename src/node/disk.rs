@@ -368,7 +368,8 @@ fn tell_entries(node: u64, log: &Log) {
 /// What a disk holds of consensus. Its last entry is the higher of log and snapshot: one that was received counts, although the log
 /// is cut up to it only later.
 fn held(opened: &Opened) -> Held {
-    held_of(opened.log.vote(), opened.last())
+    let (vote, last) = opened.on_disk();
+    held_of(vote, last)
 }
 
 fn held_of(vote: Option<log::Vote>, last: Option<crate::storage::LogId>) -> Held {

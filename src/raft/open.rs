@@ -66,6 +66,13 @@ impl Opened {
         self.log.last().or(self.log.purged()).max(applied)
     }
 
+    /// The vote and the last entry as the disk holds them: of what a crash would take away others must not be told.
+    pub fn on_disk(&self) -> (Option<storage::log::Vote>, Option<storage::LogId>) {
+        let applied = self.machine.applied().as_ref().map(types::stored_log_id);
+        let (vote, last) = self.log.on_disk();
+        (vote, last.max(applied))
+    }
+
     /// Closes the state and marks it as closed cleanly. Blocks.
     pub fn close_state(
         &self,

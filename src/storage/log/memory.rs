@@ -80,6 +80,8 @@ impl Failure {
 
 pub(super) struct Memory {
     pub(super) state: State,
+    /// The state as the disk has it.
+    pub(super) written: State,
     /// Index of `slots`' first; the next index if there is none, 0 before the first entry.
     pub(super) first: u64,
     pub(super) slots: VecDeque<Slot>,
@@ -127,6 +129,7 @@ impl Memory {
         let first = if slots.is_empty() { state.last.map_or(0, |last| last.index + 1) } else { first };
         Self {
             state,
+            written: state,
             first,
             durable_end: first + slots.len() as u64,
             slots,

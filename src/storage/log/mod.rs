@@ -277,6 +277,12 @@ impl Log {
         self.core().memory.lock().state.vote
     }
 
+    /// The newest vote, and the last entry or purged one, as the disk has them: what a crash leaves.
+    pub fn on_disk(&self) -> (Option<Vote>, Option<LogId>) {
+        let written = self.core().memory.lock().written;
+        (written.vote, written.last.or(written.purged))
+    }
+
     /// The newest committed id, durable or not.
     pub fn committed(&self) -> Option<LogId> {
         self.core().memory.lock().state.committed

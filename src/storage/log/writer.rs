@@ -356,6 +356,7 @@ impl Writer {
             segment.max_index = segment.max_index.max(self.entries.iter().map(|staged| staged.index).max());
         }
         memory.advance();
+        memory.written = self.written;
         memory.stats = Stats {
             flushes: memory.stats.flushes + 1,
             bytes: memory.stats.bytes + bytes,

@@ -217,6 +217,28 @@ fn a_creation_that_broke_off_can_be_repeated() {
     panic!("the creation was never complete");
 }
 
+/// A founder that told others of the entry that was still on its way to the disk lost its power; they waited for it for ever.
+#[test]
+fn what_is_on_its_way_is_not_on_disk() {
+    let world = World::new(1);
+    let (log, _) = created(&world);
+    let vote = Vote { term: 1, node: Some(1), committed: false };
+    log.save_vote(vote, ignore());
+    log.append(vec![entry(1, 0, 10)], ignore());
+    assert_eq!((log.vote(), log.last()), (Some(vote), Some(id(1, 0))));
+    assert_eq!(log.on_disk(), (None, None));
+    world.tasks.run();
+    assert_eq!(log.on_disk(), (Some(vote), Some(id(1, 0))));
+    log.truncate_after(None, ignore());
+    assert_eq!(log.on_disk().1, Some(id(1, 0)));
+    world.tasks.run();
+    assert_eq!(log.on_disk(), (Some(vote), None));
+    log.purge(id(1, 7), ignore());
+    world.tasks.run();
+    let (log, _) = reopened(&world).unwrap();
+    assert_eq!(log.on_disk(), (Some(vote), Some(id(1, 7))));
+}
+
 #[test]
 fn reads_are_bounded_and_come_from_cache_or_disk() {
     let world = World::new(1);
