@@ -198,7 +198,7 @@ impl Attack<'_> {
                 Err(error) if !is_nothing(&error) => return Err(error),
                 _ => {}
             }
-            // The pace is a part of the attack.
+            // Between two looks at whether the other side has had enough.
             std::thread::sleep(PACE);
         }
         Ok(())
