@@ -296,6 +296,9 @@ pub const STOP_CLOSING: Duration = Duration::from_secs(3);
 /// Time without a leader after which a member that stops waits for requests no more: two elections.
 pub const LEADERLESS_AT_STOP: Duration = Duration::from_secs(3);
 
+/// Time for the other members to take the answers to what their clients have asked for, when a member stops.
+pub const FORWARDING_AT_STOP: Duration = Duration::from_secs(1);
+
 /// Time for one step of a stop when the grace period is over or somebody hurries: ample unless the disk is stuck, and little
 /// enough that three of them end before Kubernetes kills the process.
 pub const STOP_STEP: Duration = Duration::from_secs(1);
@@ -317,6 +320,8 @@ pub const DISK_LOOK_INTERVAL_NEAR: Duration = Duration::from_millis(50);
 pub const DISK_NEAR_BYTES: u64 = 2 << 30;
 /// Longest time for one look at the free space; a volume that does not answer is not known to have any.
 pub const DISK_LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a member does not answer before the leader takes back what it said of its volume: longer than a restart takes.
+pub const DISK_ALARM_OF_SILENT: Duration = Duration::from_mins(1);
 /// Shortest time between two snapshots that are made to cut the log because space is scarce.
 pub const DISK_CUT_INTERVAL: Duration = Duration::from_secs(30);
 /// How old the size of the store may be that the quota is compared with; asking costs a few system calls.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -75,12 +76,23 @@ pub(super) fn etcd(mut config: Config) -> Result<Exit, Failure> {
 }
 
 fn run_in_runtime(member: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(member);
     // Whatever still runs has nothing to say any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Lets the process have as many files open as it may at most. The usual limit of 1,024 is one for programs that cannot wait for more: each
+/// segment of a log is a file, and so is each connection.
+pub(super) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// Half of the cores: the log's thread, the kernel's half of the network and the clients need the others, and workers that

@@ -1,7 +1,11 @@
 //! The watch over this member's volume. A log that finds no room ends its member; so what makes the store grow is refused before, first
 //! here, then by all members through an alarm. Deletes and compaction go on. What is needed stays free: the segments that the log begins
 //! next, and the next snapshot, by which the log is cut. When there is room again, the alarm goes by itself.
+//!
+//! Of a member that does not answer any more, the leader takes it back: what grows meanwhile does not reach that volume, and the others
+//! would wait for as long as nobody gives the pod a disk. A member that comes back looks at its volume before anything else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +16,7 @@ use tokio::time::Instant;
 use crate::env::files::Space;
 use crate::env::simulated::{self, Bug};
 use crate::env::{Files, Tasks};
+use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::State;
 use crate::mvcc::alarm::{Alarm, AlarmCommand, AlarmKind, Cause};
@@ -54,9 +59,31 @@ fn pause(free: u64, needed: u64) -> Duration {
     }
 }
 
+/// Members that have raised the alarm and do not answer their leader, each since when.
+#[derive(Debug, Default)]
+struct Silent(BTreeMap<NodeId, Instant>);
+
+impl Silent {
+    /// Those whose alarm is to be taken back. `raised`: whose there are; `answering`: who answers, `None` where this member does not lead.
+    fn for_long(
+        &mut self,
+        raised: &[NodeId],
+        answering: Option<&BTreeSet<NodeId>>,
+        now: Instant,
+    ) -> Vec<NodeId> {
+        let silent =
+            raised.iter().filter(|member| answering.is_some_and(|answering| !answering.contains(member)));
+        self.0 = silent.map(|member| (*member, self.0.get(member).copied().unwrap_or(now))).collect();
+        let long =
+            self.0.iter().filter(|(_, since)| now.duration_since(**since) >= limits::DISK_ALARM_OF_SILENT);
+        long.map(|(member, _)| *member).collect()
+    }
+}
+
 /// Watches until consensus ends.
 pub(super) async fn watch(consensus: Consensus, volume: Volume, reserve: u64, segment: u64) {
-    let mut watch = Watch { consensus, volume, reserve, segment, low: false, cut: None };
+    let mut watch =
+        Watch { consensus, volume, reserve, segment, low: false, cut: None, silent: Silent::default() };
     loop {
         let pause = watch.look().await;
         tokio::time::sleep(pause).await;
@@ -71,10 +98,12 @@ struct Watch {
     low: bool,
     /// When the log was last cut to win space.
     cut: Option<Instant>,
+    silent: Silent,
 }
 
 impl Watch {
     async fn look(&mut self) -> Duration {
+        self.take_back().await;
         let space = match self.space().await {
             Ok(space) => space,
             Err(error) => {
@@ -128,16 +157,35 @@ impl Watch {
 
     /// Has all members know what is so here.
     async fn set_alarm(&self) {
-        let alarm = Alarm { kind: AlarmKind::NoSpace, member: self.consensus.mine().node };
-        if self.consensus.machine().has_alarm(alarm, Cause::Disk) == self.low {
+        let mine = self.consensus.mine().node;
+        if self.consensus.machine().full_volumes().contains(&mine) == self.low {
             return;
         }
         if !self.low && simulated::planted(Bug::AlarmStays) {
             return;
         }
-        let command = AlarmCommand { alarm, cause: Cause::Disk, raised: self.low };
+        self.set_alarm_of(mine, self.low).await;
+    }
+
+    /// Ends the alarms of members that do not answer for long, where this one leads.
+    async fn take_back(&mut self) {
+        let raised = self.consensus.machine().full_volumes();
+        let seen = if raised.is_empty() { None } else { self.consensus.members_seen() };
+        let answering = seen.as_ref().map(|seen| &seen.answering);
+        for member in self.silent.for_long(&raised, answering, Instant::now()) {
+            tracing::warn!(
+                %member,
+                "the volume of this member was nearly full when it was last heard; it does not answer, and the others go on without it"
+            );
+            self.set_alarm_of(member, false).await;
+        }
+    }
+
+    async fn set_alarm_of(&self, member: NodeId, raised: bool) {
+        let alarm = Alarm { kind: AlarmKind::NoSpace, member };
+        let command = AlarmCommand { alarm, cause: Cause::Disk, raised };
         if let Err(error) = self.consensus.set_alarm(command).await {
-            tracing::debug!(%error, "the alarm about the volume was not set; it is tried again");
+            tracing::debug!(%error, %member, "the alarm about the volume was not set; it is tried again");
         }
     }
 
@@ -189,6 +237,26 @@ mod tests {
         assert!(!gains(36, 8, 20, 40));
         assert!(!gains(26, 8, 0, 26), "the first one");
         assert!(gains(17, 8, 40, 20), "the store has shrunk");
+    }
+
+    #[test]
+    fn an_alarm_is_taken_back_of_who_is_silent_for_long_only() {
+        const A_MOMENT: Duration = Duration::from_millis(1);
+        let (one, two) = (NodeId(1), NodeId(2));
+        let mut silent = Silent::default();
+        let start = Instant::now();
+        let end = start + limits::DISK_ALARM_OF_SILENT;
+        let nobody = BTreeSet::new();
+        let just_one = BTreeSet::from([one]);
+        assert_eq!(silent.for_long(&[one, two], Some(&just_one), start), []);
+        assert_eq!(silent.for_long(&[one, two], Some(&nobody), end - A_MOMENT), []);
+        assert_eq!(silent.for_long(&[one, two], Some(&nobody), end), [two], "the other was heard meanwhile");
+        assert_eq!(silent.for_long(&[one], Some(&nobody), end), [], "it is done");
+        let later = end + limits::DISK_ALARM_OF_SILENT;
+        assert_eq!(silent.for_long(&[one], None, later), [], "who does not lead does not know");
+        assert_eq!(silent.for_long(&[one], Some(&nobody), later), [], "a new leader waits as long");
+        assert_eq!(silent.for_long(&[one], Some(&just_one), later + A_MOMENT), [], "it is back");
+        assert_eq!(silent.for_long(&[one], Some(&nobody), later + limits::DISK_ALARM_OF_SILENT), []);
     }
 
     #[test]

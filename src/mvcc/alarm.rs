@@ -3,7 +3,8 @@
 //! An alarm is of one member and of one kind, and it has a cause:
 //! * *Held*: raised by a client or because the quota was used up. It stays until a client disarms it, as in etcd.
 //! * *Disk*: raised by the member whose volume is nearly full (`duties`), which lowers it itself when there is room again. A client may
-//!   lower it too; the member raises it again if nothing has changed. It goes with the member.
+//!   lower it too, and the leader does when the member is silent for long; the member raises it again if nothing has changed. It goes
+//!   with the member.
 //!
 //! Clients do not see the cause: to them an alarm is there or not.
 
@@ -117,9 +118,9 @@ impl Alarms {
         self.0.iter().any(|(alarm, _)| alarm.kind == kind)
     }
 
-    /// Whether this one is raised for this cause.
-    pub fn has(&self, alarm: Alarm, cause: Cause) -> bool {
-        self.0.contains(&(alarm, cause))
+    /// The members whose volumes are nearly full.
+    pub fn full_volumes(&self) -> Vec<NodeId> {
+        self.0.iter().filter(|(_, cause)| *cause == Cause::Disk).map(|(alarm, _)| alarm.member).collect()
     }
 
     /// All, by kind and member.

@@ -33,6 +33,7 @@ impl Node {
         // Whoever watches from the network is told by the port, with a status.
         self.hub.close();
         self.closing_time(deadline, hurry).await;
+        self.end_forwarding(deadline, hurry).await;
         let left = leaves
             && tokio::select! {
                 left = self.leave(deadline) => left,
@@ -119,6 +120,17 @@ impl Node {
         let until = deadline.min(Instant::now() + limits::REQUEST_TIMEOUT);
         tokio::select! {
             _ = tokio::time::timeout_at(until, closed) => {}
+            () = hurry.cancelled() => {}
+        }
+    }
+
+    /// What other members' clients have asked for is answered, and they ask another leader from then on. One that cannot be reached is
+    /// not waited for.
+    async fn end_forwarding(&self, deadline: Instant, hurry: &CancellationToken) {
+        let Some(consensus) = self.gate.consensus() else { return };
+        let until = deadline.min(Instant::now() + limits::FORWARDING_AT_STOP);
+        tokio::select! {
+            _ = tokio::time::timeout_at(until, consensus.end_forwarding()) => {}
             () = hurry.cancelled() => {}
         }
     }

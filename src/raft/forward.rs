@@ -1,7 +1,7 @@
 //! Requests of a follower's clients, handed to the leader over one stream: whatever waits goes into one message.
 //!
 //! When the leader changes, a new stream takes the requests from then on, and the old one still takes the answers that are
-//! under way: a leader that stops hands over first and answers what it has proposed.
+//! under way: a leader that stops hands over first, answers what it has proposed, and says that it takes no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Streaming;
 
 use super::lease::LeaseQuestion;
@@ -73,6 +74,33 @@ pub(crate) struct Waiting {
 pub(crate) struct Forwarded {
     pub(crate) leader: NodeId,
     pub(crate) waiting: Waiting,
+}
+
+/// The streams of followers to this member.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Followers {
+    streams: TaskTracker,
+    ending: CancellationToken,
+}
+
+impl Followers {
+    /// For as long as a follower reads its answers; `None` if no more streams are taken.
+    pub(crate) fn enter(&self) -> Option<TaskTrackerToken> {
+        let stream = self.streams.token();
+        (!self.ending.is_cancelled()).then_some(stream)
+    }
+
+    /// When nothing more is to be sent.
+    pub(crate) fn ending(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ending.clone().cancelled_owned()
+    }
+
+    /// Takes no more. Returns when every follower has the answers to what it has sent, and has left.
+    pub(crate) async fn end(&self) {
+        self.ending.cancel();
+        self.streams.close();
+        self.streams.wait().await;
+    }
 }
 
 /// Runs until `cancel`: hands each request to the link of its leader.
@@ -140,8 +168,15 @@ async fn serve(
             () = cancel.cancelled() => {}
         }
     }
-    // These were never sent.
+    return_unsent(&mut requests, &mut Vec::new()).await;
+}
+
+/// Answers what was never sent: another leader may take it.
+async fn return_unsent(requests: &mut mpsc::Receiver<Waiting>, waiting: &mut Vec<Waiting>) {
     requests.close();
+    for pending in waiting.drain(..) {
+        pending.reply.answer(Err(Error::NoLeader));
+    }
     while let Some(pending) = requests.recv().await {
         pending.reply.answer(Err(Error::NoLeader));
     }
@@ -184,12 +219,13 @@ impl Link {
                     if !self.take_answer(answer) {
                         break;
                     }
+                    if self.outgoing.is_none() {
+                        return_unsent(requests, &mut waiting).await;
+                    }
                 }
             }
         }
-        for pending in waiting {
-            pending.reply.answer(Err(Error::NoLeader));
-        }
+        return_unsent(requests, &mut waiting).await;
     }
 
     /// Sends what waits, up to one message.
@@ -226,6 +262,9 @@ impl Link {
             }
             None => return false,
         };
+        if response.ending {
+            self.outgoing = None;
+        }
         for reply in response.replies {
             let Some(pending) = self.unanswered.remove(&reply.number) else { continue };
             pending.reply.answer(proposed_of(reply.reply));

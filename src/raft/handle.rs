@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::boots::{Boots, WrongMessage};
 use super::codec;
 use super::commits::Wanted;
-use super::forward::{self, Forwarded};
+use super::forward::{self, Followers, Forwarded};
 use super::heard::LeaderHeard;
 use super::lease::Asked;
 use super::log_store::LogStore;
@@ -94,6 +94,7 @@ pub(super) struct Inner {
     pub(super) wanted: Wanted,
     pub(super) proposals: Proposals,
     pub(super) forwards: mpsc::Sender<Forwarded>,
+    pub(super) followers: Followers,
     pub(super) reads: mpsc::Sender<Waiter>,
     pub(super) questions: mpsc::Sender<Asked>,
     /// Until the keeper of the leases takes them.
@@ -211,6 +212,7 @@ impl Consensus {
             wanted,
             proposals,
             forwards,
+            followers: Followers::default(),
             reads,
             questions,
             questions_queue: Mutex::new(Some(questions_queue)),
@@ -476,6 +478,15 @@ impl Consensus {
             .filter_map(|id| Some((replication.get(&id)?.as_ref()?.index, id)))
             .max()
             .map(|(_, id)| id)
+    }
+
+    /// Takes no more requests of other members' clients. Returns when the other members have the answers to those that were taken.
+    pub async fn end_forwarding(&self) {
+        self.followers().end().await;
+    }
+
+    pub(super) fn followers(&self) -> &Followers {
+        &self.inner.followers
     }
 
     /// Stops consensus: no new requests, then the tasks, then openraft, then the log.

@@ -65,6 +65,8 @@ pub(super) struct Report {
     pub(super) node: Option<NodeId>,
     /// What it decided at its start, or what it waits for.
     pub(super) decided: String,
+    /// Bytes of its snapshots.
+    pub(super) snapshot_bytes: u64,
     /// Everything, for people.
     pub(super) status: String,
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use setstone::client::{Client, Compact, Consistency, Kv, Options, Range, Remote, Txn, TxnOp};
+use setstone::client::{Client, Compact, Consistency, Embedded, Kv, Options, Range, Remote, Txn, TxnOp};
 use setstone::config::Data;
 use setstone::testing::TestCluster;
 use setstone::{Config, Error, Node};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn the_example_runs_and_finds_its_directory_again() {
@@ -104,6 +105,42 @@ async fn three_members_in_one_process_serve_and_leave_nothing_behind() {
             assert!(tokio::net::TcpStream::connect(port).await.is_err(), "{port} is still open");
         }
     }
+}
+
+/// Writes through one member until `stop`; how many were acknowledged.
+async fn write_on(member: Embedded, key: String, stop: CancellationToken) -> usize {
+    let mut acknowledged = 0;
+    while !stop.is_cancelled() {
+        match Kv::put(&member, key.clone(), acknowledged.to_string()).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => assert!(error.is_retryable(), "{key} after {acknowledged}: {error}"),
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_leaves_no_write_of_the_others_unanswered() {
+    let mut cluster = TestCluster::start(3).await.unwrap();
+    for round in 0..12 {
+        let status = Client::status(&cluster.node(0).unwrap().client()).await.unwrap();
+        let leader = usize::from(status.value.leader.unwrap().ordinal());
+        let stop = CancellationToken::new();
+        let mut writers = tokio::task::JoinSet::new();
+        for member in (0..3).filter(|member| *member != leader) {
+            for writer in 0..16 {
+                let client = cluster.node(member).unwrap().client();
+                writers.spawn(write_on(client, format!("{round}/{member}/{writer}"), stop.clone()));
+            }
+        }
+        // They write while it stops.
+        cluster.stop(leader).await;
+        stop.cancel();
+        let acknowledged: usize = writers.join_all().await.into_iter().sum();
+        assert!(acknowledged > 0);
+        cluster.start_again(leader).await.unwrap();
+    }
+    cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

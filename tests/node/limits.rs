@@ -1,5 +1,6 @@
 //! Requests and connections that are too much, against a whole node.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use prost::Message;
@@ -129,6 +130,20 @@ async fn ten_thousand_idle_connections_are_cheap_and_are_freed() {
 }
 
 /// One call of a gRPC method, on a stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_low_soft_limit_of_open_files_limits_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let low = ["sh", "-c", "ulimit -Sn 64 && exec \"$@\"", "sh"].map(str::to_owned);
+    let mut process = Process::spawn(&low, directory.path(), &[], Stdio::inherit());
+    process.serves().await;
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        clients.push(idle(&process).await);
+    }
+    assert_eq!(Kv::put(&process.remote(), "k", "v").await.unwrap(), 2);
+    assert_eq!(process.terminate().await, 0);
+}
+
 fn call(stream: u32, path: &str, message: &impl Message) -> Vec<u8> {
     let mut block = Vec::new();
     let names = [

@@ -7,12 +7,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::view::View;
 use super::{Failure, Start, members};
+use crate::cli::serve::raise_file_limit;
 use crate::playground::{Options, Playground, PodManagement, Status};
 
 /// Runs until a signal, and until its pods have ended after that.
 pub(super) async fn run(arguments: Start) -> Result<(), Failure> {
     // Before anything starts: no signal may find a playground that does not listen yet.
     let mut signals = Signals::listen()?;
+    // Each client connection takes two of the proxy.
     raise_file_limit();
     let live = io::stdout().is_terminal() && !arguments.plain;
     let playground = Playground::start(options(arguments)?).await?;
@@ -69,16 +71,6 @@ fn options(arguments: Start) -> io::Result<Options> {
         run: arguments.run,
         ..Options::new(std::env::current_exe()?)
     })
-}
-
-/// Each client connection takes two file descriptors of the proxy and one of its pod; the usual soft limit is 1,024.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
 }
 
 /// What a person needs to know before the first pod is there.

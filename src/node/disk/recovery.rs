@@ -65,7 +65,7 @@ impl LocalDisk {
 
 /// Appends a membership of this disk alone, and the command that raises the revision, in a term of their own.
 async fn append(opened: &Opened, ordinal: u16, own: Member) -> Result<NodeId, Error> {
-    let last = opened.last().ok_or_else(|| Error::Disk("the log holds nothing to go on with".into()))?;
+    let last = opened.on_disk().1.ok_or_else(|| Error::Disk("the log holds nothing to go on with".into()))?;
     let term = opened.log.vote().map_or(0, |vote| vote.term).max(last.term) + 1;
     let node_id = NodeId::new(ordinal, last.index + 1);
     let payloads = raft::recovery_entries(node_id, own, limits::RECOVERY_REVISIONS).map_err(start_error)?;

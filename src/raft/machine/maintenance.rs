@@ -12,8 +12,9 @@ use super::{
 };
 use crate::env::simulated::{self, Bug, Seen};
 use crate::error::Error;
+use crate::identity::NodeId;
 use crate::mvcc::State;
-use crate::mvcc::alarm::{Alarm, AlarmKind, Cause};
+use crate::mvcc::alarm::{Alarm, AlarmKind};
 use crate::mvcc::command::{Command, Refusal};
 use crate::raft::codec;
 use crate::storage;
@@ -85,9 +86,9 @@ impl Machine {
         self.with_state(|state| state.cluster().alarms.list())
     }
 
-    /// Whether an alarm is raised for a cause.
-    pub(crate) fn has_alarm(&self, alarm: Alarm, cause: Cause) -> bool {
-        self.with_state(|state| state.cluster().alarms.has(alarm, cause))
+    /// The members whose volumes are nearly full, as all know it.
+    pub(crate) fn full_volumes(&self) -> Vec<NodeId> {
+        self.with_state(|state| state.cluster().alarms.full_volumes())
     }
 
     /// Binds what commits are measured with, once.

@@ -42,8 +42,7 @@ pub(super) struct Writer {
     position: u64,
     zeroed_to: u64,
     next_write: u64,
-    /// The state before the write in the buffer, and after it.
-    written: State,
+    /// The state after the write in the buffer; the one before it is [`Memory::written`].
     staged: State,
     buffer: WriteBuffer,
     entries: Vec<Staged>,
@@ -143,7 +142,6 @@ pub(super) fn start(
         position: newest.used,
         zeroed_to: newest.used,
         next_write: scanned.next_write,
-        written: scanned.state,
         staged: scanned.state,
         buffer: WriteBuffer::new(scanned.salt),
         entries: Vec::new(),
@@ -310,7 +308,6 @@ impl Writer {
                 .map_err(|error| Failure::new(&error, "a write to the log"))?;
             self.file.sync_data().map_err(|error| Failure::new(&error, "an fdatasync of the log"))?;
             bytes = self.buffer.len() as u64;
-            self.written = self.staged;
             self.next_write += 1;
             self.publish(used, bytes, started);
             self.position += used;
@@ -356,7 +353,7 @@ impl Writer {
             segment.max_index = segment.max_index.max(self.entries.iter().map(|staged| staged.index).max());
         }
         memory.advance();
-        memory.written = self.written;
+        memory.written = self.staged;
         memory.stats = Stats {
             flushes: memory.stats.flushes + 1,
             bytes: memory.stats.bytes + bytes,
@@ -371,7 +368,7 @@ impl Writer {
             sequence: self.sequence + 1,
             first_write: self.next_write,
             salt: self.core.salt,
-            state: self.written,
+            state: self.core.memory.lock().written,
         };
         let length = self.segment_bytes.max(HEADER_BYTES + used);
         let (path, file) = create_segment(&*self.files, &self.core.directory, &header, length)?;
@@ -388,7 +385,7 @@ impl Writer {
     /// Removes the oldest segments that hold nothing but purged entries, each durably before the next, so that no crash
     /// leaves a gap.
     fn remove_segments(&mut self) {
-        let Some(purged) = self.written.purged else { return };
+        let Some(purged) = self.core.memory.lock().written.purged else { return };
         if self.removed_upto == Some(purged) {
             return;
         }
