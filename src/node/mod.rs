@@ -50,6 +50,7 @@ use crate::discovery::{AddressBook, Directory, PeerChannels};
 use crate::env::{Env, Listener, simulated};
 use crate::error::Error;
 use crate::identity::Ordinal;
+use crate::limits;
 use crate::membership::{
     self, Journal, MembershipService, Operator, Outlook, Own, Reconciler, SizeKeeper, SizeSource, Starter,
     StarterConfig,
@@ -276,10 +277,11 @@ impl Node {
             let (api, closing) = (api.clone(), closing.clone());
             tasks.spawn(async move { api.serve_admin(listener, closing, Duration::ZERO).await });
         }
-        let grace = self.config.grace_period;
+        // No request takes longer; a client that does not go then is not waited for.
+        let drain = self.config.grace_period.min(limits::REQUEST_TIMEOUT + limits::STOP_STEP);
         for listener in ports.client {
             let (api, tls) = (api.clone(), secure.client.clone());
-            tasks.spawn(async move { api.serve_client(listener, tls, grace).await });
+            tasks.spawn(async move { api.serve_client(listener, tls, drain).await });
         }
         tasks.spawn(simulated::stoppable(self.health.clone().keep(closing.clone())));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::command::Refusal;
 use crate::proto::peer;
-use crate::proto::peer::{ForwardRequest, ForwardResponse, ForwardedRequest};
+use crate::proto::peer::{ForwardRequest, ForwardResponse, ForwardedReply, ForwardedRequest};
 
 /// Messages that wait for the connection; more wait in the queue before.
 const MESSAGES_IN_FLIGHT: usize = 16;
@@ -84,15 +84,10 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
-    /// For as long as a follower reads its answers; `None` if no more streams are taken.
-    pub(crate) fn enter(&self) -> Option<TaskTrackerToken> {
-        let stream = self.streams.token();
-        (!self.ending.is_cancelled()).then_some(stream)
-    }
-
-    /// When nothing more is to be sent.
-    pub(crate) fn ending(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.ending.clone().cancelled_owned()
+    /// A stream that begins; `None` if no more are taken.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        let entered = Entered { _open: self.streams.token(), ending: self.ending.clone(), told: false };
+        (!self.ending.is_cancelled()).then_some(entered)
     }
 
     /// Takes no more. Returns when every follower has the answers to what it has sent, and has left.
@@ -100,6 +95,37 @@ impl Followers {
         self.ending.cancel();
         self.streams.close();
         self.streams.wait().await;
+    }
+}
+
+/// A stream of a follower, as long as it reads its answers.
+pub(crate) struct Entered {
+    _open: TaskTrackerToken,
+    ending: CancellationToken,
+    told: bool,
+}
+
+impl Entered {
+    /// The answers, and among them that no more is taken. They end with `replies`; once that is told, the follower ends them: it knows
+    /// when it has all.
+    pub(crate) fn answers(
+        self,
+        replies: impl Stream<Item = Vec<ForwardedReply>> + Send + Unpin + 'static,
+    ) -> impl Stream<Item = Result<ForwardResponse, tonic::Status>> + Send {
+        futures::stream::unfold((self, replies), |(mut entered, mut replies)| async move {
+            let response = tokio::select! {
+                some = replies.next() => match some {
+                    Some(replies) => ForwardResponse { replies, ending: false },
+                    None if entered.told => std::future::pending().await,
+                    None => return None,
+                },
+                () = entered.ending.cancelled(), if !entered.told => {
+                    entered.told = true;
+                    ForwardResponse { replies: Vec::new(), ending: true }
+                }
+            };
+            Some((Ok(response), (entered, replies)))
+        })
     }
 }
 
@@ -302,4 +328,51 @@ fn refuse_growth(waiting: &mut Vec<Waiting>) {
 /// For a request that never reached the queue.
 pub(crate) fn refuse(reply: ReplyTo, error: Error) {
     reply.answer(Err(error));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::*;
+
+    type Replies = mpsc::UnboundedSender<Vec<ForwardedReply>>;
+
+    fn begin(followers: &Followers) -> (Replies, impl Stream<Item = ForwardResponse> + use<>) {
+        let (replies, answered) = mpsc::unbounded_channel();
+        let answers = followers.enter().unwrap().answers(UnboundedReceiverStream::new(answered));
+        (replies, answers.map(Result::unwrap).boxed())
+    }
+
+    #[tokio::test]
+    async fn answers_end_with_what_is_answered() {
+        let (replies, answers) = begin(&Followers::default());
+        replies.send(vec![ForwardedReply { number: 7, reply: None }]).unwrap();
+        drop(replies);
+        let answers: Vec<ForwardResponse> = answers.collect().await;
+        assert_eq!(answers.len(), 1);
+        assert_eq!((answers[0].replies[0].number, answers[0].ending), (7, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_was_told_leaves_when_it_has_all_answers() {
+        let followers = Followers::default();
+        let (replies, mut answers) = begin(&followers);
+        let leader = followers.clone();
+        let mut end = tokio::spawn(async move { leader.end().await });
+        let told = answers.next().await.unwrap();
+        assert!(told.ending && told.replies.is_empty());
+        assert!(followers.enter().is_none(), "no more are taken");
+        replies.send(vec![ForwardedReply { number: 7, reply: None }]).unwrap();
+        drop(replies);
+        assert_eq!(answers.next().await.unwrap().replies[0].number, 7);
+        let long = Duration::from_secs(3_600);
+        assert!(tokio::time::timeout(long, answers.next()).await.is_err(), "it has not left yet");
+        assert!(tokio::time::timeout(long, &mut end).await.is_err());
+        drop(answers);
+        end.await.unwrap();
+    }
 }

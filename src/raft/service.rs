@@ -209,13 +209,12 @@ impl Raft for Service {
             .map_err(|_| Status::deadline_exceeded("the first message did not come"))??
             .ok_or_else(|| Status::invalid_argument("no envelope"))?;
         let consensus = self.admit(&speaker, first.envelope.as_ref())?.clone();
-        let open =
+        let entered =
             consensus.followers().enter().ok_or_else(|| stopped("this member takes no more requests"))?;
         let (replies, answered) = mpsc::unbounded_channel();
         let (mut unread, gate) = Unread::new();
         // Ends with the follower's stream; what it asked for by then is answered into a channel that nobody reads.
         let leader = consensus.clone();
-        let ending = consensus.followers().ending();
         consensus.spawn(async move {
             let mut next = Some(first);
             while let Some(message) = next {
@@ -234,7 +233,7 @@ impl Raft for Service {
                 next = messages.message().await.ok().flatten();
             }
         });
-        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
+        let replies = tokio_stream::wrappers::UnboundedReceiverStream::new(answered)
             .map(move |(number, proposed)| {
                 if let Ok(applied) = &proposed {
                     consensus.note_wanted(applied.index);
@@ -246,18 +245,8 @@ impl Raft for Service {
                 gate.taken(replies.len());
                 replies
             })
-            .flat_map(|replies| futures::stream::iter(bounded(replies)))
-            .map(|replies| Ok(ForwardResponse { replies, ending: false }));
-        // The follower ends the stream then, when it has all answers.
-        let farewell = futures::stream::once(async move {
-            ending.await;
-            Ok(ForwardResponse { replies: Vec::new(), ending: true })
-        });
-        let stream = futures::stream::select(stream, farewell.chain(futures::stream::pending()));
-        let counted = stream.inspect(move |_| {
-            let _ = &open;
-        });
-        Ok(Response::new(Box::pin(counted)))
+            .flat_map(|replies| futures::stream::iter(bounded(replies)));
+        Ok(Response::new(Box::pin(entered.answers(replies))))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {

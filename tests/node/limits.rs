@@ -131,6 +131,17 @@ async fn ten_thousand_idle_connections_are_cheap_and_are_freed() {
 
 /// One call of a gRPC method, on a stream.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_go_is_not_waited_for_until_the_grace_period_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(directory.path(), &[]).await;
+    let client = idle(&process).await;
+    let began = Instant::now();
+    assert_eq!(process.terminate().await, 0);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_low_soft_limit_of_open_files_limits_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let low = ["sh", "-c", "ulimit -Sn 64 && exec \"$@\"", "sh"].map(str::to_owned);
@@ -141,6 +152,7 @@ async fn a_low_soft_limit_of_open_files_limits_nobody() {
         clients.push(idle(&process).await);
     }
     assert_eq!(Kv::put(&process.remote(), "k", "v").await.unwrap(), 2);
+    drop(clients);
     assert_eq!(process.terminate().await, 0);
 }
 
