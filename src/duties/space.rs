@@ -3,7 +3,7 @@
 //! next, and the next snapshot, by which the log is cut. When there is room again, the alarm goes by itself.
 //!
 //! Of a member that does not answer any more, the leader takes it back: what grows meanwhile does not reach that volume, and the others
-//! would wait for as long as nobody gives the pod a disk. A member that comes back looks at its volume before anything else.
+//! would wait for as long as nobody gives the pod a disk. A member that comes back looks at its volume as soon as it takes part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
