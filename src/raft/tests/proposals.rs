@@ -134,7 +134,8 @@ async fn what_waits_to_grow_is_not_proposed_where_there_is_no_room() {
     let leader = cluster.leader().await;
     let leads = &cluster.members[leader].consensus;
     let follows = &cluster.members[(leader + 1) % 3].consensus;
-    let last = || leads.position().last_index;
+    // Of the log itself: what consensus tells of it comes later than answers.
+    let last = || leads.log().last();
     // Behind the door: these have passed the check that every write begins with.
     let write = |at: &Consensus| {
         let at = at.clone();
