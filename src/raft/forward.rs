@@ -369,7 +369,7 @@ mod tests {
         replies.send(vec![ForwardedReply { number: 7, reply: None }]).unwrap();
         drop(replies);
         assert_eq!(answers.next().await.unwrap().replies[0].number, 7);
-        let long = Duration::from_secs(3_600);
+        let long = Duration::from_hours(1);
         assert!(tokio::time::timeout(long, answers.next()).await.is_err(), "it has not left yet");
         assert!(tokio::time::timeout(long, &mut end).await.is_err());
         drop(answers);
