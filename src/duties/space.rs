@@ -86,6 +86,8 @@ pub(super) async fn watch(consensus: Consensus, volume: Volume, reserve: u64, se
         Watch { consensus, volume, reserve, segment, low: false, cut: None, silent: Silent::default() };
     loop {
         let pause = watch.look().await;
+        // Afterwards: what all must agree on may take its time, and this member's own volume does not wait for it.
+        watch.take_back().await;
         tokio::time::sleep(pause).await;
     }
 }
@@ -103,7 +105,6 @@ struct Watch {
 
 impl Watch {
     async fn look(&mut self) -> Duration {
-        self.take_back().await;
         let space = match self.space().await {
             Ok(space) => space,
             Err(error) => {

@@ -60,7 +60,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The vote, and the last entry in the log or in the snapshot that the state was made from, as the disk holds them: of what a crash would take away others must not be told.
+    /// The vote, and the last entry in the log or in the snapshot that the state was made from, as the disk holds them: of what a crash
+    /// would take away others must not be told.
     pub fn on_disk(&self) -> (Option<storage::log::Vote>, Option<storage::LogId>) {
         let applied = self.machine.applied().as_ref().map(types::stored_log_id);
         let (vote, last) = self.log.on_disk();

@@ -129,7 +129,6 @@ async fn ten_thousand_idle_connections_are_cheap_and_are_freed() {
     assert_eq!(process.terminate().await, 0);
 }
 
-/// One call of a gRPC method, on a stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_go_is_not_waited_for_until_the_grace_period_is_over() {
     let directory = tempfile::tempdir().unwrap();
@@ -156,6 +155,7 @@ async fn a_low_soft_limit_of_open_files_limits_nobody() {
     assert_eq!(process.terminate().await, 0);
 }
 
+/// One call of a gRPC method, on a stream.
 fn call(stream: u32, path: &str, message: &impl Message) -> Vec<u8> {
     let mut block = Vec::new();
     let names = [
