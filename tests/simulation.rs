@@ -43,6 +43,8 @@ fn what_was_found_once_is_found_no_more() {
     one_schedule(1650);
     // A member whose volume was nearly full never came back, and the others refused for ever what makes the store grow.
     one_schedule(660);
+    // A snapshot was made while more of the log waited to be cut than it allowed to: consensus took that for a bug of its own.
+    one_schedule(17);
 }
 
 #[test]
@@ -86,7 +88,7 @@ const FOUND: [(Bug, u64, &str); 53] = [
     (Bug::NoDirectorySync, 1, "has forgotten that it is a member"),
     (Bug::ForgetVote, 0, "has forgotten a vote"),
     (Bug::FlushedTooEarly, 1, "has forgotten entries"),
-    (Bug::ForgetTruncation, 13, "applied ("),
+    (Bug::ForgetTruncation, 9, "applied ("),
     (Bug::CutTooFar, 0, "cuts its log"),
     (Bug::UnsyncedSnapshot, 1, "is lost"),
     (Bug::InstallHalf, 0, "is lost"),
@@ -95,18 +97,18 @@ const FOUND: [(Bug, u64, &str); 53] = [
     (Bug::IgnoreMarks, 0, "a disk that is not its own"),
     (Bug::LeaveFileOpen, 0, "open files"),
     (Bug::KeepState, 0, "holders of its state"),
-    (Bug::ReadWithoutQuorum, 64, "STALE"),
+    (Bug::ReadWithoutQuorum, 60, "STALE"),
     (Bug::ApplyTwice, 0, "nobody can have done that"),
     (Bug::UnequalApply, 0, "with digest"),
     (Bug::SkipApply, 0, "the state of"),
     (Bug::BootstrapAlone, 0, "disks of 3 have it"),
     (Bug::ForwardTwice, 0, "nobody can have done that"),
     (Bug::IgnoreCompare, 0, "Swapped(true)"),
-    (Bug::CompactLive, 13, "is lost"),
+    (Bug::CompactLive, 16, "is lost"),
     (Bug::NoReadIndex, 0, "STALE"),
     (Bug::NoWaitForApply, 0, "STALE"),
-    (Bug::ForgetBoot, 7, "is lost"),
-    (Bug::UnknownIsRefused, 51, "nobody can have done that"),
+    (Bug::ForgetBoot, 20, "is lost"),
+    (Bug::UnknownIsRefused, 43, "nobody can have done that"),
     (Bug::IgnoreOrdinal, 57, "a disk that is not its own"),
     (Bug::AcceptForeignMessage, 70, "disks of 6 have it"),
     (Bug::ReuseId, 42, "a disk that is not its own"),
@@ -124,9 +126,9 @@ const FOUND: [(Bug, u64, &str); 53] = [
     (Bug::WatchQueueEndless, 3, "LIMIT: "),
     (Bug::LockAfterAnyEnd, 12, "TWICE"),
     (Bug::LockNeverLost, 23, "TWICE"),
-    (Bug::RevokeKeepsRights, 109, "is not that of another member"),
+    (Bug::RevokeKeepsRights, 101, "is not that of another member"),
     (Bug::ReadersWrite, 101, "FORBIDDEN"),
-    (Bug::AskOnlyAtTheDoor, 157, "REVOKED"),
+    (Bug::AskOnlyAtTheDoor, 228, "REVOKED"),
     (Bug::CompactYoung, 203, "YOUNG"),
     (Bug::NeverCompact, 203, "owes automatic compaction"),
     (Bug::FillUnnoticed, 200, "owes a refusal"),

@@ -233,28 +233,10 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvcc::State;
     use crate::mvcc::command::{Command, LogPosition, Put, Request};
     use crate::mvcc::lease::LeaseCommand;
-    use crate::mvcc::{History, HistoryError, State};
-
-    struct Nothing;
-
-    impl History for Nothing {
-        fn get(&self, _: &[u8]) -> Result<Option<bytes::Bytes>, HistoryError> {
-            Ok(None)
-        }
-        fn floor(&self, _: &[u8]) -> Result<Option<(bytes::Bytes, bytes::Bytes)>, HistoryError> {
-            Ok(None)
-        }
-        fn scan(
-            &self,
-            _: &[u8],
-            _: &[u8],
-            _: &mut dyn FnMut(bytes::Bytes, bytes::Bytes) -> std::ops::ControlFlow<()>,
-        ) -> Result<(), HistoryError> {
-            Ok(())
-        }
-    }
+    use crate::mvcc::tests::Memory;
 
     struct World {
         state: State,
@@ -278,7 +260,8 @@ mod tests {
         fn apply(&mut self, command: LeaseCommand) {
             self.index += 1;
             let at = LogPosition { term: 1, index: self.index };
-            let applied = self.state.apply(&Nothing, at, &[Request::anonymous(Command::Lease(command))]);
+            let applied =
+                self.state.apply(&Memory::default(), at, &[Request::anonymous(Command::Lease(command))]);
             assert!(applied.replies.iter().all(Result::is_ok), "{:?}", applied.replies);
         }
 
@@ -430,7 +413,7 @@ mod tests {
             Request::anonymous(Command::Put(Put { key, lease: 1, ..Put::default() }))
         };
         let requests: Vec<_> = (0..limits::EXPIRE_KEYS).map(put).collect();
-        world.state.apply(&Nothing, LogPosition { term: 1, index: 99 }, &requests);
+        world.state.apply(&Memory::default(), LogPosition { term: 1, index: 99 }, &requests);
         assert_eq!(world.due(2_000), [1]);
         assert_eq!(world.due(2_000), [2]);
     }

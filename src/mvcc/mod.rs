@@ -62,7 +62,7 @@ mod revision;
 mod small;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod txn;
 mod versions;
 mod watching;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::handle::Consensus;
+use crate::config::Tuning;
 use crate::metrics::Metrics;
 
 /// How often the size of the log is looked at.
@@ -14,17 +15,22 @@ const FULL_DISK_INTERVAL: Duration = Duration::from_secs(30);
 /// How often compaction that waited for a snapshot is tried again.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has a snapshot made when what came after the last one has outgrown `least` bytes and that snapshot. What stays in the log of what the
-/// snapshot holds, for those who lag, is counted in entries, which may be large: it takes at most as many bytes.
-pub(crate) async fn watch_log_size(consensus: Consensus, least: u64) {
+/// Has a snapshot made when what came after the last one has outgrown `log_bytes_before_snapshot` and that snapshot. Of what the snapshot
+/// holds, `log_entries_kept` stay in the log for those who lag; they may be large, and take at most as many bytes.
+///
+/// All of the log that is cut is cut here (or where room is scarce): openraft, which would cut some when a snapshot is made, holds it for a
+/// bug when that is less than what already waits to be cut.
+pub(crate) async fn watch_log_size(consensus: Consensus, tuning: Tuning) {
     let mut ticks = tokio::time::interval(LOG_SIZE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let most = least.max(consensus.snapshots().bytes());
+        let most = tuning.log_bytes_before_snapshot.max(consensus.snapshots().bytes());
         let newest = consensus.snapshots().newest_index();
-        if let Some(excess) = newest.and_then(|newest| consensus.log().excess(newest, most)) {
-            consensus.cut_log(excess).await;
+        let too_many = newest.and_then(|newest| newest.checked_sub(tuning.log_entries_kept));
+        let too_large = newest.and_then(|newest| consensus.log().excess(newest, most));
+        if let Some(upto) = too_many.max(too_large) {
+            consensus.cut_log(upto).await;
         }
         let outgrown = consensus.log().bytes_from(newest.map_or(0, |newest| newest + 1)) > most;
         if outgrown && consensus.has_newer_than_snapshot() {
@@ -44,7 +50,7 @@ impl Consensus {
         self.machine().applied().map(|id| id.index) > self.snapshots().newest_index()
     }
 
-    /// Has a snapshot made, and the log cut; openraft makes at most one at a time. False if it has ended.
+    /// Has a snapshot made; openraft makes at most one at a time. False if it has ended.
     pub(crate) async fn make_snapshot(&self) -> bool {
         self.raft().trigger().snapshot().await.is_ok()
     }

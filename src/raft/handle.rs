@@ -120,9 +120,9 @@ fn raft_config(mine: &Sender, tuning: &Tuning) -> Result<Config, Error> {
         election_timeout_max: millis(tuning.election_max),
         // A snapshot takes as long as it takes; the stream has deadlines of its own.
         install_snapshot_timeout: 60_000,
-        // The log's growth decides, not its number of entries (`duties`).
+        // Both are decided by the log's growth (`duties`), not by its number of entries alone.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: tuning.log_entries_kept,
+        max_in_snapshot_log_to_keep: u64::MAX,
         // A peer that lags further than the log reaches gets a snapshot; until then it gets entries.
         replication_lag_threshold: u64::MAX,
         enable_pre_vote: Some(true),
@@ -227,7 +227,7 @@ impl Consensus {
             cancel,
         };
         let consensus = Self { inner: Arc::new(inner) };
-        consensus.spawn(duties::watch_log_size(consensus.clone(), parts.tuning.log_bytes_before_snapshot));
+        consensus.spawn(duties::watch_log_size(consensus.clone(), parts.tuning.clone()));
         consensus.spawn(duties::compact(consensus.clone()));
         consensus.spawn(duties::watch_leader(consensus.clone(), parts.metrics));
         consensus.spawn(marks::keep(consensus.clone()));

@@ -21,6 +21,8 @@ use crate::error::Error;
 use crate::identity::NodeId;
 use crate::limits;
 use crate::mvcc::command::{Command, Lifetime, Outcome, Reply, Request};
+#[cfg(feature = "simulation")]
+use crate::mvcc::lease::Granted;
 use crate::mvcc::lease::{LeaseCommand, MAX_TTL};
 
 /// Time for one attempt: when the leader is gone, another leads by then. A question can always be asked again.
@@ -227,15 +229,16 @@ fn least_ttl(election_max: Duration) -> i64 {
 /// The leases before an entry, for a simulation that watches what becomes of them.
 #[cfg(feature = "simulation")]
 pub(super) struct Before {
-    leases: Option<std::collections::BTreeSet<i64>>,
+    /// Each with when it was granted; those of the entry itself without: nobody could know.
+    leases: Option<std::collections::BTreeMap<i64, Option<Granted>>>,
     revision: i64,
 }
 
 #[cfg(feature = "simulation")]
 impl Before {
     pub(super) fn of(state: &crate::mvcc::State) -> Self {
-        let ids = || state.leases().iter().map(|(id, _)| id).collect();
-        Self { leases: simulated::is_running().then(ids), revision: state.revision() }
+        let known = || state.leases().iter().map(|(id, lease)| (id, Some(lease.granted))).collect();
+        Self { leases: simulated::is_running().then(known), revision: state.revision() }
     }
 
     /// Tells which leases the entry has ended.
@@ -254,17 +257,21 @@ impl Before {
             last = revision;
             let (ids, expired) = match &request.command {
                 Command::Lease(LeaseCommand::Grant { id, .. }) => {
-                    leases.insert(*id);
+                    leases.insert(*id, None);
                     continue;
                 }
                 Command::Lease(LeaseCommand::Revoke { id }) => (vec![*id], false),
-                Command::Lease(LeaseCommand::Expire { leases, .. }) => {
-                    (leases.iter().map(|(id, _)| *id).collect(), true)
+                // What a deposed leader decided ends nothing; a client may end the same lease later in the entry.
+                Command::Lease(LeaseCommand::Expire { term, leases: due })
+                    if *term == at.term || simulated::planted(Bug::ExpireOfDeposedLeader) =>
+                {
+                    let known = |(id, granted): &&(i64, Granted)| leases.get(id) == Some(&Some(*granted));
+                    (due.iter().filter(known).map(|(id, _)| *id).collect(), true)
                 }
                 _ => continue,
             };
             for lease in ids {
-                if state.leases().get(lease).is_none() && leases.remove(&lease) {
+                if state.leases().get(lease).is_none() && leases.remove(&lease).is_some() {
                     let index = at.index;
                     simulated::tell(|| simulated::Seen::LeaseEnded {
                         lease,
@@ -282,11 +289,59 @@ impl Before {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "simulation")]
+    use crate::mvcc::tests::Memory;
 
     #[test]
     fn the_least_time_to_live_is_one_and_a_half_elections_rounded_up() {
         for (millis, seconds) in [(800, 2), (1_000, 2), (100, 1), (1_333, 2), (1_334, 3), (4_000, 6)] {
             assert_eq!(least_ttl(Duration::from_millis(millis)), seconds, "{millis}");
         }
+    }
+
+    /// What the simulation hears of an entry with `requests`, each in the term 2, in which lease 7 with a key may end.
+    #[cfg(feature = "simulation")]
+    fn heard_of(requests: impl Fn(Granted) -> Vec<LeaseCommand>) -> Vec<(i64, i64, bool, bool)> {
+        use crate::env::simulated::{Seen, Simulating};
+        use crate::mvcc::command::{LogPosition, Put};
+
+        let heard = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let told = heard.clone();
+        let _simulating = Simulating::begin(
+            1,
+            None,
+            Box::new(move |seen| {
+                if let Seen::LeaseEnded { lease, revision, moved, expired, .. } = seen {
+                    told.borrow_mut().push((lease, revision, moved, expired));
+                }
+            }),
+        );
+        let mut state = crate::mvcc::State::new();
+        let mut apply = |index, commands: Vec<Command>| {
+            let requests: Vec<_> = commands.into_iter().map(Request::anonymous).collect();
+            let at = LogPosition { term: 2, index };
+            let before = Before::of(&state);
+            let replies = state.apply(&Memory::default(), at, &requests).replies;
+            before.tell_ended(&state, at, &requests, &replies);
+            state.leases().newest()
+        };
+        let on_lease = Put { key: "k".into(), lease: 7, ..Put::default() };
+        let granted =
+            apply(1, vec![Command::Lease(LeaseCommand::Grant { id: 7, ttl: 10 }), Command::Put(on_lease)]);
+        apply(2, requests(granted).into_iter().map(Command::Lease).collect());
+        heard.take()
+    }
+
+    #[cfg(feature = "simulation")]
+    #[test]
+    fn a_lease_is_heard_to_end_by_what_ended_it() {
+        let expire = |term, granted| LeaseCommand::Expire { term, leases: vec![(7, granted)] };
+        let revoke = || LeaseCommand::Revoke { id: 7 };
+        assert_eq!(heard_of(|granted| vec![expire(2, granted), revoke()]), [(7, 3, true, true)]);
+        assert_eq!(heard_of(|granted| vec![revoke(), expire(2, granted)]), [(7, 3, true, false)]);
+        // A leader that was deposed meanwhile decided it, or of an older lease with this id.
+        assert_eq!(heard_of(|granted| vec![expire(1, granted), revoke()]), [(7, 3, true, false)]);
+        assert_eq!(heard_of(|_| vec![expire(2, Granted::default()), revoke()]), [(7, 3, true, false)]);
+        assert_eq!(heard_of(|granted| vec![expire(1, granted)]), []);
     }
 }

@@ -163,7 +163,8 @@ fn fits(log: &Log, applied: Option<LogId>) -> bool {
     }
 }
 
-/// Loads the newest snapshot that is whole into an empty state.
+/// Loads the newest snapshot that is whole into an empty state. A damaged one is needless if the log holds all that it held, and is removed
+/// then: consensus would bring the state up to it. Else it is a loss, because this member may have told others that it has that.
 pub(super) fn rebuild(
     machine: &Machine,
     snapshots: &Snapshots,
@@ -171,7 +172,8 @@ pub(super) fn rebuild(
     log: &Log,
 ) -> Result<(), OpenError> {
     let listed = snapshots.list().map_err(|error| OpenError::Refused(error.to_string()))?;
-    let mut damage = None;
+    let mut damaged = Vec::new();
+    let mut why = None;
     for file in listed {
         // Read once to know that it is whole, once to load it: a state is not begun that cannot be finished.
         let loaded = snapshots
@@ -182,20 +184,25 @@ pub(super) fn rebuild(
         match loaded {
             Ok(()) => break,
             Err(error) if shows_damage(&error) => {
-                tracing::error!(%error, "a snapshot cannot be used; looking for an older one");
-                damage.get_or_insert(error.to_string());
+                tracing::error!(%error, "a snapshot cannot be used; looking for what it holds elsewhere");
+                why.get_or_insert(error.to_string());
+                // Another cluster's never held anything of this one.
+                if !matches!(error, MachineError::Snapshot(SnapshotError::Invalid(_))) {
+                    damaged.push(file);
+                }
             }
             // A full volume, a disk that cannot be read now, a newer version's file: nothing is lost by that.
             Err(error) => return Err(OpenError::Refused(error.to_string())),
         }
     }
-    if fits_after_rebuild(log, machine) {
+    let in_log = |id: storage::LogId| log.term_at(id.index) == Some(id.term);
+    if fits_after_rebuild(log, machine) && damaged.iter().all(|file| in_log(file.id)) {
         cut_conflict(log, machine);
-        return Ok(());
+        return snapshots.remove(&damaged).map_err(|error| OpenError::Refused(error.to_string()));
     }
     let purged = log.purged().map_or(0, |id| id.index);
     Err(OpenError::Lost(
-        damage.unwrap_or_else(|| {
+        why.unwrap_or_else(|| {
             format!("the log begins after entry {purged}, and no snapshot reaches that far")
         }),
     ))

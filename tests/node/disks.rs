@@ -216,12 +216,13 @@ async fn cut_volume(directory: &Path) {
     let tuning = Tuning { log_segment_bytes: setstone::limits::PEER_MESSAGE_BYTES as u64, ..tuning };
     let node = Node::start(Config { tuning, ..alone(directory) }).await.unwrap();
     let store = node.client();
+    let first = segment(directory);
     for number in 0..64 {
         Kv::put(&store, format!("k{number}"), vec![b'v'; 256 << 10]).await.unwrap();
     }
     let deadline = Instant::now() + Duration::from_secs(30);
-    while node.metrics().snapshots_made.get() == 0 {
-        assert!(Instant::now() < deadline, "no snapshot");
+    while node.metrics().snapshots_made.get() == 0 || first.exists() {
+        assert!(Instant::now() < deadline, "no snapshot, or the log was not cut");
         Kv::put(&store, "more", vec![b'v'; 256 << 10]).await.unwrap();
     }
     Kv::put(&store, "last", "1").await.unwrap();

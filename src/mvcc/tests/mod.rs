@@ -27,7 +27,7 @@ pub(super) const AT: LogPosition = LogPosition { term: 1, index: 1 };
 
 /// An engine in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Memory(pub BTreeMap<Bytes, Bytes>);
+pub(crate) struct Memory(pub BTreeMap<Bytes, Bytes>);
 
 impl Memory {
     pub fn write(&mut self, changes: &Changes) {

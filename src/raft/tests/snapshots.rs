@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::harness::*;
 use crate::config::Tuning;
+use crate::env::files::Files;
 use crate::env::simulated_files::SimulatedFiles;
 use crate::env::tasks::Threads;
 use crate::identity::{ClusterId, NodeId};
@@ -217,13 +218,7 @@ async fn the_end_of_a_log_that_a_snapshot_contradicts_is_cut() {
     let files = SimulatedFiles::new(9);
     let env = env(files.clone(), Arc::new(Threads));
     let opened = open_disk(&env).unwrap();
-    let blank = codec::encode_payload(&EntryPayload::Blank);
-    let entries: Vec<_> = (0..12)
-        .map(|index| storage::Entry { id: LogId { term: 2, index }, payload: blank.clone() })
-        .collect();
-    let (done, durable) = tokio::sync::oneshot::channel();
-    opened.log.append(entries, Box::new(|result| drop(done.send(result))));
-    durable.await.unwrap().unwrap();
+    append_twelve(&opened.log).await;
     // Entry 8 of term 3 is committed: those of term 2 from some place on never were.
     write_snapshot(&env, CLUSTER, LogId { term: 3, index: 8 });
     opened.log.close().await;
@@ -238,6 +233,53 @@ async fn the_end_of_a_log_that_a_snapshot_contradicts_is_cut() {
     let opened = open_disk(&env).unwrap();
     assert_eq!(opened.log.last(), Some(LogId { term: 3, index: 8 }));
     opened.log.close().await;
+}
+
+/// Entries 0 to 11 of term 2.
+async fn append_twelve(log: &storage::Log) {
+    let blank = codec::encode_payload(&EntryPayload::Blank);
+    let entries: Vec<_> = (0..12)
+        .map(|index| storage::Entry { id: LogId { term: 2, index }, payload: blank.clone() })
+        .collect();
+    let (done, durable) = tokio::sync::oneshot::channel();
+    log.append(entries, Box::new(|result| drop(done.send(result))));
+    durable.await.unwrap().unwrap();
+}
+
+/// What a damaged snapshot held, this member may have said to have: it is lost unless the log has it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_needless_if_the_log_has_all_of_it() {
+    let path = |term, index| root().join("snapshots").join(format!("{term:016x}-{index:016x}.snapshot"));
+    for (term, index, needless) in [(2, 8, true), (2, 11, true), (2, 12, false), (3, 8, false)] {
+        let files = SimulatedFiles::new(12);
+        let env = env(files.clone(), Arc::new(Threads));
+        let opened = open_disk(&env).unwrap();
+        append_twelve(&opened.log).await;
+        write_snapshot(&env, CLUSTER, LogId { term: 2, index: 5 });
+        write_snapshot(&env, CLUSTER, LogId { term, index });
+        opened.log.close().await;
+        files.kill();
+        files.corrupt(&path(term, index), 20).unwrap();
+        for _ in 0..2 {
+            match open_disk(&env) {
+                Ok(opened) => {
+                    assert!(needless, "{term} {index}");
+                    let applied = opened.machine.applied().map(|id| types::stored_log_id(&id));
+                    assert_eq!(applied, Some(LogId { term: 2, index: 5 }), "the older one is loaded");
+                    assert_eq!(opened.log.last(), Some(LogId { term: 2, index: 11 }));
+                    opened.log.close().await;
+                }
+                Err(crate::raft::OpenError::Lost(error)) => {
+                    assert!(!needless && error.contains("damaged"), "{term} {index}: {error}");
+                }
+                Err(error) => panic!("{term} {index}: {error:?}"),
+            }
+            files.kill();
+            // Consensus would bring the state up to it.
+            assert_eq!(files.exists(&path(term, index)).unwrap(), !needless, "{term} {index}");
+            assert!(files.exists(&path(2, 5)).unwrap());
+        }
+    }
 }
 
 /// A snapshot of a state in which only this entry was applied, among a member's own.

@@ -205,8 +205,17 @@ impl Snapshots {
             let source = io::Error::from(io::ErrorKind::NotFound);
             return Err(SnapshotError::Io { path: kept.path.clone(), source });
         }
-        for older in listed.iter().filter(|listed| listed.id < kept.id) {
-            self.files.remove_file(&older.path).map_err(SnapshotError::io(&older.path))?;
+        let older: Vec<_> = listed.into_iter().filter(|listed| listed.id < kept.id).collect();
+        self.remove(&older)
+    }
+
+    /// Removes snapshots, durably: those that are damaged, once nothing needs them.
+    pub fn remove(&self, snapshots: &[SnapshotFile]) -> Result<()> {
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        for snapshot in snapshots {
+            self.files.remove_file(&snapshot.path).map_err(SnapshotError::io(&snapshot.path))?;
         }
         self.files.sync_dir(&self.directory).map_err(SnapshotError::io(&self.directory))
     }
