@@ -216,6 +216,7 @@ async fn cut_volume(directory: &Path) {
     let tuning = Tuning { log_segment_bytes: setstone::limits::PEER_MESSAGE_BYTES as u64, ..tuning };
     let node = Node::start(Config { tuning, ..alone(directory) }).await.unwrap();
     let store = node.client();
+    Kv::put(&store, "first", "1").await.unwrap();
     let first = segment(directory);
     for number in 0..64 {
         Kv::put(&store, format!("k{number}"), vec![b'v'; 256 << 10]).await.unwrap();
