@@ -91,13 +91,17 @@ async fn serve(at: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
 }
 
 fn channels(list: &[String]) -> (PeerChannels, Directory) {
+    channels_by(Arc::new(Nobody), list)
+}
+
+fn channels_by(names: Arc<dyn Names>, list: &[String]) -> (PeerChannels, Directory) {
     let directory = Directory::fixed(0, list).unwrap();
     let env = Env {
         clock: Arc::new(Nobody),
         random: Arc::new(crate::env::random::SystemRandom),
         files: Arc::new(crate::env::test_files::NoFiles),
         network: Arc::new(Tcp::default()),
-        names: Arc::new(Nobody),
+        names,
         tasks: Arc::new(crate::env::tasks::Threads),
         owner: None,
     };
@@ -118,6 +122,34 @@ async fn until_it_answers(channels: &PeerChannels, peer: &Peer) -> String {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A name server that answers nobody until it is told to.
+#[derive(Debug)]
+struct Silent(tokio::sync::watch::Sender<bool>);
+
+impl Names for Silent {
+    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Lookup> {
+        let mut answers = self.0.subscribe();
+        Box::pin(async move {
+            let _ = answers.wait_for(|answers| *answers).await;
+            Lookup::At(vec![[127, 0, 0, 1].into()])
+        })
+    }
+}
+
+/// A channel whose caller gives up while the peer's name is asked does nothing more until its next call.
+#[tokio::test]
+async fn a_call_that_is_given_up_holds_up_no_other_path() {
+    let (at, _served) = serve(anywhere()).await;
+    let names = Arc::new(Silent(tokio::sync::watch::Sender::new(false)));
+    let (channels, directory) = channels_by(names.clone(), &[format!("peer.example:{}", at.port())]);
+    let peer = directory.own().clone();
+    let given_up = call(channels.channel(&peer, Path::Snapshot));
+    assert!(timeout(Duration::from_millis(100), given_up).await.is_err(), "nobody knows its address yet");
+    names.0.send_replace(true);
+    let answered = timeout(2 * limits::DNS_TIMEOUT, until_it_answers(&channels, &peer)).await;
+    assert!(answered.is_ok(), "the other path waits for its turn to ask");
 }
 
 fn anywhere() -> SocketAddr {

@@ -236,7 +236,9 @@ impl Invariants {
             return;
         }
         let order = |vote: VoteSeen| (vote.0, vote.2);
-        let other = vote.0 == known.vote.0 && vote.1 != known.vote.1;
+        // A candidate whose term has another leader follows that one.
+        let led = vote.2 && !known.vote.2;
+        let other = vote.0 == known.vote.0 && vote.1 != known.vote.1 && !led;
         if order(vote) < order(known.vote) || other {
             self.complain(format!(
                 "{} has forgotten a vote: {:?} was acknowledged, {vote:?} is on the disk",
@@ -387,6 +389,9 @@ mod tests {
             Seen::Truncated { node: A, id: (1, 3), done: false },
             Seen::Durable { node: A, id: (1, 6) },
             Seen::Opened { node: A, vote: (2, B, true), last: (1, 3) },
+            // It wanted to lead the term, and another does; it lost its power before it told anybody that it knows.
+            Seen::Voted { node: A, vote: (3, A, false) },
+            Seen::Opened { node: A, vote: (3, B, true), last: (1, 3) },
         ];
         assert_eq!(seen(&all), Vec::<String>::new());
         let mut invariants = Invariants::default();

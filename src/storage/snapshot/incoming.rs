@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -47,6 +47,16 @@ pub(super) fn remove_all_but(snapshots: &Snapshots, kept: Option<&str>) -> Resul
     Ok(())
 }
 
+/// Has what was received reach the disk. A file for which that failed is removed: the system takes its pages for clean from then on, so what is
+/// read back, and the next sync, say nothing of the disk.
+fn sync(snapshots: &Snapshots, path: &Path, file: &dyn File) -> Result<()> {
+    file.sync_data().map_err(|error| {
+        // The next transfer cannot go on with it in either case: it fails, or begins anew.
+        let removed = snapshots.files.remove_file(path);
+        SnapshotError::io(path)(removed.err().unwrap_or(error))
+    })
+}
+
 impl Incoming {
     pub(super) fn begin(snapshots: Snapshots, id: &str, length: u64) -> Result<Self> {
         let name = name_of(id, length);
@@ -58,7 +68,7 @@ impl Incoming {
             let offset = reader::sound_bytes(files.open(&path, Open::Read).map_err(&io)?).map_err(&io)?;
             let file = files.open(&path, Open::Write).map_err(&io)?;
             file.set_length(offset).map_err(&io)?;
-            file.sync_data().map_err(&io)?;
+            sync(&snapshots, &path, &*file)?;
             (file, offset.min(length))
         } else {
             let file = files.open(&path, Open::Create).map_err(&io)?;
@@ -97,7 +107,7 @@ impl Incoming {
         self.offset += bytes.len() as u64;
         self.unsynced += bytes.len();
         if self.unsynced >= limits::SNAPSHOT_SYNC_BYTES {
-            self.file.sync_data().map_err(&io)?;
+            sync(&self.snapshots, &self.path, &*self.file)?;
             self.unsynced = 0;
         }
         Ok(())
@@ -125,7 +135,7 @@ impl Incoming {
             let text = format!("{} of {} bytes", self.offset, self.length);
             return Err(SnapshotError::Invalid(text));
         }
-        self.file.sync_data().map_err(SnapshotError::io(&self.path))?;
+        sync(&self.snapshots, &self.path, &*self.file)?;
         let checked = SnapshotReader::open(&*self.snapshots.files, &self.path)
             .and_then(|reader| check(reader.header()));
         let adopted = checked.and_then(|()| self.snapshots.adopt(&self.path));

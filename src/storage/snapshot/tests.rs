@@ -250,6 +250,34 @@ fn an_incoming_snapshot_resumes_where_it_was_after_any_crash() {
     assert!(resumed_somewhere > 5, "{resumed_somewhere}");
 }
 
+/// After an fsync that failed the pages count as clean, so what can be read, and the next fsync, say nothing of the disk.
+#[test]
+fn what_did_not_reach_the_disk_is_received_again() {
+    let bytes = {
+        let world = World::new(1);
+        let snapshots = open(&world.files);
+        let file = write(&snapshots, &header(5, 50), &pairs(80)).unwrap();
+        bytes_of(&snapshots, &file)
+    };
+    let mut failed = 0;
+    for after in 0..4 {
+        let world = World::new(after);
+        let snapshots = open(&world.files);
+        world.files.fail_sync_after(after);
+        // Without a restart in between: the member gets it again.
+        let file = match send(&snapshots, &bytes, 100_000) {
+            Ok((_, file)) => file,
+            Err(_) => {
+                failed += 1;
+                send(&snapshots, &bytes, 100_000).unwrap().1
+            }
+        };
+        world.files.crash(Crash::LoseAll);
+        assert_eq!(bytes_of(&open(&world.files), &file), bytes, "after {after} that succeeded");
+    }
+    assert!(failed > 0);
+}
+
 #[test]
 fn an_incoming_snapshot_is_bounded_checked_and_forgotten_for_another() {
     let world = World::new(1);
