@@ -10,9 +10,10 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,12 @@ impl Drop for Member {
     }
 }
 
+/// A loopback address of its own, and a port there that is free. It stays free: connections to elsewhere do not begin at this address.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let [process, ..] = std::process::id().to_le_bytes();
+    let own = Ipv4Addr::new(127, 128 | process >> 1, NEXT.fetch_add(1, Ordering::Relaxed), 1);
+    TcpListener::bind((own, 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 /// The binary, without what the environment of the test may say to it.

@@ -265,13 +265,11 @@ fn what_did_not_reach_the_disk_is_received_again() {
         let snapshots = open(&world.files);
         world.files.fail_sync_after(after);
         // Without a restart in between: the member gets it again.
-        let file = match send(&snapshots, &bytes, 100_000) {
-            Ok((_, file)) => file,
-            Err(_) => {
-                failed += 1;
-                send(&snapshots, &bytes, 100_000).unwrap().1
-            }
+        let again = |_| {
+            failed += 1;
+            send(&snapshots, &bytes, 100_000)
         };
+        let (_, file) = send(&snapshots, &bytes, 100_000).or_else(again).unwrap();
         world.files.crash(Crash::LoseAll);
         assert_eq!(bytes_of(&open(&world.files), &file), bytes, "after {after} that succeeded");
     }
