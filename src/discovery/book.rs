@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,12 @@ struct Entry {
     /// Held while the name is asked, so that it is asked once.
     asking: Arc<AsyncMutex<()>>,
     used: u64,
+}
+
+/// Waits for whoever asks now, so that a name is asked once, but no longer than an answer may take: a channel whose caller has given up
+/// makes its connection no further until the next call on it, and would keep the turn until then.
+async fn turn(asking: &AsyncMutex<()>) -> Option<MutexGuard<'_, ()>> {
+    timeout(limits::DNS_TIMEOUT, asking.lock()).await.ok()
 }
 
 impl fmt::Debug for AddressBook {
@@ -337,7 +343,7 @@ impl AddressBook {
             };
         }
         let asking = self.with(peer, |entry| Arc::clone(&entry.asking));
-        let _asking = asking.lock().await;
+        let _asking = turn(&asking).await;
         if self.with(peer, |entry| entry.whereabouts.next(Instant::now(), peer.port)) == Next::Ask {
             self.ask(peer).await?;
         }
@@ -385,7 +391,7 @@ impl AddressBook {
 
     /// Makes sure that the own name resolved to this pod, not longer than `fresh` ago; asks it if it is time.
     async fn confirm_own(&self, fresh: Duration) -> Result<(), String> {
-        let _asking = self.own_asking.lock().await;
+        let _asking = turn(&self.own_asking).await;
         {
             let state = self.state.lock();
             match state.own.next(Instant::now(), fresh) {

@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{AddressBook, Peer};
@@ -102,13 +100,7 @@ impl PeerChannels {
         let (book, peer) = (Arc::clone(&self.book), peer.clone());
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let (book, peer) = (Arc::clone(&book), peer.clone());
-            // In a task of its own: a channel whose caller has given up makes its connection no further until the next call, and would
-            // keep the turn to ask the peer's name until then.
-            let dialling = tokio::spawn(async move { book.dial(&peer).await });
-            async move {
-                let stream = AbortOnDropHandle::new(dialling).await.map_err(io::Error::other)??;
-                Ok::<_, io::Error>(TokioIo::new(stream))
-            }
+            async move { book.dial(&peer).await.map(TokioIo::new) }
         }))
     }
 }
