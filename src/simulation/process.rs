@@ -20,7 +20,8 @@ use crate::node::Node;
 const BEGIN_MILLIS: u64 = 300;
 /// Tasks that a member may have: its own, and some for each connection and stream of six peers and a dozen clients. Twice what is usual.
 const TASKS: u64 = 300;
-/// Files that a member may have open beside the segments of its log that a large snapshot excuses. Twice what is usual.
+/// Files that a member may have open beside the segments of its log that a large snapshot excuses. Between two looks at its size a log of
+/// small segments may have a hundred more of them.
 const OPEN_FILES: u64 = 200;
 /// Time after a stop in which the last tasks end and the last files are closed.
 const TIDY: Duration = Duration::from_secs(5);

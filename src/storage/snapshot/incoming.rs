@@ -51,7 +51,7 @@ pub(super) fn remove_all_but(snapshots: &Snapshots, kept: Option<&str>) -> Resul
 /// read back, and the next sync, say nothing of the disk.
 fn sync(snapshots: &Snapshots, path: &Path, file: &dyn File) -> Result<()> {
     file.sync_data().map_err(|error| {
-        // The next transfer cannot go on with it in either case: it fails, or begins anew.
+        // Where it cannot be removed it cannot get a snapshot's name either: both change a directory.
         let removed = snapshots.files.remove_file(path);
         SnapshotError::io(path)(removed.err().unwrap_or(error))
     })
