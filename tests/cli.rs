@@ -109,13 +109,7 @@ impl Member {
     }
 
     fn ended(&mut self) -> ExitStatus {
-        let (pid, (done, ended)) = (Pid::from_child(&self.process), mpsc::channel());
-        std::thread::spawn(move || {
-            let wait = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-            done.send(wait.map(drop))
-        });
-        ended.recv_timeout(PATIENCE).expect("it does not end").unwrap();
-        self.process.wait().unwrap()
+        ended(&mut self.process)
     }
 
     /// What it logged; only when it has ended.
@@ -124,6 +118,17 @@ impl Member {
         self.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         log
     }
+}
+
+/// Waits until a process has ended.
+fn ended(process: &mut Child) -> ExitStatus {
+    let (pid, (done, ended)) = (Pid::from_child(process), mpsc::channel());
+    std::thread::spawn(move || {
+        let wait = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        done.send(wait.map(drop))
+    });
+    ended.recv_timeout(PATIENCE).expect("it does not end").unwrap();
+    process.wait().unwrap()
 }
 
 #[test]

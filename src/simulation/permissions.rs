@@ -34,6 +34,17 @@ enum Taking {
     User,
 }
 
+/// A round that is under way.
+struct UnderWay {
+    place: usize,
+    user: String,
+    role: String,
+    key: Bytes,
+    /// As this user reaches them.
+    members: Vec<Connection>,
+    is_over: Cell<bool>,
+}
+
 /// Whoever gives and takes.
 struct Warden {
     shared: Shared,
@@ -148,18 +159,22 @@ impl Warden {
             taken: None,
             attempts: Vec::new(),
         });
-        let is_over = Cell::new(false);
-        let tries = self.tries(place, &user, &key, &is_over);
-        futures::future::join(tries, self.takes(place, &user, &role, &key, &is_over)).await;
+        let credentials = Some(Credentials::new(&user, &user));
+        let options = Options { credentials, ..self.options.clone() };
+        let members: Vec<Connection> =
+            self.endpoints.iter().map(|at| Connection::new(at.clone(), &options)).collect();
+        let under_way = UnderWay { place, user, role, key, members, is_over: Cell::new(false) };
+        futures::future::join(self.tries(&under_way), self.takes(&under_way)).await;
     }
 
     /// Takes the right away, in one of the ways, and gives the user some more time.
-    async fn takes(&self, place: usize, user: &str, role: &str, key: &Bytes, is_over: &Cell<bool>) {
+    async fn takes(&self, under_way: &UnderWay) {
+        let UnderWay { place, user, role, key, .. } = under_way;
         tokio::time::sleep(Duration::from_millis(self.dice.within(20, 1_500))).await;
         let all = [Taking::RoleOfUser, Taking::PermissionOfRole, Taking::Role, Taking::User];
         let taking = *self.dice.pick(&all).unwrap_or(&Taking::User);
         let asked = self.shared.trace.add(&format!("{user} is to lose its right: {taking:?}"));
-        self.note(place, |round| round.taken = Some((asked, None)));
+        self.note(*place, |round| round.taken = Some((asked, None)));
         // An attempt of unknown outcome may have done it.
         let is_taken = match taking {
             Taking::RoleOfUser => {
@@ -175,51 +190,66 @@ impl Warden {
         if is_taken {
             let answered = self.shared.trace.add(&format!("{user} has lost its right"));
             self.shared.count("rights taken away");
-            self.note(place, |round| round.taken = Some((asked, Some(answered))));
+            self.note(*place, |round| round.taken = Some((asked, Some(answered))));
+            // Members that have not heard of it yet would let it in.
+            let everywhere = (under_way.members.iter().zip(1..)).map(|(member, at)| {
+                self.attempt(under_way, member, key, Needs::Write, format!("{user}.late{at}"))
+            });
+            futures::future::join_all(everywhere).await;
         }
         tokio::time::sleep(Duration::from_millis(self.dice.within(50, 1_000))).await;
-        is_over.set(true);
+        under_way.is_over.set(true);
     }
 
     /// Tries what is permitted and what is not, through any member.
-    async fn tries(&self, place: usize, user: &str, key: &Bytes, is_over: &Cell<bool>) {
-        let credentials = Some(Credentials::new(user, user));
-        let options = Options { credentials, ..self.options.clone() };
-        let members: Vec<Connection> =
-            self.endpoints.iter().map(|at| Connection::new(at.clone(), &options)).collect();
+    async fn tries(&self, under_way: &UnderWay) {
+        let UnderWay { user, key, members, is_over, .. } = under_way;
         let mut number = 0;
         while !is_over.get() && self.goes_on() {
             number += 1;
-            let Some(member) = self.dice.pick(&members) else { return };
-            let key = if self.dice.chance(15) { Bytes::from_static(b"k0") } else { key.clone() };
+            let Some(member) = self.dice.pick(members) else { return };
+            let key = if self.dice.chance(15) { &Bytes::from_static(b"k0") } else { key };
             let needs = if self.dice.chance(50) { Needs::Read } else { Needs::Write };
-            let value = Bytes::from(format!("{user}.{number}"));
-            let asked = self.shared.trace.add(&format!("{user} is to {needs:?} {key:?}"));
-            let done = match needs {
-                Needs::Read => {
-                    let range = Range { key: key.clone(), ..Range::default() };
-                    member.get(range, Consistency::Linearizable).await.map(|answer| answer.header.revision)
-                }
-                Needs::Write => {
-                    let put = Put { key: key.clone(), value: value.clone(), ..Put::default() };
-                    member.put(put).await.map(|answer| answer.header.revision)
-                }
-            };
-            let came = match &done {
-                Ok(revision) => Came::Done(*revision),
-                Err(error) if is_denial(error) => Came::Denied,
-                Err(_) => Came::Else,
-            };
-            self.shared.count(match came {
-                Came::Done(_) => "calls of users permitted",
-                Came::Denied => "calls of users denied",
-                Came::Else => "calls of users that failed",
-            });
-            let answered = self.shared.trace.add(&format!("{user}: {done:?}"));
-            let attempt = Attempt { key, needs, value, asked, answered, came };
-            self.note(place, |round| round.attempts.push(attempt));
+            self.attempt(under_way, member, key, needs, format!("{user}.{number}")).await;
             tokio::time::sleep(Duration::from_millis(self.dice.within(1, 60))).await;
         }
+    }
+
+    /// One call of the user.
+    async fn attempt(
+        &self,
+        under_way: &UnderWay,
+        member: &Connection,
+        key: &Bytes,
+        needs: Needs,
+        value: String,
+    ) {
+        let UnderWay { place, user, .. } = under_way;
+        let (key, value) = (key.clone(), Bytes::from(value));
+        let asked = self.shared.trace.add(&format!("{user} is to {needs:?} {key:?}"));
+        let done = match needs {
+            Needs::Read => {
+                let range = Range { key: key.clone(), ..Range::default() };
+                member.get(range, Consistency::Linearizable).await.map(|answer| answer.header.revision)
+            }
+            Needs::Write => {
+                let put = Put { key: key.clone(), value: value.clone(), ..Put::default() };
+                member.put(put).await.map(|answer| answer.header.revision)
+            }
+        };
+        let came = match &done {
+            Ok(revision) => Came::Done(*revision),
+            Err(error) if is_denial(error) => Came::Denied,
+            Err(_) => Came::Else,
+        };
+        self.shared.count(match came {
+            Came::Done(_) => "calls of users permitted",
+            Came::Denied => "calls of users denied",
+            Came::Else => "calls of users that failed",
+        });
+        let answered = self.shared.trace.add(&format!("{user}: {done:?}"));
+        let attempt = Attempt { key, needs, value, asked, answered, came };
+        self.note(*place, |round| round.attempts.push(attempt));
     }
 
     fn note(&self, place: usize, change: impl FnOnce(&mut Round)) {

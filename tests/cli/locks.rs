@@ -46,15 +46,7 @@ impl Running {
 
     /// Its exit code, and what it said of errors.
     fn end(mut self) -> (Option<i32>, String) {
-        let begin = Instant::now();
-        let status = loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                break status;
-            }
-            assert!(begin.elapsed() < PATIENCE, "it does not end");
-            // Between two looks; a process is waited for without an end only.
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let status = ended(&mut self.process);
         let mut errors = String::new();
         self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         (status.code(), errors)
