@@ -128,7 +128,7 @@ const FOUND: [(Bug, u64, &str); 53] = [
     (Bug::LockNeverLost, 23, "TWICE"),
     (Bug::RevokeKeepsRights, 101, "is not that of another member"),
     (Bug::ReadersWrite, 101, "FORBIDDEN"),
-    (Bug::AskOnlyAtTheDoor, 228, "REVOKED"),
+    (Bug::AskOnlyAtTheDoor, 101, "REVOKED"),
     (Bug::CompactYoung, 203, "YOUNG"),
     (Bug::NeverCompact, 203, "owes automatic compaction"),
     (Bug::FillUnnoticed, 200, "owes a refusal"),
